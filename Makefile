@@ -1,0 +1,62 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Everything they need is installed or built by them:
+# uv and Python packages into .venv, Kubernetes and friends from pinned Go modules into the cache folder.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CACHE := $(or $(LOWBEAM_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/lowbeam,$(HOME)/.cache/lowbeam))
+UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
+PY := .venv/bin/python
+STAMP := .venv/.synced
+
+.PHONY: help demo test lint bench clean env tools unit cluster node chart worker generate format clean-cache
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(UV):
+	python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'
+
+$(STAMP): pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --all-extras --quiet
+	@touch $@
+
+env: $(STAMP) ## the Python environment in .venv
+tools: $(STAMP) ## build the Kubernetes parts (about 10 minutes once, then cached outside the tree)
+	$(PY) -m tools.localcluster build
+
+demo: $(STAMP) ## the whole story on a real cluster: choose, serve, cut, restore (KEEP=1 leaves it running)
+	$(PY) -m tools.demo $(if $(KEEP),--keep)
+
+test: $(STAMP) ## every test, on a real control plane
+	$(PY) -m pytest tests $(PYTEST_ARGS)
+
+unit: $(STAMP) ## unit and property tests only (seconds)
+	$(PY) -m pytest tests/unit tests/property $(PYTEST_ARGS)
+cluster: $(STAMP) ## tests on the real control plane
+	$(PY) -m pytest tests/cluster $(PYTEST_ARGS)
+node: $(STAMP) ## tests on a real node (root on Linux)
+	$(PY) -m pytest tests/node $(PYTEST_ARGS)
+chart: $(STAMP) ## Helm chart tests
+	$(PY) -m pytest tests/chart $(PYTEST_ARGS)
+worker: $(STAMP) ## worker tests with real torch
+	$(PY) -m pytest tests/worker $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter, generated files up to date
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m tools.generate --check
+
+generate: $(STAMP) ## crds/, the chart's copies and the reference docs from their sources
+	$(PY) -m tools.generate
+
+format: $(STAMP) ## ruff format and fix
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: $(STAMP) ## figures as ratios against a fixed kernel, printed as a table
+	$(PY) -m tools.bench
+
+clean: ## clusters of this checkout down, .venv and caches of tools away
+	-[ -x $(PY) ] && $(PY) -m tools.localcluster down --all
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

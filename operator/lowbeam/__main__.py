@@ -1,0 +1,7 @@
+"""`python -m lowbeam`."""
+
+import sys
+
+from lowbeam.cli import main
+
+sys.exit(main())
