@@ -1,0 +1,1 @@
+"""Tools of the repository: local cluster, demo, benchmarks, generators. Not shipped in the wheel."""
