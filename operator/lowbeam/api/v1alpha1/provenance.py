@@ -1,0 +1,45 @@
+"""Words for how far a figure can be trusted, and for how much a model thinks: shared by several kinds.
+
+Decides nothing. Every figure in the catalogue says where it was read (`Provenance`) and whether it was measured here,
+published by others, or computed (`Basis`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from lowbeam.api.v1alpha1.base import ApiModel
+
+ISO_DATE_PATTERN = r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$"
+"""A day, a month or a year: many model cards only say the month."""
+
+
+class Basis(StrEnum):
+    """Where a figure comes from, strongest first."""
+
+    MEASURED = "Measured"
+    PUBLISHED = "Published"
+    MODELLED = "Modelled"
+
+
+class Reasoning(StrEnum):
+    """How long a model may think before it answers."""
+
+    OFF = "Off"
+    LOW = "Low"
+    MEDIUM = "Medium"
+    HIGH = "High"
+
+
+class Provenance(ApiModel):
+    """Where a figure was read."""
+
+    citation: Annotated[str, Field(min_length=3, max_length=512)]
+    """The publication, page or measurement, so that a reader can find it."""
+    date: Annotated[str, StringConstraints(pattern=ISO_DATE_PATTERN)]
+    """When it was published or measured: 2026, 2026-02 or 2026-02-16."""
+    note: Annotated[str, Field(max_length=512)] | None = None
+    """Settings and doubts: shots, harness, what was assumed."""

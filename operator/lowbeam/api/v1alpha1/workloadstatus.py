@@ -1,0 +1,159 @@
+"""What Lowbeam reports about an InferenceWorkload.
+
+Decides the shape only. Figures are rounded before they get here: a status that changes with every sample would be a
+write to etcd every second. What a restarted operator needs to go on (the running selection, since when and why it is
+dimmed) is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lowbeam.api.v1alpha1.base import (
+    ApiModel,
+    CamelWord,
+    Conditions,
+    DecimalString,
+    DecisionId,
+    Name,
+    Sentence,
+    Time,
+    Watts,
+)
+from lowbeam.api.v1alpha1.powercap import Lever
+from lowbeam.api.v1alpha1.provenance import Basis, Reasoning
+
+MAX_ALTERNATIVES = 3
+MAX_RECOMMENDATIONS = 5
+MAX_HISTORY = 10
+
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Precision = Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class Selected(ApiModel):
+    """The option that runs, or is being brought up."""
+
+    model: Name
+    """Model of the catalogue."""
+    precision: Precision
+    """Number format of the weights and the arithmetic, e.g. bf16, int8."""
+    reasoning: Reasoning = Reasoning.OFF
+    """How long the model may think."""
+    accelerator_class: Name
+    """Kind of accelerator."""
+    accelerators_per_replica: Count = 1
+    """Accelerators of one pod; 0 for a CPU class."""
+    batch_limit: Annotated[int, Field(ge=1, le=65536)]
+    """Most requests (or rows) in one engine step."""
+    replicas: Count
+    """Pods that were decided."""
+    engine: Annotated[str, Field(max_length=32)]
+    """Serving engine."""
+    node_pool: Annotated[str, Field(max_length=253)] = ""
+    """The PowerCap that defines the node pool; empty = the whole cluster."""
+
+
+class EnergyStatus(ApiModel):
+    """What the workload costs."""
+
+    stars: Annotated[str, Field(pattern=r"^\*{1,5}$", max_length=5)] | None = None
+    """Energy rating among the models for this task, from `*` to `*****` (least energy)."""
+    joules_per_request: DecimalString | None = None
+    """Energy of one request at the present load."""
+    basis: Basis | None = None
+    """Where joulesPerRequest comes from: Measured here, Published by others, or Modelled from either."""
+    measured_watts: Watts | None = None
+    """What the pods draw now."""
+    committed_watts: Watts | None = None
+    """What they could draw at most."""
+
+
+class Dimming(ApiModel):
+    """What a power cap took from the workload; absent = nothing."""
+
+    lever: Lever
+    """How."""
+    since: Time
+    """Since when."""
+    reason: CamelWord
+    """Why, in one word."""
+    power_cap: Name
+    """The cap that binds."""
+    decision_id: DecisionId
+    """The decision, as in logs and Events."""
+    watts_freed: Watts
+    """How much it gave."""
+    quality_lost: DecimalString | None = None
+    """Points of the benchmark that it cost; absent where quality is as before."""
+
+
+class Alternative(ApiModel):
+    """An option that lost, and why."""
+
+    model: Name
+    """Model of the catalogue."""
+    precision: Precision
+    """Number format."""
+    reasoning: Reasoning = Reasoning.OFF
+    """How long the model may think."""
+    accelerator_class: Annotated[str, Field(max_length=253)] = ""
+    """Kind of accelerator; empty where no accelerator could run it."""
+    accelerators_per_replica: Count | None = None
+    """Accelerators of one pod."""
+    batch_limit: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Most requests in one engine step."""
+    replicas: Count | None = None
+    """Pods."""
+    joules_per_request: DecimalString | None = None
+    """Energy of one request."""
+    watts: Watts | None = None
+    """Watts of all its pods at the present load."""
+    quality: DecimalString | None = None
+    """Its score on the workload's benchmark."""
+    reason: CamelWord
+    """Why it lost, in one word, e.g. BelowFloor."""
+    message: Sentence
+    """Why it lost, with the difference in figures."""
+
+
+class Decision(ApiModel):
+    """One entry of the history."""
+
+    time: Time
+    """When."""
+    decision_id: DecisionId
+    """The decision, as in logs and Events."""
+    action: CamelWord
+    """What was done, in one word: a reason from docs/reference/reasons.md."""
+    message: Sentence
+    """What was done, and why."""
+
+
+class InferenceWorkloadStatus(ApiModel):
+    """What Lowbeam decided, runs and measures."""
+
+    observed_generation: int | None = None
+    """The generation of the spec that this status is about."""
+    conditions: Conditions = ()
+    """Ready, ModelSelected, Dimmed, CapUnsatisfiable, EnergyMeasured, Reconciling, Stalled."""
+    selected: Selected | None = None
+    """The option that runs, or is being brought up."""
+    energy: EnergyStatus | None = None
+    """What the workload costs."""
+    dimming: Dimming | None = None
+    """What a power cap took from the workload."""
+    alternatives: Annotated[tuple[Alternative, ...], Field(max_length=MAX_ALTERNATIVES)] = ()
+    """The best options that lost."""
+    recommendations: Annotated[tuple[Sentence, ...], Field(max_length=MAX_RECOMMENDATIONS)] = ()
+    """Changes of the spec that would save energy, the largest saving first."""
+    history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY)] = ()
+    """The last decisions, newest first."""
+    replicas: Count | None = None
+    """Pods that exist."""
+    ready_replicas: Count | None = None
+    """Pods that answer."""
+    selector: Annotated[str, Field(max_length=512)] | None = None
+    """Label selector of the pods, for autoscalers."""

@@ -1,0 +1,32 @@
+"""The catalogue: what is known about models, accelerators and the energy of running one on the other.
+
+    load_builtin()                                  facts that ship with Lowbeam
+    overlay(catalogue, cards, classes, profiles)    objects of the cluster on top, bad ones refused one by one
+    class_of_node(labels, catalogue)                which accelerators a node has
+    stars(...), largest_model(...), verify(...)     judgements on the facts
+
+Read-only; never looks at workloads, caps or clusters.
+"""
+
+from lowbeam.catalog.builtin import load_builtin
+from lowbeam.catalog.comparison import largest_model
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.catalog.nodes import class_of_node, why_no_class
+from lowbeam.catalog.overlay import overlay
+from lowbeam.catalog.problems import CatalogueProblem, CatalogueReason
+from lowbeam.catalog.stars import stars
+from lowbeam.catalog.verify import Finding, verify
+
+__all__ = [
+    "Catalogue",
+    "CatalogueProblem",
+    "CatalogueReason",
+    "Finding",
+    "class_of_node",
+    "largest_model",
+    "load_builtin",
+    "overlay",
+    "stars",
+    "verify",
+    "why_no_class",
+]

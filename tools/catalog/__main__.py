@@ -1,0 +1,59 @@
+"""`python -m tools.catalog build` writes the data files and docs/catalogue-figures.md; `check` compares them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import orjson
+
+from tools.catalog.accelerators import accelerator_classes
+from tools.catalog.figures import with_figures
+from tools.catalog.modelled import fitted, modelled_profiles
+from tools.catalog.models import model_cards
+from tools.catalog.published import published_profiles
+from tools.catalog.rows import Manifest
+
+ROOT = Path(__file__).parents[2]
+DATA = "operator/lowbeam/catalog/data"
+DOCS = "docs/catalogue.md"
+
+
+def build() -> dict[str, bytes]:
+    """Path -> content: three Lists that `kubectl apply -f` takes, and the documentation with fresh figures."""
+    published, physics, cards, classes = published_profiles(), fitted(), model_cards(), accelerator_classes()
+    profiles = sorted([*published, *modelled_profiles(published, physics)], key=lambda item: item["metadata"]["name"])
+    text = (ROOT / DOCS).read_text(encoding="utf-8")
+    return {
+        f"{DATA}/acceleratorclasses.json": _list(classes),
+        f"{DATA}/energyprofiles.json": _list(profiles),
+        f"{DATA}/modelcards.json": _list(cards),
+        DOCS: with_figures(text, cards, classes, profiles, physics).encode(),
+    }
+
+
+def _list(items: list[Manifest]) -> bytes:
+    lines = b",\n".join(orjson.dumps(item) for item in items)
+    return b'{"apiVersion":"v1","kind":"List","items":[\n' + lines + b"\n]}\n"
+
+
+def main() -> int:
+    """Build or compare."""
+    parser = argparse.ArgumentParser(prog="python -m tools.catalog", description=__doc__)
+    parser.add_argument("action", choices=("build", "check"))
+    action = parser.parse_args().action
+    files = build()
+    if action == "build":
+        for name, content in files.items():
+            (ROOT / name).write_bytes(content)
+            print(f"{name}: {len(content)} bytes")
+        return 0
+    stale = [name for name, content in files.items() if (ROOT / name).read_bytes() != content]
+    for name in stale:
+        print(f"{name} is not what its sources give: run `python -m tools.catalog build`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
