@@ -1,0 +1,67 @@
+"""Chooses the subcommand and turns errors into lines and exit codes.
+
+Exit codes: 0 done, 1 asked for something impossible, 2 wrong usage or bad input, 3 cannot reach the cluster.
+Each subcommand module has `add_arguments(parser)` and `run(args) -> int`; its docstring's first line is its help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from lowbeam import __version__
+from lowbeam.errors import LowbeamError
+
+COMMANDS = {
+    "run": "start the operator",
+    "plan": "plan manifests without a cluster: what would run, at how many watts",
+    "explain": "why this model, why not the others",
+    "catalog": "models, profiles, accelerators and tasks that Lowbeam knows",
+    "simulate": "play a scenario on a virtual cluster and clock",
+    "emulate": "play the workers of KWOK pods (tests and demos only)",
+    "crds": "print the CustomResourceDefinitions",
+}
+EXTRA_OF_MODULE = {
+    "kopf": "operator",
+    "kubernetes": "operator",
+    "aiohttp": "operator",
+    "prometheus_client": "operator",
+    "structlog": "operator",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="lowbeam", description="Compute-efficient AI inference under power caps.")
+    parser.add_argument("--version", action="version", version=f"lowbeam {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((a for a in arguments if not a.startswith("-")), "")
+    try:
+        for name, summary in COMMANDS.items():
+            sub = commands.add_parser(name, help=summary, description=summary)
+            if name == named:
+                _module(name).add_arguments(sub)
+        args = parser.parse_args(arguments)
+        code: int = _module(args.command).run(args)
+    except LowbeamError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"lowbeam.cli.{name}")
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        raise LowbeamError(f"`lowbeam {name}` needs the {extra} parts: pip install 'lowbeam[{extra}]'") from error

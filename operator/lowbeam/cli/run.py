@@ -1,0 +1,49 @@
+"""`lowbeam run`: the operator. Flags override LOWBEAM_* variables, which override the defaults."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+
+import kopf
+
+import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
+from lowbeam.runtime import configure_logging, read_control_key, settings_from_environment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the operator."""
+    parser.add_argument("--kubeconfig", help="path; default: service account in a pod, else the user's kubeconfig")
+    parser.add_argument("--namespace", help="namespace of the Lease (default lowbeam-system)")
+    parser.add_argument("--worker-image", help="image of the native worker")
+    parser.add_argument("--image-pull-policy", choices=["Always", "IfNotPresent", "Never"])
+    parser.add_argument("--control-key-file", help="file with the key of the workers' control ports")
+    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default 9400; 0: off)")
+    parser.add_argument("--health-port", type=int, help="/livez and /readyz (default 9401; 0: off)")
+    parser.add_argument("--prometheus-url", help="Prometheus with GPU power metrics, for pods without telemetry")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-format", default="json", choices=["json", "text"])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM; 1 when the application died by itself."""
+    configure_logging(args.log_level, args.log_format)
+    names = (
+        "kubeconfig",
+        "namespace",
+        "worker_image",
+        "image_pull_policy",
+        "metrics_port",
+        "health_port",
+        "prometheus_url",
+    )
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.control_key_file:
+        given["control_key"] = read_control_key(args.control_key_file)
+    settings = dataclasses.replace(settings_from_environment(os.environ), **given)
+    if settings.kubeconfig:
+        os.environ["KUBECONFIG"] = settings.kubeconfig
+    memo = kopf.Memo(lowbeam_settings=settings, failed=False)
+    kopf.run(standalone=True, clusterwide=True, memo=memo)
+    return 1 if memo.failed else 0

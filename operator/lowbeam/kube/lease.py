@@ -1,0 +1,172 @@
+"""Who may act: leader election on one coordination.k8s.io Lease.
+
+Decides whether this process is the leader. Never trusts another machine's clock: a lease has expired when its record
+did not change for its duration *as seen from here*. (The stock election of kubernetes.aio cannot create a Lease, and
+its leader goes on after cancellation.)
+
+Invariants
+- `is_leader` is computed at the moment of asking from the last renewal that certainly reached the server, counted from
+  before the request was sent: it turns False by itself `RENEW_DEADLINE_SECONDS` later, even when this task is stuck.
+- That deadline lies before the lease's end, so two processes are never leader at the same time, unless their clocks run
+  at speeds that differ by more than a third.
+- Every write is a compare-and-swap on the resourceVersion that was read.
+- On cancellation the lease is given back, so that a successor need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from lowbeam.kube.errors import Conflict, KubeError, NotFound
+from lowbeam.kube.events import micro_time
+from lowbeam.kube.resources import LEASES
+from lowbeam.kube.transport import KubeObject, KubeTransport
+
+LEASE_SECONDS = 15
+RENEW_DEADLINE_SECONDS = 10
+RETRY_SECONDS = 2
+RELEASE_TIMEOUT_SECONDS = 3
+
+log = structlog.get_logger(__name__)
+
+
+class LeaderElector:
+    """Takes and keeps the Lease `namespace/name` as `identity`. Run `run()` as a task and ask `is_leader`."""
+
+    def __init__(
+        self,
+        transport: KubeTransport,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        monotonic_ms: Callable[[], int],
+        now: Callable[[], datetime],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.identity = identity
+        self.holder = ""
+        """Who holds the lease, as last seen; empty: nobody."""
+        self.message = ""
+        """Why the lease cannot be read or written, and what to do; empty when it can."""
+        self._transport = transport
+        self._namespace = namespace
+        self._name = name
+        self._monotonic_ms = monotonic_ms
+        self._now = now
+        self._sleep = sleep
+        self._jitter = jitter
+        self._renewed_at_ms: int | None = None
+        self._seen: KubeObject | None = None
+        self._seen_at_ms = 0
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process may write now."""
+        return self.leader_for_ms() > 0
+
+    def leader_for_ms(self) -> int:
+        """Milliseconds for which leadership is certain without another renewal; 0 when not the leader."""
+        if self._renewed_at_ms is None:
+            return 0
+        return max(0, self._renewed_at_ms + RENEW_DEADLINE_SECONDS * 1000 - self._monotonic_ms())
+
+    async def run(self) -> None:
+        """Try to become leader, renew, try again after a loss; until cancelled, which gives the lease back."""
+        was_leader = False
+        try:
+            while True:
+                await self._try()
+                if self.is_leader != was_leader:
+                    was_leader = not was_leader
+                    log.info("leadership changed", leader=was_leader, identity=self.identity, holder=self.holder)
+                # Followers are spread out, so that they do not all grab at an expired lease together.
+                await self._sleep(RETRY_SECONDS * (1 if was_leader else 1 + 0.2 * self._jitter()))
+        finally:
+            await self._release()
+
+    async def _try(self) -> None:
+        """One attempt to take or renew. Trouble is remembered in `message`; leadership then runs out by itself."""
+        started_ms = self._monotonic_ms()
+        try:
+            # An attempt that lasts longer than this could only confirm what has run out already.
+            async with asyncio.timeout(RENEW_DEADLINE_SECONDS):
+                taken = await self._take_or_renew()
+        except Conflict:
+            taken = None  # Somebody was faster, or the answer to our own write was lost: read it in the next round.
+        except TimeoutError:
+            taken, self.message = None, f"lease {self._namespace}/{self._name}: no answer within the renewal deadline"
+        except KubeError as error:
+            if not self.message:
+                log.warning("the lease cannot be renewed", error=str(error), leader=self.is_leader)
+            taken, self.message = None, str(error)
+        else:
+            self.message = ""
+        if taken:
+            self._renewed_at_ms = started_ms
+        elif taken is False:
+            self._renewed_at_ms = None
+
+    async def _take_or_renew(self) -> bool:
+        """True: ours now. False: another holds it."""
+        try:
+            lease = await self._transport.get(LEASES, self._name, self._namespace)
+        except NotFound:
+            self._observe(await self._transport.create(LEASES, self._record(None)))
+            return True
+        self._observe(lease)
+        if self.holder not in ("", self.identity) and not self._expired(lease):
+            return False
+        self._observe(await self._transport.apply(LEASES, self._record(lease)))
+        return True
+
+    def _observe(self, lease: KubeObject) -> None:
+        if self._seen is None or _version(self._seen) != _version(lease):
+            self._seen, self._seen_at_ms = lease, self._monotonic_ms()
+        self.holder = (lease.get("spec") or {}).get("holderIdentity") or ""
+
+    def _expired(self, lease: KubeObject) -> bool:
+        seconds = (lease.get("spec") or {}).get("leaseDurationSeconds") or LEASE_SECONDS
+        return self._monotonic_ms() - self._seen_at_ms >= seconds * 1000
+
+    def _record(self, lease: KubeObject | None, *, released: bool = False) -> KubeObject:
+        moment = micro_time(self._now())
+        before = (lease or {}).get("spec") or {}
+        renewing = before.get("holderIdentity") == self.identity
+        transitions = before.get("leaseTransitions") or 0
+        metadata = {"name": self._name, "namespace": self._namespace}
+        if lease is not None:
+            metadata |= {"uid": lease["metadata"]["uid"], "resourceVersion": _version(lease)}
+        return {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": "" if released else self.identity,
+                "leaseDurationSeconds": 1 if released else LEASE_SECONDS,
+                "acquireTime": before.get("acquireTime") or moment if renewing else moment,
+                "renewTime": moment,
+                "leaseTransitions": transitions + (lease is not None and not renewing),
+            },
+        }
+
+    async def _release(self) -> None:
+        held, self._renewed_at_ms = self.is_leader, None
+        if not held or self._seen is None:
+            return
+        with contextlib.suppress(KubeError, TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT_SECONDS):
+                await self._transport.apply(LEASES, self._record(self._seen, released=True))
+                log.info("lease given back", identity=self.identity)
+
+
+def _version(obj: KubeObject) -> str:
+    version: str = obj["metadata"]["resourceVersion"]
+    return version

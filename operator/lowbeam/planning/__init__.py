@@ -1,0 +1,38 @@
+"""Planning: from one Snapshot to one Plan, and from one option to the next. Pure: no clock, no I/O.
+
+plan(snapshot) -> Plan                      the best choice for all workloads under all caps
+move_between(before, after) -> Move         lever, freed watts, surge and settle time of a step
+"""
+
+from __future__ import annotations
+
+from lowbeam.planning.explain import cap_table, explain_lines, plan_data, plan_table
+from lowbeam.planning.moves import Lever, Move, levers_between, move_between
+from lowbeam.planning.plan import Sized, plan, size_all
+from lowbeam.planning.plan_types import Alternative, Choice, Plan
+from lowbeam.planning.shed import Shed, ShedBook, ShedOrder, choose_sheds
+from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
+
+__all__ = [
+    "Alternative",
+    "Choice",
+    "Inventory",
+    "Lever",
+    "Move",
+    "Plan",
+    "Shed",
+    "ShedBook",
+    "ShedOrder",
+    "Sized",
+    "Snapshot",
+    "WorkloadState",
+    "cap_table",
+    "choose_sheds",
+    "explain_lines",
+    "levers_between",
+    "move_between",
+    "plan",
+    "plan_data",
+    "plan_table",
+    "size_all",
+]

@@ -1,0 +1,77 @@
+"""What a cap may do to a workload: pressing caps, levers, and caps that are too small for their minimum.
+
+Decides which columns of the problem are allowed. Never weighs workloads against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lowbeam.planning.moves import allowed_by, levers_between
+from lowbeam.planning.problem import Flags, Ints, Problem
+from lowbeam.planning.words import watts
+from lowbeam.power.caps import Cap
+from lowbeam.sizing.options import Option
+
+
+def pressing_caps(problem: Problem, wanted: Ints) -> tuple[Cap, ...]:
+    """Caps that the wanted columns together would break."""
+    over = problem.usage[:, wanted].sum(axis=1) > problem.rows.limits
+    names = {name for i, name in enumerate(problem.rows.caps) if over[i]}
+    return tuple(cap for cap in problem.rows.tree.caps if cap.name in names)
+
+
+def capped_columns(
+    problem: Problem, desired: Sequence[Option | None], pressing: Sequence[Cap], uncapped: Flags
+) -> Flags:
+    """Columns that may be used while `pressing` caps bind.
+
+    A workload under a pressing cap may go wherever the levers of all pressing caps over it allow, counted from what it
+    would run without caps; below the floor where its owner consented. The others keep to what needs no excuse.
+    """
+    allowed = uncapped.copy()
+    for index, entry in enumerate(problem.entries):
+        want = desired[index]
+        if want is None:
+            continue
+        over = [cap for cap in pressing if cap.covers(entry.needs.namespace, want.pool)]
+        span = problem.columns_of(index)
+        for column in range(span.start, span.stop):
+            option = problem.option[column]
+            if option is not None and over:
+                levers = levers_between(want, option)
+                allowed[column] = all(allowed_by(levers, cap.levers) for cap in over)
+    return allowed
+
+
+def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Flags]:
+    """Caps below the least that their workloads may run with, each with a sentence; and the columns that remain.
+
+    Hold: everybody under such a cap goes to the least and stays there. PauseLowest: the lowest priorities are paused,
+    the others use what is left; the optimiser does that by itself, as nothing is always a column.
+    """
+    sentences: dict[str, str] = {}
+    remaining = allowed.copy()
+    by_name = {cap.name: cap for cap in problem.rows.tree.caps}
+    runs = allowed & np.array([o is not None for o in problem.option], dtype=np.bool_)
+    rests = allowed & (problem.paused == 0)
+    for row, name in enumerate(problem.rows.caps):
+        least = np.full(len(problem.entries), np.iinfo(np.int64).max)
+        np.minimum.at(least, problem.owner[rests], problem.usage[row, rests])
+        must = np.where(least == np.iinfo(np.int64).max, 0, least)
+        limit = int(problem.rows.limits[row])
+        if int(must.sum()) <= limit:
+            continue
+        cap = by_name[name]
+        count = int((must > 0).sum())
+        effect = "the lowest priorities are paused" if cap.pause_lowest else "all are held at their least"
+        need = f"its {count} workloads need at least {watts(int(must.sum()))}"
+        sentences[name] = (
+            f'PowerCap "{name}" leaves {watts(limit)}, {need}: {effect}. '
+            "Raise spec.watts, lower a floor, or consent with belowFloor: WhenCapped."
+        )
+        if not cap.pause_lowest:
+            remaining &= ~(runs & (problem.usage[row] > must[problem.owner]))
+    return sentences, remaining

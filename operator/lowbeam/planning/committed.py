@@ -1,0 +1,158 @@
+"""The committed ledger of decisions: what running pods and decided targets may draw together.
+
+Decides how many milliwatts each cap is charged with when a target is assumed. A pod is charged while it exists; a
+replica that is decided but not there yet is charged as if it were; a worker whose batch limit is to rise is charged at
+the higher limit at once, one whose limit is to fall at the old limit until it confirms.
+
+Invariant: assuming a target never lowers a charge before its pods are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lowbeam.planning.snapshot import Inventory
+from lowbeam.power.caps import Cap, CapTree
+from lowbeam.power.ledger import ReplicaCharge, ReplicaState, over
+from lowbeam.sizing.options import Option
+
+Key = tuple[str, str]
+
+
+class Order(StrEnum):
+    """How a replacement goes."""
+
+    IN_PLACE = "InPlace"
+    """Nothing else runs: same Deployment, or the first one. Fewer replicas go before a higher batch limit."""
+    MAKE_BEFORE_BREAK = "MakeBeforeBreak"
+    """Start the new Deployment, drain the old one when the new one is ready."""
+    BREAK_BEFORE_MAKE = "BreakBeforeMake"
+    """Start the new Deployment only when every pod of the old one is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a workload is decided to run.
+
+    After a restart build it from the object's status, with BREAK_BEFORE_MAKE when pods of another placement are alive.
+    """
+
+    option: Option | None = None
+    """None: nothing runs."""
+    order: Order = Order.IN_PLACE
+    dimmed_by: str = ""
+    """The cap that keeps it from its desired option; empty when not dimmed."""
+    dimmed_since_ms: int | None = None
+
+
+def placement_of(option: Option) -> str:
+    """Text form of the placement key, for `ReplicaCharge.placement`."""
+    return "/".join(str(part) for part in option.placement_key)
+
+
+def replica_milliwatts(option: Option) -> int:
+    """Worst case of one replica, rounded up."""
+    return -(-option.worst_case_milliwatts // option.replicas) if option.replicas else 0
+
+
+def contribution(tree: CapTree, key: Key, option: Option | None, *, minus: Option | None = None) -> dict[str, int]:
+    """Worst-case milliwatts of `option` less those of `minus` under each cap, as in the plan."""
+    return {
+        cap.name: sum(
+            sign * it.worst_case_milliwatts
+            for sign, it in ((1, option), (-1, minus))
+            if it is not None and cap.covers(key[0], it.pool)
+        )
+        for cap in tree.caps
+    }
+
+
+def committed_milliwatts(
+    tree: CapTree, targets: Mapping[Key, Target], charges: Sequence[ReplicaCharge]
+) -> dict[str, int]:
+    """Committed milliwatts per cap with every target assumed."""
+    return Ledger(tree, targets, charges).committed
+
+
+def decided_milliwatts(tree: CapTree, targets: Mapping[Key, Target]) -> dict[str, int]:
+    """Milliwatts per cap once every target is reached and every other pod is gone."""
+    totals = {cap.name: 0 for cap in tree.caps}
+    for key, target in targets.items():
+        for name, milliwatts in contribution(tree, key, target.option).items():
+            totals[name] += milliwatts
+    return totals
+
+
+def board_shortage(inventory: Iterable[Inventory], targets: Mapping[Key, Target], option: Option) -> bool:
+    """True when `option` cannot start beside everything that is decided to run.
+
+    Pods on their way out are not known here; Kubernetes lets the new pod wait for their boards.
+    """
+    here = (option.pool, option.accelerator_class)
+    have = sum(row.accelerators for row in inventory if (row.pool, row.accelerator_class) == here)
+    taken = sum(
+        t.option.accelerators
+        for t in targets.values()
+        if t.option is not None and (t.option.pool, t.option.accelerator_class) == here
+    )
+    return taken + option.accelerators > have
+
+
+class Ledger:
+    """Committed watts while targets are assumed one after the other."""
+
+    def __init__(self, tree: CapTree, targets: Mapping[Key, Target], charges: Sequence[ReplicaCharge]) -> None:
+        self._tree = tree
+        self._pods: dict[Key, list[ReplicaCharge]] = {}
+        for charge in charges:
+            self._pods.setdefault((charge.namespace, charge.workload), []).append(charge)
+        keys = {*targets, *self._pods}
+        self._reserved = {key: self._reserve(key, targets.get(key, Target())) for key in keys}
+        self.committed = {cap.name: sum(r[cap.name] for r in self._reserved.values()) for cap in tree.caps}
+
+    def change(self, key: Key, target: Target) -> dict[str, int]:
+        """How many milliwatts more each cap is charged with when `target` is assumed."""
+        now, then = self._reserved.get(key, {}), self._reserve(key, target)
+        return {name: then[name] - now.get(name, 0) for name in then}
+
+    def over(self, change: Mapping[str, int]) -> tuple[str, ...]:
+        """The enforced caps that `change` would raise above usable."""
+        return over(self._tree, self.committed, change)
+
+    def assume(self, key: Key, target: Target) -> None:
+        """Charge `target` from now on."""
+        for name, extra in self.change(key, target).items():
+            self.committed[name] += extra
+        self._reserved[key] = self._reserve(key, target)
+
+    def runs_elsewhere(self, key: Key, placement: str) -> bool:
+        """True when pods of another placement exist, or are decided and not seen yet."""
+        return any(pod.placement != placement for pod in self._pods.get(key, ()))
+
+    def _reserve(self, key: Key, target: Target) -> dict[str, int]:
+        return {cap.name: self._under(cap, key, target) for cap in self._tree.caps}
+
+    def _under(self, cap: Cap, key: Key, target: Target) -> int:
+        pods = self._pods.get(key, [])
+        option = target.option
+        if option is None:
+            return sum(pod.milliwatts for pod in pods if cap.covers(key[0], pod.pool))
+        placement, each = placement_of(option), replica_milliwatts(option)
+        kept = [p for p in pods if p.placement == placement and p.state is not ReplicaState.TERMINATING]
+        kept.sort(key=lambda pod: -pod.milliwatts)
+        raised = [
+            replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) if i < option.replicas else p
+            for i, p in enumerate(kept)
+        ]
+        leaving = sum(
+            p.milliwatts
+            for p in pods
+            if (p.placement != placement or p.state is ReplicaState.TERMINATING) and cap.covers(key[0], p.pool)
+        )
+        staying = sum(p.milliwatts for p in raised if cap.covers(key[0], p.pool))
+        missing = max(0, option.replicas - len(kept)) * each if cap.covers(key[0], option.pool) else 0
+        if target.order is Order.BREAK_BEFORE_MAKE:
+            return staying + max(leaving, missing)
+        return staying + leaving + missing

@@ -1,0 +1,209 @@
+"""The exact optimum under all caps together, by HiGHS, in lexicographic passes.
+
+Decides one column per workload. Order of the goals, each kept while the next is sought:
+  1. from the highest priority down: nobody who should run gets nothing
+  2. from the highest priority down: least unserved demand, then least quality shortfall
+  3. least expected watts over all, the running setting rated 5 % below its figure (hysteresis)
+  4. ties: most head-room, least worst case, option id
+Goal 2 is what makes priorities strict: no workload of a priority is dimmed while a lower one under the same cap could
+still give way. A cap thus never trades one important request for many unimportant ones.
+
+A pass that everybody can win at once (its lower bound is reached) only filters columns and needs no solver; most passes
+are of that kind. Without binding caps there is no pass at all.
+
+Invariants: the answer respects every row (checked in integers after each solver call); one thread, node limits and
+never time limits: the same problem gives the same answer on any machine under any load. When the node limit ends a
+pass, its best answer is kept and `exact` is False.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from lowbeam.planning.greedy import by_priority, first_answer, improve
+from lowbeam.planning.problem import Flags, Ints, Problem
+
+Floats = NDArray[np.float64]
+
+NODE_BUDGET = 400_000
+"""Branch-and-bound nodes x columns per pass: small fleets are always finished, large ones end in seconds."""
+MIN_NODES = 20
+_OBJECTIVE_SPAN = 1e5
+"""Costs are scaled to at most this, well inside the solver's tolerances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One column per entry, and whether every pass was proven."""
+
+    choice: Ints
+    exact: bool
+
+
+def solve(problem: Problem, allowed: Flags) -> Answer:
+    """The best answer among the allowed columns; "nothing" is always allowed, at its price."""
+    alone = problem.best_alone(allowed)
+    if problem.fits(alone):
+        return Answer(alone, exact=True)
+    search = _Search(problem, allowed)
+    priorities = sorted({entry.needs.priority for entry in problem.entries}, reverse=True)
+    levels = np.array([entry.needs.priority for entry in problem.entries], dtype=np.int64)[problem.owner]
+    for priority in priorities:
+        search.minimise(np.where(levels == priority, problem.paused, 0))
+    for priority in priorities:
+        search.minimise(np.where(levels == priority, problem.unserved, 0))
+        search.minimise(np.where(levels == priority, problem.shortfall, 0))
+    search.minimise(problem.cost)
+    return Answer(improve(problem, allowed, search.best, by_priority(problem)), search.exact)
+
+
+class _Search:
+    """State of the passes: which columns are left, which levels must be kept, and the best answer that keeps them."""
+
+    def __init__(self, problem: Problem, allowed: Flags) -> None:
+        self.problem = problem
+        self.left = allowed.copy()
+        self.left[problem.start[1:] - 1] = True
+        self.kept: list[tuple[Ints, int]] = []
+        self.best = first_answer(problem, self.left)
+        self.exact = True
+
+    def minimise(self, loss: Ints) -> None:
+        """Make `loss` (per column) as small as the kept levels allow, and keep it there."""
+        least = self._least_per_entry(loss)
+        bound = int(least.sum())
+        if int(loss[self.best].sum()) > bound:
+            self._search(loss, bound)
+        reached = int(loss[self.best].sum())
+        if reached == bound:
+            self.left &= loss <= least[self.problem.owner]
+        else:
+            self.kept.append((loss, reached))
+
+    def _least_per_entry(self, loss: Ints) -> Ints:
+        least = np.full(len(self.problem.entries), np.iinfo(np.int64).max)
+        np.minimum.at(least, self.problem.owner[self.left], loss[self.left])
+        return least
+
+    def _search(self, loss: Ints, bound: int) -> None:
+        columns = self._useful(loss)
+        answer, proven = _run_highs(self.problem, columns, loss, self.kept, self.best)
+        if answer is not None and self._keeps(answer) and int(loss[answer].sum()) < int(loss[self.best].sum()):
+            self.best = answer
+        self.exact &= proven or int(loss[self.best].sum()) == bound
+
+    def _keeps(self, choice: Ints) -> bool:
+        return self.problem.fits(choice) and all(int(loss[choice].sum()) <= level for loss, level in self.kept)
+
+    def _useful(self, loss: Ints) -> Ints:
+        """Columns that no other column of the same workload beats in this loss, the kept ones and all rows."""
+        measures = np.vstack([loss, *(kept for kept, _ in self.kept), self.problem.usage])
+        useful: list[Ints] = []
+        for entry in range(len(self.problem.entries)):
+            span = self.problem.columns_of(entry)
+            columns = np.flatnonzero(self.left[span]) + span.start
+            mine = measures[:, columns]
+            mine = mine[(mine != mine[:, :1]).any(axis=1)]
+            no_worse = (mine[:, :, None] <= mine[:, None, :]).all(axis=0)
+            tie = self.problem.tie[columns]
+            first = no_worse.T & (tie[:, None] >= tie[None, :])
+            beaten = no_worse & ~first
+            np.fill_diagonal(beaten, val=False)
+            keep = ~beaten.any(axis=0) | (columns == self.best[entry])
+            useful.append(columns[keep])
+        return np.concatenate(useful)
+
+
+def _run_highs(
+    problem: Problem, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
+) -> tuple[Ints | None, bool]:
+    """(answer or None, proven) of one pass over `columns`. The answer is not yet checked."""
+    span = float(max(1, np.abs(loss[columns]).max()))
+    scale = min(1.0, _OBJECTIVE_SPAN / span)
+    solver = _model(problem, columns, (loss * scale).astype(np.float64), kept, integral=True).solver
+    solver.setOptionValue("mip_rel_gap", 0.0)
+    solver.setOptionValue("mip_abs_gap", 0.5 * scale)
+    solver.setOptionValue("mip_max_nodes", max(MIN_NODES, NODE_BUDGET // columns.size))
+    first = highspy.HighsSolution()
+    first.col_value = np.isin(columns, start).astype(float).tolist()
+    solver.setSolution(first)
+    solver.run()
+    values = np.array(solver.getSolution().col_value, dtype=np.float64)
+    if values.size != columns.size:
+        return None, False
+    order = np.lexsort((columns, -values, problem.owner[columns]))
+    owners, where = np.unique(problem.owner[columns][order], return_index=True)
+    answer = np.empty(len(problem.entries), dtype=np.int64)
+    answer[owners] = columns[order][where]
+    return answer, solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+
+
+def linear_duals(problem: Problem, columns: Ints, loss: Floats) -> dict[int, float]:
+    """Change of the least loss per unit of each row's limit (watts, accelerators) in the linear relaxation; <= 0."""
+    model = _model(problem, columns, loss, [], integral=False)
+    model.solver.run()
+    if model.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return {}
+    duals = np.array(model.solver.getSolution().row_dual, dtype=np.float64)[len(problem.entries) :]
+    return {row: float(dual / size) for row, dual, size in zip(model.rows, duals, model.sizes, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    solver: highspy.Highs
+    rows: list[int]
+    """Rows of the problem that are in the model, after the one-column-per-workload rows."""
+    sizes: list[float]
+    """What each of them was divided by, per watt or accelerator."""
+
+
+def _model(
+    problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, integral: bool
+) -> _Model:
+    """The model over `columns`: one column per workload, the rows that can bind at all, and the kept levels."""
+    usage, limits = problem.usage[:, columns], problem.rows.limits
+    highest = np.zeros((usage.shape[0], len(problem.entries)), dtype=np.int64)
+    np.maximum.at(highest.T, problem.owner[columns], usage.T)
+    binding = highest.sum(axis=1) > limits
+    # Caps in watts, inventory in accelerators.
+    unit = np.where(np.arange(limits.size) < len(problem.rows.caps), 1000.0, 1.0)[binding]
+    blocks, uppers = [usage[binding] / unit[:, None]], [limits[binding] / unit]
+    for loss, level in kept:
+        blocks.append(loss[None, columns].astype(np.float64))
+        uppers.append(np.array([level], dtype=np.float64))
+    dense = np.vstack(blocks)
+    # Each row is divided by its largest coefficient: watts, boards and losses differ by orders of magnitude.
+    size = np.maximum(np.abs(dense).max(axis=1, initial=0.0), 1e-9)
+    dense, upper = dense / size[:, None], np.concatenate(uppers) / size
+    entries, count = len(problem.entries), columns.size
+    rows, cols = np.nonzero(dense.T)  # by column
+    sizes = 1 + np.bincount(rows, minlength=count)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    index = np.empty(starts[-1], dtype=np.int32)
+    value = np.empty(starts[-1], dtype=np.float64)
+    index[starts[:-1]], value[starts[:-1]] = problem.owner[columns], 1.0
+    rest = np.ones(starts[-1], dtype=bool)
+    rest[starts[:-1]] = False
+    index[rest], value[rest] = entries + cols, dense.T[rows, cols]
+
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = count, entries + dense.shape[0]
+    model.col_cost_ = objective[columns]
+    model.col_lower_, model.col_upper_ = np.zeros(count), np.ones(count)
+    model.row_lower_ = np.r_[np.ones(entries), np.full(dense.shape[0], -np.inf)]
+    model.row_upper_ = np.r_[np.ones(entries), upper]
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = starts.astype(np.int32), index, value
+    if integral:
+        model.integrality_ = [highspy.HighsVarType.kInteger] * count
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("random_seed", 0)
+    solver.passModel(model)
+    inside = [int(row) for row in np.flatnonzero(binding)]
+    return _Model(solver, inside, [float(it) for it in size[: len(inside)]])

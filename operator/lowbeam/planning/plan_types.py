@@ -1,0 +1,60 @@
+"""What planning answers: one choice per workload, prices, and what cannot be met.
+
+Invariant: the choices together respect every cap (committed <= usable) and every inventory row; checked in integers by
+`planning.feasibility` before a plan leaves this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lowbeam.sizing.options import Option, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """An option that lost, and why: `reason` is a constant, `message` a sentence with the priced difference."""
+
+    option: Option
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The decision for one workload. `option` None: nothing runs (`reason` says why)."""
+
+    namespace: str
+    name: str
+    option: Option | None
+    reason: str
+    message: str
+    desired: Option | None = None
+    """What it would run if no cap bound (same inventory): the difference to `option` is the dimming."""
+    binding_cap: str = ""
+    """The cap that stands between `option` and `desired`; empty when not dimmed."""
+    alternatives: tuple[Alternative, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    recommendations: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The planner's answer for one snapshot."""
+
+    choices: tuple[Choice, ...]
+    cap_milliwatts: dict[str, int] = field(default_factory=dict)
+    """Committed milliwatts of the plan per cap."""
+    cap_price: dict[str, float] = field(default_factory=dict)
+    """Loss avoided per extra watt of each cap, 0 when it does not bind."""
+    unsatisfiable_caps: dict[str, str] = field(default_factory=dict)
+    """Caps that cannot hold the minimum of their workloads: cap -> sentence."""
+
+    def choice(self, namespace: str, name: str) -> Choice | None:
+        """The choice of one workload."""
+        return next((c for c in self.choices if c.key == (namespace, name)), None)

@@ -1,0 +1,39 @@
+"""The Snapshot: one immutable value per cycle, everything that a decision may depend on.
+
+Decides nothing. Built by runtime/mirror from API objects and samples; by simulation from a virtual cluster; by the CLI
+from files. Two equal snapshots give equal plans, whatever the order in which their parts arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.power.caps import CapTree
+from lowbeam.sizing.inventory import Inventory
+from lowbeam.sizing.options import Option
+from lowbeam.sizing.requirements import Requirements
+
+__all__ = ["Inventory", "Snapshot", "WorkloadState"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadState:
+    """One workload: what it needs and what it runs."""
+
+    requirements: Requirements
+    running: Option | None = None
+    """The option in force (decided and written), None before the first decision."""
+    dimmed: bool = False
+    held: bool = False
+    """True: the plan must keep `running` (pinned by anti-flap, or advise mode of the caps)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Input of `planning.plan`."""
+
+    catalogue: Catalogue
+    caps: CapTree
+    inventory: tuple[Inventory, ...]
+    workloads: tuple[WorkloadState, ...]

@@ -1,0 +1,307 @@
+"""From where we are to where the plan wants to be, one safe step at a time.
+
+    1. down   every move that lowers all caps it touches happens now
+    2. up     by priority: a dimmed workload asks the restore gate, any other is admitted when it fits
+
+Decides which moves happen now, in which order a replacement goes, and what is held and why. The targets it answers are
+the assumption of "assume, then write": pass them back at the next tick, and the ledger charges what is decided but not
+yet running. Never credits watts before the pod is gone, never raises a cap's committed watts above usable, and never
+looks at a clock. The runtime and the simulation both go through here.
+
+Invariants: an upward move leaves committed <= usable in every enforced cap that it raises; down goes before up; a
+replacement is made before the old one goes only when both fit (watts and boards), else after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lowbeam.planning.committed import Ledger, Order, Target, board_shortage, contribution, placement_of
+from lowbeam.planning.moves import Move, move_between
+from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.shed import Shed, ShedOrder
+from lowbeam.planning.snapshot import Snapshot
+from lowbeam.power.caps import CapTree
+from lowbeam.power.gate import RECHECK_MS, CapView, GateState, Hold, permit
+from lowbeam.power.guard import Assessment, Urgency
+from lowbeam.power.ledger import ReplicaCharge
+from lowbeam.power.pins import Direction
+from lowbeam.power.progress import Promise
+from lowbeam.sizing.options import Option
+
+Key = tuple[str, str]
+
+NO_HEADROOM = "NoHeadroom"
+"""The move does not fit under a cap yet: pods that hold its watts have to end first."""
+GROWTH_FROZEN = "GrowthFrozen"
+"""A cap on the path is shedding, or sees too few of its accelerators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One move to carry out now."""
+
+    namespace: str
+    name: str
+    before: Option | None
+    after: Option | None
+    direction: Direction
+    order: Order
+    cap: str
+    """The cap that asked for a downward step or let a restore through; empty for everything else."""
+    move: Move
+
+    @property
+    def key(self) -> Key:
+        """(namespace, name)."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The answer of one tick. Store `targets` and `gate`, carry out `steps`, show `held`."""
+
+    targets: dict[Key, Target]
+    steps: tuple[Step, ...]
+    """Downward first, then upward by priority."""
+    held: dict[Key, Hold]
+    gate: GateState
+    committed_milliwatts: dict[str, int]
+    """Per cap, with these targets assumed."""
+    touched_caps: frozenset[str] = field(default_factory=frozenset)
+    """Caps with a step under them: restart their `PowerWindow`."""
+
+
+def next_targets(
+    snapshot: Snapshot,
+    plan: Plan,
+    *,
+    targets: Mapping[Key, Target],
+    charges: Sequence[ReplicaCharge],
+    views: Mapping[str, CapView],
+    gate: GateState,
+    now_ms: int,
+) -> Transition:
+    """Move the targets towards `plan` as far as ledger, boards, gate and guard allow at this tick.
+
+    `charges`: the pods that exist, in any state; assumed replicas are added here. `views`: one per cap of the tree. A
+    workload without a choice in the plan keeps its target; a target whose workload is gone is dropped (its pods stay
+    charged as long as they exist). A workload that was dimmed by a cap which no longer enforces comes back through
+    that cap's ramp.
+    """
+    walk = _Walk(snapshot, targets=targets, charges=charges, views=views, gate=gate, now_ms=now_ms)
+    choices = {choice.key: choice for choice in plan.choices if choice.key in walk.targets}
+    ups: list[tuple[Key, Choice]] = []
+    for key in sorted(choices):
+        choice, target = choices[key], walk.targets[key]
+        if _same(choice.option, target.option):
+            walk.keep(key, choice)
+        elif _lowers(snapshot.caps, choice, target.option):
+            walk.down(key, choice.option, choice.binding_cap, forced=_forced(snapshot.caps, plan, choice, target))
+        else:
+            ups.append((key, choice))
+    priority = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
+    ups.sort(key=lambda up: (-priority[up[0]], _worst(up[1].option) - _worst(walk.targets[up[0]].option), up[0]))
+    for key, choice in ups:
+        walk.up(key, choice)
+    return walk.answer()
+
+
+def shed_targets(
+    snapshot: Snapshot,
+    sheds: Iterable[Shed],
+    *,
+    targets: Mapping[Key, Target],
+    charges: Sequence[ReplicaCharge],
+    views: Mapping[str, CapView],
+    gate: GateState,
+    now_ms: int,
+) -> Transition:
+    """Carry out what the guard chose: always at once, never gated, and remembered as dimming by its cap."""
+    walk = _Walk(snapshot, targets=targets, charges=charges, views=views, gate=gate, now_ms=now_ms)
+    for shed in sheds:
+        key = (shed.namespace, shed.name)
+        if key in walk.targets and not _same(shed.option, walk.targets[key].option):
+            walk.down(key, shed.option, shed.cap, forced=True)
+    return walk.answer()
+
+
+def orders_of(assessments: Iterable[Assessment]) -> tuple[ShedOrder, ...]:
+    """What the guard asks of `planning.shed` at this tick; empty when every cap is kept."""
+    return tuple(
+        ShedOrder(it.cap, it.milliwatts_to_free, committed=it.urgency is Urgency.BLIND) for it in assessments if it.act
+    )
+
+
+def promises_of(steps: Iterable[Step], drawn: Mapping[Key, int], now_ms: int) -> tuple[Promise, ...]:
+    """What the downward steps are expected to free, for `power.progress`; `drawn` is `ledger.measured_by_workload`."""
+    promises = []
+    for step in steps:
+        if step.direction is not Direction.DOWN or step.before is None:
+            continue
+        baseline = drawn.get(step.key, 0)
+        after = 0 if step.after is None else step.after.expected_milliwatts
+        predicted = min(baseline, step.before.expected_milliwatts - after)
+        if predicted > 0:
+            promises.append(
+                Promise(step.namespace, step.name, step.before.pool, baseline, predicted, now_ms, step.move.settle_ms)
+            )
+    return tuple(promises)
+
+
+class _Walk:
+    """One tick under way: the targets change move by move, the ledger with them."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        targets: Mapping[Key, Target],
+        charges: Sequence[ReplicaCharge],
+        views: Mapping[str, CapView],
+        gate: GateState,
+        now_ms: int,
+    ) -> None:
+        self._snapshot, self._gate, self._now_ms = snapshot, gate, now_ms
+        # A cap that only observes holds nothing back.
+        self._views = {name: view for name, view in views.items() if view.cap.enforce}
+        self._uid = {state.requirements.key: state.requirements.uid for state in snapshot.workloads}
+        self.targets = {key: targets.get(key, Target()) for key in sorted(self._uid)}
+        self._ledger = Ledger(snapshot.caps, self.targets, charges)
+        self._steps: list[Step] = []
+        self._held: dict[Key, Hold] = {}
+
+    def keep(self, key: Key, choice: Choice) -> None:
+        """The same setting; its figures are those of today's demand."""
+        self.targets[key] = replace(self.targets[key], option=choice.option)
+        self._ledger.assume(key, self.targets[key])
+        self.note_dimming(key, choice.binding_cap)
+
+    def note_dimming(self, key: Key, cap: str) -> None:
+        target = self.targets[key]
+        if cap != target.dimmed_by:
+            since = None if not cap else target.dimmed_since_ms if target.dimmed_by else self._now_ms
+            self.targets[key] = replace(target, dimmed_by=cap, dimmed_since_ms=since)
+
+    def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
+        target = self.targets[key]
+        order = self._order(key, option)
+        over_cap = any(
+            self._views[c.name].needs_milliwatts > 0
+            for c, _ in self._snapshot.caps.enforced_over(key[0], "" if target.option is None else target.option.pool)
+            if c.name in self._views
+        )
+        if order is Order.MAKE_BEFORE_BREAK and over_cap:
+            order = Order.BREAK_BEFORE_MAKE
+        self._take(key, option, order, Direction.DOWN, cap if forced else "")
+        self.note_dimming(key, cap)
+        if forced and cap:
+            self._gate = self._gate.shed(key, cap, self._now_ms, self._views.get(cap))
+
+    def up(self, key: Key, choice: Choice) -> None:
+        target, option = self.targets[key], choice.option
+        order = self._order(key, option)
+        raises = self._ledger.change(key, replace(target, option=option, order=order))
+        blocked = self._ledger.over(raises)
+        if blocked:
+            self._held[key] = self._no_headroom(blocked, raises)
+            return
+        if target.dimmed_by:
+            net = contribution(self._snapshot.caps, key, option, minus=target.option)
+            if target.dimmed_by not in self._views:
+                net[target.dimmed_by] = max(0, _worst(option) - _worst(target.option))
+            answer = permit(
+                self._gate,
+                key,
+                uid=self._uid[key],
+                extra_milliwatts=net,
+                committed_milliwatts=self._ledger.committed,
+                views=self._views,
+                now_ms=self._now_ms,
+            )
+            if isinstance(answer, Hold):
+                self._held[key] = answer
+                return
+            self._gate = self._gate.restored(key, net, self._views, self._now_ms)
+        else:
+            frozen = sorted(c for c, extra in raises.items() if extra > 0 and not self._may_grow(c))
+            if frozen:
+                message = f'PowerCap "{frozen[0]}" is shedding or sees too few accelerators: nothing grows under it now'
+                self._held[key] = Hold(GROWTH_FROZEN, message, self._now_ms + RECHECK_MS)
+                return
+        self._take(key, option, order, Direction.UP, target.dimmed_by)
+        self.note_dimming(key, choice.binding_cap)
+
+    def answer(self) -> Transition:
+        tree = self._snapshot.caps
+        touched = {
+            cap.name
+            for step in self._steps
+            for option in (step.before, step.after)
+            if option is not None
+            for cap in tree.caps
+            if cap.covers(step.namespace, option.pool)
+        }
+        return Transition(
+            targets=self.targets,
+            steps=tuple(self._steps),
+            held=self._held,
+            gate=self._gate.pruned(
+                frozenset(self.targets), frozenset({*self._views, *(t.dimmed_by for t in self.targets.values())})
+            ),
+            committed_milliwatts=dict(self._ledger.committed),
+            touched_caps=frozenset(touched),
+        )
+
+    def _take(self, key: Key, option: Option | None, order: Order, direction: Direction, cap: str) -> None:
+        target = self.targets[key]
+        move = move_between(target.option, option, was_paused=bool(target.dimmed_by) and target.option is None)
+        self._steps.append(Step(*key, target.option, option, direction, order, cap, move))
+        self.targets[key] = replace(target, option=option, order=order)
+        self._ledger.assume(key, self.targets[key])
+
+    def _order(self, key: Key, option: Option | None) -> Order:
+        """How a replacement goes: both at once when watts and boards allow it."""
+        target = self.targets[key]
+        if option is None or not self._ledger.runs_elsewhere(key, placement_of(option)):
+            return Order.IN_PLACE
+        if board_shortage(self._snapshot.inventory, self.targets, option):
+            return Order.BREAK_BEFORE_MAKE
+        both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
+        return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK
+
+    def _may_grow(self, cap: str) -> bool:
+        return cap not in self._views or self._views[cap].growth_allowed
+
+    def _no_headroom(self, blocked: Sequence[str], raises: Mapping[str, int]) -> Hold:
+        cap = blocked[0]
+        free = max(0, (self._snapshot.caps.usable(cap) or 0) - self._ledger.committed[cap])
+        message = (
+            f'PowerCap "{cap}" has {free / 1000:.0f} W free, {raises[cap] / 1000:.0f} W are needed: waits for others'
+        )
+        return Hold(NO_HEADROOM, message, self._now_ms + RECHECK_MS)
+
+
+def _same(one: Option | None, other: Option | None) -> bool:
+    return one is other or (one is not None and other is not None and one.setting == other.setting)
+
+
+def _worst(option: Option | None) -> int:
+    return 0 if option is None else option.worst_case_milliwatts
+
+
+def _lowers(tree: CapTree, choice: Choice, running: Option | None) -> bool:
+    """True when no enforced cap is charged more and the move is not a start."""
+    if running is None:
+        return False
+    net = contribution(tree, choice.key, choice.option, minus=running)
+    return all(net[cap.name] <= 0 for cap, _ in tree.enforced()) and _worst(choice.option) <= _worst(running)
+
+
+def _forced(tree: CapTree, plan: Plan, choice: Choice, target: Target) -> bool:
+    """True when a cap does not let the workload keep its target: otherwise the load fell, and that is no shed."""
+    if not choice.binding_cap:
+        return False
+    back = contribution(tree, choice.key, target.option, minus=choice.option)
+    return any(plan.cap_milliwatts.get(cap.name, 0) + back[cap.name] > usable for cap, usable in tree.enforced())

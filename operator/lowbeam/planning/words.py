@@ -1,0 +1,48 @@
+"""How planning says watts, joules, rates and options: `412 W`, `12.4 kW`, `28 J`, `10 req/s`.
+
+Decides nothing. Rounds for people only; nothing reads these texts back.
+"""
+
+from __future__ import annotations
+
+from lowbeam.catalog.facts import Reasoning
+from lowbeam.sizing.feasibility import centi
+from lowbeam.sizing.options import Option
+from lowbeam.sizing.requirements import Requirements
+
+
+def watts(milliwatts: int) -> str:
+    """412 W below ten kilowatts' worth of digits, 12.4 kW above."""
+    value = milliwatts / 1000
+    if abs(value) >= 10_000:
+        return f"{value / 1000:.1f} kW"
+    if abs(value) >= 1000:
+        return f"{value / 1000:.2f} kW"
+    return f"{value:.0f} W" if abs(value) >= 10 else f"{value:.1f} W"
+
+
+def joules(option: Option) -> str:
+    """Per request, three digits: `0.42 J`, `47 J`, `1.20 kJ`."""
+    value = option.millijoules_per_request / 1000
+    if value >= 1000:
+        return f"{value / 1000:.2f} kJ"
+    return f"{value:.0f} J" if value >= 10 else f"{value:.2g} J"
+
+
+def rate(millirps: int) -> str:
+    """Requests per second: `0.5 req/s`, `120 req/s`."""
+    return f"{millirps / 1000:.3g} req/s"
+
+
+def rating(needs: Requirements, option: Option) -> str:
+    """`mmlu-pro 56.7`; empty where the catalogue has no score."""
+    return "" if option.quality_centi is None else f"{needs.benchmark} {centi(option.quality_centi)}"
+
+
+def option_text(option: Option) -> str:
+    """`qwen3-8b bf16, h100 x2, batch <= 64, 3 replicas`."""
+    mode = "" if option.reasoning is Reasoning.OFF else f" ({option.reasoning})"
+    boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
+    pods = "1 replica" if option.replicas == 1 else f"{option.replicas} replicas"
+    where = f"{option.accelerator_class}{boards}"
+    return f"{option.model} {option.precision}{mode}, {where}, batch <= {option.batch_limit}, {pods}"

@@ -1,0 +1,147 @@
+"""Builds the cap tree, and finds the pool that a node belongs to.
+
+Decides usable milliwatts per cap, which cap on the path set them, and which caps are in trouble. Never drops a limit:
+a cap whose parent is missing, or that is part of a cycle, keeps its own watts in force. Only what it would inherit is
+unknown, and it says so; the caps below it are limited by it as usual.
+
+Invariants: the answer does not depend on the order of the input; a cap is never usable beyond its own watts; a cap that
+only observes never limits one that enforces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lowbeam.errors import BadInput
+from lowbeam.power.caps import Cap, CapProblem, CapTree
+
+CAP_PARENT_MISSING = "CapParentMissing"
+"""`spec.parent` names a cap that does not exist: the cap's own watts stay in force."""
+CAP_CYCLE = "CapCycle"
+"""The cap is its own ancestor: its own watts stay in force."""
+CAP_NOTHING_USABLE = "CapNothingUsable"
+"""Tolerance and overhead leave no watts: everything under the cap would have to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMatch:
+    """The pool of a node, and the caps that claim it too without being above that pool in the tree."""
+
+    pool: str | None
+    overlapping: tuple[str, ...] = ()
+
+
+def build_cap_tree(caps: Sequence[Cap]) -> CapTree:
+    """Place every cap; `BadInput` when two have the same name (impossible in a cluster, possible in files)."""
+    by_name = {cap.name: cap for cap in caps}
+    if len(by_name) < len(caps):
+        names = [cap.name for cap in caps]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise BadInput(f"more than one PowerCap is called {', '.join(twice)}: give each its own metadata.name")
+    in_cycle = {name for name in by_name if _returns_to_itself(name, by_name)}
+    problems = [problem for name in sorted(by_name) for problem in _problems_of(by_name[name], by_name, in_cycle)]
+    nested = _pools_below(by_name, in_cycle)
+    placed = tuple(replace(by_name[name], nested_pools=nested.get(name, frozenset())) for name in sorted(by_name))
+    limits = [_tightest(_path(cap, by_name, in_cycle), cap) for cap in placed]
+    return CapTree(
+        caps=placed,
+        usable_milliwatts=tuple(usable for usable, _ in limits),
+        limited_by=tuple(name for _, name in limits),
+        problems=tuple(problems),
+    )
+
+
+def usable_milliwatts(cap: Cap) -> int:
+    """What accelerators may draw by the cap's own figures: watts less tolerance and overhead, at least 0."""
+    return max(0, cap.watts * 10 * (100 - cap.meter_tolerance_percent) - cap.overhead_watts * 1000)
+
+
+def pool_of_node(labels: Mapping[str, str], pools: Iterable[tuple[str, Mapping[str, str]]], tree: CapTree) -> PoolMatch:
+    """The pool cap whose selector fits a node best: deepest in the tree, then most labels, then the first name.
+
+    A match above the winner in the tree counts the node too (a row and its rack). Any other match is an overlap: that
+    cap does not count this node, so the runtime reports it.
+    """
+    selectors = {name: selector for name, selector in pools if selector and selector.items() <= labels.items()}
+    below = {cap.name: cap.nested_pools for cap in tree.caps}
+
+    def depth(pool: str) -> int:
+        return sum(pool in below.get(other, ()) for other in selectors)
+
+    if not selectors:
+        return PoolMatch(pool=None)
+    best = min(selectors, key=lambda name: (-depth(name), -len(selectors[name]), name))
+    overlapping = sorted(name for name in selectors if name != best and best not in below.get(name, ()))
+    return PoolMatch(pool=best, overlapping=tuple(overlapping))
+
+
+def _returns_to_itself(name: str, by_name: Mapping[str, Cap]) -> bool:
+    seen: set[str] = set()
+    at = by_name[name].parent
+    while at in by_name and at not in seen:
+        if at == name:
+            return True
+        seen.add(at)
+        at = by_name[at].parent
+    return False
+
+
+def _path(cap: Cap, by_name: Mapping[str, Cap], in_cycle: set[str]) -> list[Cap]:
+    """From the cap up to its root; ends at a cap of a cycle, whose own parents are unknown."""
+    path = [cap]
+    while path[-1].name not in in_cycle and path[-1].parent in by_name:
+        path.append(by_name[path[-1].parent])
+    return path
+
+
+def _tightest(path: Sequence[Cap], cap: Cap) -> tuple[int, str]:
+    """(usable, name) of the smallest on the path, the nearest on a tie; an observer above an enforcing cap is none."""
+    limiting = [it for it in path if it.enforce or it.name == cap.name or not cap.enforce]
+    return min(((usable_milliwatts(it), it.name) for it in limiting), key=lambda pair: pair[0])
+
+
+def _problems_of(cap: Cap, by_name: Mapping[str, Cap], in_cycle: set[str]) -> Iterable[CapProblem]:
+    if cap.name in in_cycle:
+        around = _cycle_text(cap, by_name)
+        yield CapProblem(
+            cap.name,
+            CAP_CYCLE,
+            f'PowerCap "{cap.name}" is its own ancestor ({around}). Its own {cap.watts} W stay in force, what it would '
+            "inherit is unknown. Change spec.parent of one of them.",
+        )
+    elif cap.parent and cap.parent not in by_name:
+        yield CapProblem(
+            cap.name,
+            CAP_PARENT_MISSING,
+            f'PowerCap "{cap.name}": spec.parent names "{cap.parent}", which does not exist. Its own {cap.watts} W '
+            "stay in force. Create the parent, or correct or remove spec.parent.",
+        )
+    if usable_milliwatts(cap) == 0:
+        yield CapProblem(
+            cap.name,
+            CAP_NOTHING_USABLE,
+            f'PowerCap "{cap.name}": {cap.watts} W less {cap.meter_tolerance_percent} % tolerance and '
+            f"{cap.overhead_watts} W overhead leave nothing for accelerators. Raise spec.watts or correct "
+            "spec.overheadWatts.",
+        )
+
+
+def _cycle_text(cap: Cap, by_name: Mapping[str, Cap]) -> str:
+    names, at = [cap.name], cap.parent
+    while at != cap.name:
+        names.append(at)
+        at = by_name[at].parent
+    return " -> ".join([*names, cap.name])
+
+
+def _pools_below(by_name: Mapping[str, Cap], in_cycle: set[str]) -> dict[str, frozenset[str]]:
+    """For each pool cap the pools of the pool caps below it."""
+    below: dict[str, set[str]] = {}
+    for cap in by_name.values():
+        if cap.pool is None:
+            continue
+        for above in _path(cap, by_name, in_cycle)[1:]:
+            if above.pool is not None:
+                below.setdefault(above.name, set()).add(cap.pool)
+    return {name: frozenset(pools) for name, pools in below.items()}

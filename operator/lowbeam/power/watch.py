@@ -1,0 +1,108 @@
+"""One look at every cap: readings into windows, windows into assessments, and the views that gate and admission use.
+
+Decides nothing of its own; it is the order in which `ledger`, `progress` and `guard` are asked, once, for the runtime
+and the simulation alike. What must be remembered between looks is one immutable value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from lowbeam.power.caps import Cap, CapTree
+from lowbeam.power.gate import CapView
+from lowbeam.power.guard import Assessment, GuardMemory, assess
+from lowbeam.power.ledger import Measured, Reading, measured, measured_by_workload
+from lowbeam.power.progress import Promise, check, outstanding
+from lowbeam.power.windows import PowerWindow
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchState:
+    """Memory of the watch, by cap name, and the moves that are still settling."""
+
+    windows: Mapping[str, PowerWindow] = field(default_factory=dict)
+    memories: Mapping[str, GuardMemory] = field(default_factory=dict)
+    promises: tuple[Promise, ...] = ()
+
+    def acted(self, caps: Iterable[str], promises: Iterable[Promise], now_ms: int) -> WatchState:
+        """The memory after steps under `caps`: their means begin anew, and the new promises count."""
+        touched = frozenset(caps)
+        windows = {name: w.restarted(now_ms) if name in touched else w for name, w in self.windows.items()}
+        return replace(self, windows=windows, promises=(*self.promises, *promises))
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What was seen in one look; mappings are by cap name."""
+
+    measured: Mapping[str, Measured]
+    assessments: Mapping[str, Assessment]
+    views: Mapping[str, CapView]
+    drawn: Mapping[Key, int]
+    """Milliwatts per workload."""
+    ineffective: tuple[Promise, ...]
+    """Moves that settled in this look without giving what they promised."""
+    state: WatchState
+
+
+def watch(
+    tree: CapTree,
+    readings: Iterable[Reading],
+    committed: Mapping[str, int],
+    state: WatchState,
+    now_ms: int,
+    *,
+    decided: Mapping[str, int] | None = None,
+    unsatisfiable: Mapping[str, str] | None = None,
+    dimming: frozenset[str] = frozenset(),
+) -> Watch:
+    """Assess every cap of the tree. `decided`: see `guard.assess`, per cap. `dimming`: caps that keep some workload from its desired option."""
+    known = tuple(readings)
+    drawn = measured_by_workload(known)
+    progress = check(state.promises, drawn, now_ms)
+    totals = measured(tree, known, now_ms)
+    windows: dict[str, PowerWindow] = {}
+    assessments: dict[str, Assessment] = {}
+    views: dict[str, CapView] = {}
+    for cap, usable in zip(tree.caps, tree.usable_milliwatts, strict=True):
+        seen = totals[cap.name]
+        window = _window(cap, state.windows.get(cap.name)).append(now_ms, seen.milliwatts)
+        assessment = assess(
+            cap,
+            usable,
+            committed_milliwatts=committed.get(cap.name, 0),
+            measured=seen,
+            window=window,
+            now_ms=now_ms,
+            memory=state.memories.get(cap.name),
+            decided_milliwatts=None if decided is None else decided.get(cap.name, 0),
+            outstanding_milliwatts=outstanding(cap, progress.running, drawn),
+            unsatisfiable=(unsatisfiable or {}).get(cap.name, ""),
+            restoring=cap.name in dimming,
+        )
+        windows[cap.name], assessments[cap.name] = window, assessment
+        views[cap.name] = CapView(
+            cap=cap,
+            usable_milliwatts=usable,
+            window=window,
+            coverage_percent=seen.coverage_percent,
+            growth_allowed=assessment.growth_allowed,
+            needs_milliwatts=assessment.milliwatts_to_free,
+        )
+    memories = {name: assessment.memory for name, assessment in assessments.items()}
+    return Watch(
+        measured=totals,
+        assessments=assessments,
+        views=views,
+        drawn=drawn,
+        ineffective=progress.ineffective,
+        state=WatchState(windows, memories, progress.running),
+    )
+
+
+def _window(cap: Cap, window: PowerWindow | None) -> PowerWindow:
+    keep_ms = max(60, cap.restore.window_seconds) * 1000
+    return PowerWindow(keep_ms=keep_ms) if window is None else replace(window, keep_ms=keep_ms)

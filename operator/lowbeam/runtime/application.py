@@ -1,0 +1,111 @@
+"""One operator process: connects, starts the tasks, and ends them in order.
+
+Decides nothing. Any task that ends by an error ends the application; Kubernetes restarts it, and it goes on from what
+the cluster says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from lowbeam.kube import Applier, EventRecorder, KubeTransport, LeaderElector, connect
+from lowbeam.runtime.clock import Clock, SystemClock
+from lowbeam.runtime.controller import Controller
+from lowbeam.runtime.executor import Executor
+from lowbeam.runtime.health import Health, start_servers
+from lowbeam.runtime.mirror import Mirror
+from lowbeam.runtime.reporter import Reporter
+from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.telemetry import WorkerPoller
+
+log = structlog.get_logger("lowbeam.application")
+
+LEASE_NAME = "lowbeam-operator"
+
+
+class Application:
+    """The operator behind `lowbeam run`. `transport` and `clock` are seams for tests."""
+
+    def __init__(
+        self, settings: OperatorSettings, *, transport: KubeTransport | None = None, clock: Clock | None = None
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.health = Health(self.clock)
+        self.transport = transport
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set; raises what a task died of."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self.transport is None:
+                self.transport = await stack.enter_async_context(await connect(self.settings.kubeconfig))
+            poller = await stack.enter_async_context(
+                WorkerPoller(
+                    monotonic_ms=self.clock.monotonic_ms,
+                    now=self.clock.now,
+                    sleep=self.clock.sleep,
+                    poll_seconds=self.settings.poll_seconds,
+                )
+            )
+            recorder = EventRecorder(
+                self.transport,
+                instance=self.settings.identity,
+                monotonic_ms=self.clock.monotonic_ms,
+                now=self.clock.now,
+            )
+            elector = LeaderElector(
+                self.transport,
+                namespace=self.settings.namespace,
+                name=LEASE_NAME,
+                identity=self.settings.identity,
+                monotonic_ms=self.clock.monotonic_ms,
+                now=self.clock.now,
+            )
+            applier = Applier(self.transport)
+            controller = Controller(
+                settings=self.settings,
+                clock=self.clock,
+                transport=self.transport,
+                poller=poller,
+                executor=Executor(applier, poller, self.settings),
+                reporter=Reporter(applier, recorder, self.clock),
+                health=self.health,
+                leads=(lambda: elector.is_leader) if self.settings.leader_election else (lambda: True),
+            )
+            mirror = Mirror(self.transport, self.clock, controller.input_changed, controller.child_changed)
+            controller.mirror = mirror
+            self.health.unsynced = mirror.unsynced
+            runners = await start_servers(self.health, self.settings.health_port, self.settings.metrics_port)
+            for runner in runners:
+                stack.push_async_callback(runner.cleanup)
+            log.info("started", identity=self.settings.identity)
+            await _until(
+                stop,
+                mirror.run(),
+                recorder.run(),
+                poller.run(),
+                controller.run(),
+                *([elector.run()] if self.settings.leader_election else []),
+            )
+            log.info("stopped", identity=self.settings.identity)
+
+
+async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until `stop`, or until one ends by an error; then cancel the others and wait for them."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+    for task in done:
+        if task is not stopping:
+            task.result()
+            raise RuntimeError(f"{task} ended before its time")

@@ -1,0 +1,58 @@
+"""PowerCap objects as the pure core wants them: `power.Cap` values and node pools.
+
+Decides how scopes are resolved: a node pool is named after its cap, a namespace selector becomes a set of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lowbeam.api.v1alpha1 import PowerCap
+from lowbeam.api.v1alpha1.powercap import CapMode, OnInfeasible
+from lowbeam.power.caps import Cap, CapTree, RestoreRules, Thresholds
+from lowbeam.power.tree import pool_of_node
+
+Labels = Mapping[str, str]
+
+
+def cap_of(cap: PowerCap, namespaces: Mapping[str, Labels]) -> Cap:
+    """One cap for the core; `namespaces` are the cluster's, with their labels."""
+    spec, scope = cap.spec, cap.spec.scope
+    return Cap(
+        name=cap.metadata.name,
+        uid=cap.metadata.uid,
+        parent=spec.parent or "",
+        watts=spec.watts,
+        meter_tolerance_percent=spec.meter_tolerance_percent,
+        overhead_watts=spec.overhead_watts or 0,
+        levers=tuple(lever.value for lever in spec.levers),
+        enforce=spec.mode is CapMode.ENFORCE,
+        pause_lowest=spec.on_infeasible is OnInfeasible.PAUSE_LOWEST,
+        pool=cap.metadata.name if scope.node_pool else None,
+        namespaces=_namespaces(cap, namespaces) if scope.namespaces else None,
+        thresholds=Thresholds(**spec.thresholds.model_dump()),
+        restore=RestoreRules(**spec.restore.model_dump()),
+        late_seconds=spec.telemetry.late_seconds,
+        stale_seconds=spec.telemetry.stale_seconds,
+    )
+
+
+def pool_caps(caps: Iterable[PowerCap]) -> list[tuple[str, dict[str, str]]]:
+    """(pool name, node selector) of every node-pool cap."""
+    return [(c.metadata.name, dict(c.spec.scope.node_pool.node_selector)) for c in caps if c.spec.scope.node_pool]
+
+
+def pool_of(labels: Labels, pools: Iterable[tuple[str, Mapping[str, str]]], tree: CapTree) -> str:
+    """The pool of a node with these labels; '' outside every pool."""
+    return pool_of_node(labels, pools, tree).pool or ""
+
+
+def _namespaces(cap: PowerCap, namespaces: Mapping[str, Labels]) -> frozenset[str]:
+    scope = cap.spec.scope.namespaces
+    if scope is None:
+        return frozenset()
+    chosen = set(scope.names)
+    if scope.selector is not None:
+        wanted = scope.selector.match_labels.items()
+        chosen |= {name for name, labels in namespaces.items() if wanted <= dict(labels).items()}
+    return frozenset(chosen)

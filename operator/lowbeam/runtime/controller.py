@@ -1,0 +1,252 @@
+"""The two loops of a leader: the planner decides what should run, the guard keeps the caps in between.
+
+Decides when to look and in which order things happen; what is decided comes from `planning` and `power`.
+
+    planner cycle: 1. look  2. judge meters  3. plan  4. transition  5. adopt (charge before write)  6. wake executor
+    guard tick:    1. look  2. judge meters  3. assess caps  4. choose sheds  5. adopt  6. wake executor  7. report
+
+Invariants: one decision at a time (a lock spans look to adopt); a decision is in the fleet's memory, hence charged,
+before anything is written; only the holder of the Lease decides or writes; one bad object never ends a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from lowbeam.kube import POWER_CAPS, KubeObject, KubeTransport, Resource
+from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
+from lowbeam.planning.plan import sizer_for
+from lowbeam.render import labels
+from lowbeam.runtime import metrics
+from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.executor import Executor
+from lowbeam.runtime.fleet import Fleet
+from lowbeam.runtime.health import Health
+from lowbeam.runtime.meters import Books, Meters
+from lowbeam.runtime.mirror import Mirror
+from lowbeam.runtime.observer import Observer
+from lowbeam.runtime.power_control import PowerControl
+from lowbeam.runtime.recovery import recover
+from lowbeam.runtime.replicas import WorkloadKey
+from lowbeam.runtime.reporter import Reporter
+from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.world import Parser, World, build_world
+from lowbeam.telemetry import WorkerPoller
+
+log = structlog.get_logger("lowbeam.controller")
+
+
+class Controller:
+    """Loops and memory of one operator process. `mirror` is set before `run`."""
+
+    mirror: Mirror
+
+    def __init__(
+        self,
+        *,
+        settings: OperatorSettings,
+        clock: Clock,
+        transport: KubeTransport,
+        poller: WorkerPoller,
+        executor: Executor,
+        reporter: Reporter,
+        health: Health,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._transport = transport
+        self._poller = poller
+        self._executor = executor
+        self._reporter = reporter
+        self._health = health
+        self._leads = leads
+        self._parser = Parser()
+        self._meters = Meters()
+        self._world: World | None = None
+        self._fleet: Fleet | None = None
+        """None while another process leads."""
+        self._power = PowerControl(clock, Fleet())
+        self._observer = Observer(reporter, clock)
+        self._plan: Plan | None = None
+        self._deciding = asyncio.Lock()
+        self._input = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._dirty: set[WorkloadKey] = set()
+        self._work = asyncio.Event()
+
+    # ---- what wakes the loops
+
+    def input_changed(self, resource: Resource, _old: KubeObject | None, _new: KubeObject | None) -> None:
+        """A spec, a cap, the catalogue or the inventory changed."""
+        self._world = None
+        if resource == POWER_CAPS:
+            self._urgent.set()  # a cut cannot wait for the debounce
+        self._input.set()
+
+    def child_changed(self, obj: KubeObject) -> None:
+        """A Deployment, Service or pod of ours changed: the executor may have a next step."""
+        self._world = None
+        metadata = obj.get("metadata", {})
+        self._wake((metadata.get("namespace", ""), metadata.get("labels", {}).get(labels.WORKLOAD, "")))
+
+    async def run(self) -> None:
+        """Run the loops until cancelled."""
+        await self.mirror.wait_synced()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._planner_loop(), name="planner")
+            group.create_task(self._guard_loop(), name="guard")
+            group.create_task(self._executor_loop(), name="executor")
+
+    # ---- loops
+
+    async def _planner_loop(self) -> None:
+        while True:
+            self._health.beat("planner")
+            if fleet := self._lead():
+                await self._guarded("planner", self._plan_once(fleet))
+            await self._wait_for_input()
+
+    async def _guard_loop(self) -> None:
+        while True:
+            self._health.beat("guard")
+            if fleet := self._lead():
+                await self._guarded("guard", self._guard_once(fleet))
+            await self._clock.sleep(self._settings.guard_seconds)
+
+    async def _executor_loop(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            dirty, self._dirty = self._dirty, set()
+            if self._leads() and self._fleet is not None:
+                await self._guarded("executor", self._carry_out(self._fleet, dirty))
+            await self._clock.sleep(0.1)
+
+    async def _guarded(self, loop: str, cycle: Coroutine[Any, Any, None]) -> None:
+        """A bug in one cycle must not end the loops that keep the caps: say it, and try again at the next."""
+        try:
+            await cycle
+        except Exception:
+            log.exception("cycle failed and is tried again", loop=loop)
+
+    async def _wait_for_input(self) -> None:
+        """Until something changed (debounced, unless urgent) or the interval is over."""
+        try:
+            async with asyncio.timeout(self._settings.planner_seconds):
+                await self._input.wait()
+            if not self._urgent.is_set():
+                try:
+                    async with asyncio.timeout(self._settings.debounce_seconds):
+                        await self._urgent.wait()
+                except TimeoutError:
+                    pass
+        except TimeoutError:
+            pass
+        self._input.clear()
+        self._urgent.clear()
+
+    def _lead(self) -> Fleet | None:
+        """The memory of a leader, None for everybody else; a new leader reads it from the objects first."""
+        leads = self._leads()
+        self._health.is_leader = leads
+        metrics.leader.set(leads)
+        if not leads:
+            self._fleet = None
+        elif self._fleet is None:
+            self._fleet = self._recover()
+            self._power = PowerControl(self._clock, self._fleet)
+            self._wake(*self._look().requirements)
+        return self._fleet
+
+    def _recover(self) -> Fleet:
+        world, fleet = self._look(), Fleet()
+        sizer = sizer_for(self._snapshot(world, fleet))
+        for key, needs in world.requirements.items():
+            status = world.raw_workloads[key].get("status", {})
+            fleet.workloads[key] = recover(status, needs, world.children.get(key, []), sizer)
+        log.info("leading", workloads=len(fleet.workloads), recovered=len(fleet.targets()))
+        return fleet
+
+    # ---- one cycle each
+
+    async def _plan_once(self, fleet: Fleet) -> None:
+        with metrics.planner_seconds.time():
+            async with self._deciding:
+                world = self._look()
+                fleet.forget_all_but(set(world.raw_workloads))
+                books = self._read_meters(world, fleet)
+                self._power.look(world, books, self._plan, fleet)
+                # Pure and possibly long: in a thread, so that telemetry and probes go on.
+                self._plan = await asyncio.to_thread(plan, self._snapshot(world, fleet))
+                changed = self._power.follow(world, fleet, books, self._plan, self._snapshot(world, fleet))
+                self._observer.advise(world, fleet)
+        self._announce(world, fleet, changed)
+        self._wake(*changed)
+
+    async def _guard_once(self, fleet: Fleet) -> None:
+        with metrics.guard_seconds.time():
+            async with self._deciding:
+                world = self._look()
+                books = self._read_meters(world, fleet)
+                self._poller.set_endpoints(self._executor.endpoints(world))
+                changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
+        self._announce(world, fleet, changed)
+        self._wake(*changed, *self._executor.unconfirmed(world, fleet, self._poller.samples()))
+        await self._observer.report(
+            world, fleet, books, last_plan=self._plan, power=self._power, mirror=self.mirror, poller=self._poller
+        )
+
+    async def _carry_out(self, fleet: Fleet, keys: set[WorkloadKey]) -> None:
+        world, samples = self._look(), self._poller.samples()
+
+        async def one(key: WorkloadKey) -> None:
+            memory = fleet.of(key)
+            if memory.target is None or key not in world.workloads:
+                return
+            outcome = await self._executor.carry_out(world, key, memory.target, samples)
+            memory.waiting_for = outcome.waiting_for
+            memory.write_error = outcome.error
+
+        await asyncio.gather(*(one(key) for key in sorted(keys & set(world.enforced()))))
+
+    # ---- parts of a cycle
+
+    def _look(self) -> World:
+        """The world as the informers hold it; built anew only after a change."""
+        if self._world is None:
+            self._world = build_world(self.mirror.objects(), self._clock.now().date(), self._parser)
+        return self._world
+
+    def _read_meters(self, world: World, fleet: Fleet) -> Books:
+        return self._meters.read(world, fleet.options(), self._poller.samples(), self._clock.monotonic_ms())
+
+    def _snapshot(self, world: World, fleet: Fleet) -> Snapshot:
+        states = []
+        for key in world.enforced():
+            memory = fleet.of(key)
+            running = memory.target.option if memory.target else None
+            states.append(WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None))
+        return Snapshot(world.catalogue, world.caps, world.inventory, tuple(states))
+
+    def _announce(self, world: World, fleet: Fleet, keys: set[WorkloadKey]) -> None:
+        for key in sorted(keys):
+            decision = fleet.of(key).decision
+            if decision is not None and key in world.raw_workloads:
+                log.info(
+                    "decided",
+                    workload="/".join(key),
+                    action=decision.action,
+                    why=decision.message,
+                    decision=decision.decision_id,
+                )
+                self._reporter.decided(world.raw_workloads[key], decision)
+
+    def _wake(self, *keys: WorkloadKey) -> None:
+        self._dirty.update(keys)
+        if keys:
+            self._work.set()

@@ -1,0 +1,169 @@
+"""Carries decisions out: Deployments, Services and hot batch changes, each written only where it differs.
+
+Decides nothing about power. Level-triggered and idempotent: it compares what is decided with what exists and writes the
+next step; after a crash between any two writes the next pass goes on from what it finds.
+
+Invariants: nothing is deleted without the uid that was seen; in steady state nothing is written; a failed write of one
+workload never stops the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from lowbeam.api.wire import CONTROL_PORT, ProfileChange, RunningProfile
+from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
+from lowbeam.planning.committed import Order, Target
+from lowbeam.render import Placement, RenderSettings, control_token, deployment, deployment_name, service
+from lowbeam.runtime.children import next_step
+from lowbeam.runtime.fleet import Fleet
+from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.world import World
+from lowbeam.sizing import Option
+from lowbeam.telemetry import Sample, SampleError, WorkerEndpoint, WorkerPoller
+
+log = structlog.get_logger("lowbeam.executor")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a pass over one workload left open."""
+
+    waiting_for: str = ""
+    error: KubeError | None = None
+    batch_ignored: list[str] = field(default_factory=list)
+    """Pods that did not take the batch limit."""
+
+
+class Executor:
+    """Writes children of workloads and talks to the workers' control ports."""
+
+    def __init__(self, applier: Applier, poller: WorkerPoller, settings: OperatorSettings) -> None:
+        self._applier = applier
+        self._poller = poller
+        self._settings = settings
+        self._render = RenderSettings(
+            worker_image=settings.worker_image,
+            image_pull_policy=settings.image_pull_policy,
+            control_key=settings.control_key,
+        )
+
+    async def carry_out(self, world: World, key: WorkloadKey, target: Target, samples: Mapping[str, Sample]) -> Outcome:
+        """One pass over one workload."""
+        outcome = Outcome()
+        try:
+            await self._write_service(world, key)
+            outcome.waiting_for = await self._write_deployments(world, key, target)
+        except KubeError as error:
+            outcome.error = error
+            log.warning("write refused", workload="/".join(key), error=str(error))
+        if target.option is not None:
+            outcome.batch_ignored = await self._set_batch_limits(world, key, target.option, samples)
+        return outcome
+
+    def endpoints(self, world: World) -> list[WorkerEndpoint]:
+        """Control ports of all replicas that have an address."""
+        return [
+            self._endpoint(world, key, replica)
+            for key, replicas in world.replicas.items()
+            for replica in replicas
+            if replica.ip
+        ]
+
+    def unconfirmed(self, world: World, fleet: Fleet, samples: Mapping[str, Sample]) -> list[WorkloadKey]:
+        """Workloads with a replica whose running batch limit is not the decided one."""
+        return [key for key, option in fleet.options().items() if option and self._pending(world, key, option, samples)]
+
+    def _endpoint(self, world: World, key: WorkloadKey, replica: Replica) -> WorkerEndpoint:
+        workload = world.workloads.get(key)
+        keyed = self._settings.control_key and workload is not None
+        token = control_token(self._settings.control_key, workload.metadata.uid) if keyed and workload else None
+        return WorkerEndpoint(replica.uid, key[0], replica.name, f"http://{replica.ip}:{CONTROL_PORT}", token)
+
+    def _pending(
+        self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
+    ) -> list[tuple[Replica, RunningProfile]]:
+        digest = Placement.of(option).digest(key[1])
+        return [
+            (replica, sample.profile)
+            for replica in world.replicas.get(key, [])
+            if replica.placement_digest == digest
+            and not replica.terminating
+            and (sample := samples.get(replica.uid)) is not None
+            and sample.profile is not None
+            and sample.profile.batch_limit != option.batch_limit
+        ]
+
+    async def _write_service(self, world: World, key: WorkloadKey) -> None:
+        desired = service(world.workloads[key])
+        live = world.services.get(key)
+        await self._applier.apply(SERVICES, desired, dict(live) if live else None)
+
+    async def _write_deployments(self, world: World, key: WorkloadKey, target: Target) -> str:
+        option, children = target.option, world.children.get(key, [])
+        name = deployment_name(key[1], Placement.of(option)) if option else None
+        step = next_step(
+            name,
+            option.replicas if option else 0,
+            target.order is Order.MAKE_BEFORE_BREAK,
+            children,
+            world.replicas.get(key, []),
+        )
+        for child in step.delete:
+            if await self._applier.delete(DEPLOYMENTS, dict(child.raw)):
+                log.info("deleted", workload="/".join(key), deployment=child.name)
+        if option is not None and step.apply_replicas is not None:
+            desired = self.manifest(world, key, option, step.apply_replicas)
+            live = next((dict(child.raw) for child in children if child.name == name), None)
+            if await self._applier.apply(DEPLOYMENTS, desired, live) is not None:
+                log.info("applied", workload="/".join(key), deployment=name, replicas=step.apply_replicas)
+        return step.waiting_for
+
+    def manifest(self, world: World, key: WorkloadKey, option: Option, replicas: int) -> dict[str, Any]:
+        """The Deployment of an option."""
+        workload = world.workloads[key]
+        model = world.catalogue.models[option.model]
+        weights = next(
+            (v.weights_mib for v in model.variants if v.key == (option.model, option.precision, option.reasoning)), 0
+        )
+        return deployment(
+            workload,
+            option,
+            model_path=model.path_for(option.precision),
+            weights_mib=weights,
+            replicas=replicas,
+            accelerator=world.catalogue.accelerator_classes[option.accelerator_class],
+            pool_selector=world.pool_selectors.get(option.pool, {}),
+            other_pools=() if option.pool else [s for name, s in world.pool_selectors.items() if name],
+            settings=self._render,
+        )
+
+    async def _set_batch_limits(
+        self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
+    ) -> list[str]:
+        """PATCH every replica of the option whose running batch limit differs; returns those that refused."""
+        pending = self._pending(world, key, option, samples)
+        answers = await asyncio.gather(
+            *(
+                self._set_batch_limit(world, key, replica, running=running, batch_limit=option.batch_limit)
+                for replica, running in pending
+            )
+        )
+        return [name for name in answers if name]
+
+    async def _set_batch_limit(
+        self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int
+    ) -> str:
+        change = ProfileChange(generation=running.generation + 1, batch_limit=batch_limit)
+        answer = await self._poller.change_profile(self._endpoint(world, key, replica), change)
+        if isinstance(answer, SampleError):
+            log.warning("batch limit not taken", workload="/".join(key), pod=replica.name, error=answer.message)
+            return replica.name
+        log.info("batch limit", workload="/".join(key), pod=replica.name, before=running.batch_limit, now=batch_limit)
+        return ""

@@ -1,0 +1,73 @@
+"""Liveness and readiness from what the loops really did, served as /livez and /readyz; metrics at /metrics.
+
+Live: no loop is silent for much longer than its interval. Ready: every informer that it may read is in sync (a standby
+is ready too: it could take over at once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.metrics import REGISTRY
+
+SILENT_LOOP_MS = 120_000
+"""Longer than any planner cycle and any retry; a loop that is silent for so long is stuck."""
+
+
+@dataclass(slots=True)
+class Health:
+    """Beats of the loops, and what is not in sync."""
+
+    clock: Clock
+    is_leader: bool = False
+    beats_ms: dict[str, int] = field(default_factory=dict)
+    unsynced: Callable[[], list[str]] = list
+
+    def beat(self, loop: str) -> None:
+        """A loop came around."""
+        self.beats_ms[loop] = self.clock.monotonic_ms()
+
+    def planner_age_seconds(self) -> float | None:
+        """Seconds since the planner loop last came around; None before the first time."""
+        beat = self.beats_ms.get("planner")
+        return None if beat is None else (self.clock.monotonic_ms() - beat) / 1000
+
+    def silent(self) -> list[str]:
+        """Loops that are stuck."""
+        now_ms = self.clock.monotonic_ms()
+        return sorted(name for name, beat in self.beats_ms.items() if now_ms - beat > SILENT_LOOP_MS)
+
+
+async def start_servers(health: Health, health_port: int, metrics_port: int) -> list[web.AppRunner]:
+    """Serve probes and metrics; a port of 0 turns one off. Stop with `runner.cleanup()`."""
+
+    async def livez(_: web.Request) -> web.Response:
+        return _answer(health.silent(), "silent loops")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return _answer(health.unsynced(), "not in sync")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    runners = []
+    for port, routes in ((health_port, {"/livez": livez, "/readyz": readyz}), (metrics_port, {"/metrics": metrics})):
+        if port:
+            app = web.Application()
+            app.add_routes([web.get(path, handler) for path, handler in routes.items()])
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, None, port).start()
+            runners.append(runner)
+    return runners
+
+
+def _answer(problems: list[str], title: str) -> web.Response:
+    body = orjson.dumps({"ok": not problems, title: problems} if problems else {"ok": True})
+    return web.Response(body=body, status=503 if problems else 200, content_type="application/json")

@@ -1,0 +1,216 @@
+"""From telemetry samples to the two ledgers: which reading counts for each replica, and what each is charged.
+
+Decides which profile and which limits belong to a replica. Whether a reading is believed is `power.trust`'s business.
+
+Invariants: every replica that holds accelerators has a reading, also when it never answered; every replica that exists
+has a charge (planning adds those that were only decided); a promised lower batch limit counts only once confirmed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lowbeam.api.wire import MeterMethod
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.planning.committed import replica_milliwatts
+from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
+from lowbeam.power.trust import MeterHistory, MeterLimits, Verdict, judge
+from lowbeam.power.trust import Sample as MeterSample
+from lowbeam.render import Placement
+from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.world import World
+from lowbeam.sizing import Option
+from lowbeam.telemetry import Sample
+
+OBSERVED_MS = 900_000
+"""The committed ledger remembers the highest draw of a replica for this long (control.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One look at all replicas."""
+
+    readings: tuple[Reading, ...]
+    charges: tuple[ReplicaCharge, ...]
+    verdicts: Mapping[str, Verdict]
+    """Per pod uid."""
+
+
+@dataclass(slots=True)
+class Meters:
+    """Histories of the meters, by pod uid."""
+
+    _histories: dict[str, MeterHistory] = field(default_factory=dict)
+    _highest: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _first_seen_ms: dict[str, int] = field(default_factory=dict)
+    _placements: dict[str, Placement] = field(default_factory=dict)
+    """By digest: a Deployment may be gone while its last pods still draw."""
+
+    def read(
+        self,
+        world: World,
+        targets: Mapping[WorkloadKey, Option | None],
+        samples: Mapping[str, Sample],
+        now_ms: int,
+    ) -> Books:
+        """Judge every replica's newest sample and charge every replica."""
+        readings, charges, verdicts = [], [], {}
+        for children in world.children.values():
+            for child in children:
+                if child.placement is not None:
+                    self._placements[child.placement_digest] = child.placement
+        for key, replicas in sorted(world.replicas.items()):
+            for replica in replicas:
+                placement = self._placements.get(replica.placement_digest)
+                limits = _limits(world, replica, placement)
+                sample = samples.get(replica.uid)
+                pool = world.node_pools.get(replica.node, placement.pool if placement else "")
+                charge = self._charge(
+                    world,
+                    key,
+                    replica,
+                    placement=placement,
+                    pool=pool,
+                    limits=limits,
+                    sample=sample,
+                    target=targets.get(key),
+                )
+                charges.append(charge)
+                if replica.scheduled and replica.ip:
+                    verdict = verdicts[replica.uid] = self._judge(replica.uid, sample, limits, now_ms)
+                    readings.append(self._reading(charge, replica, limits, sample, verdict=verdict, now_ms=now_ms))
+        self._forget({r.uid for replicas in world.replicas.values() for r in replicas})
+        return Books(tuple(readings), tuple(charges), verdicts)
+
+    def _reading(
+        self,
+        charge: ReplicaCharge,
+        replica: Replica,
+        limits: MeterLimits,
+        sample: Sample | None,
+        *,
+        verdict: Verdict,
+        now_ms: int,
+    ) -> Reading:
+        """The reading behind a verdict. A replica that has just started and was not asked yet counts as what was
+        reserved for it; that guess ages like any reading and is stale, hence the worst case, after the same time."""
+        first_seen_ms = self._first_seen_ms.setdefault(replica.uid, now_ms)
+        reading = Reading.judged(
+            verdict,
+            limits,
+            namespace=charge.namespace,
+            workload=charge.workload,
+            pool=charge.pool,
+            pod_uid=replica.uid,
+            accelerators=max(1, replica.accelerators),
+            sampled_at_ms=sample.sampled_at_ms if sample else 0,
+        )
+        if sample is None:
+            return dataclasses.replace(reading, milliwatts=charge.milliwatts, sampled_at_ms=first_seen_ms)
+        return reading
+
+    def _judge(self, uid: str, sample: Sample | None, limits: MeterLimits, now_ms: int) -> Verdict:
+        history = self._histories.get(uid, MeterHistory())
+        if sample is None:
+            return judge(None, history, limits, now_ms)
+        reading = MeterSample(
+            at_ms=sample.sampled_at_ms,
+            watts=None if sample.milliwatts is None else sample.milliwatts / 1000,
+            joules_total=sample.joules_total,
+            busy=(sample.requests_running or 0) > 0,
+            metered=sample.method is not MeterMethod.UNAVAILABLE,
+        )
+        verdict = judge(reading, history, limits, now_ms)
+        self._histories[uid] = history.append(reading)
+        if verdict.trusted:
+            kept = [
+                (at, mw)
+                for at, mw in self._highest.get(uid, [])
+                if now_ms - at <= OBSERVED_MS and mw > verdict.milliwatts
+            ]
+            self._highest[uid] = [*kept, (now_ms, verdict.milliwatts)]
+        return verdict
+
+    def _charge(
+        self,
+        world: World,
+        key: WorkloadKey,
+        replica: Replica,
+        *,
+        placement: Placement | None,
+        pool: str,
+        limits: MeterLimits,
+        sample: Sample | None,
+        target: Option | None,
+    ) -> ReplicaCharge:
+        confirmed = sample.profile.batch_limit if sample is not None and sample.profile is not None else None
+        if confirmed is None and not replica.ready:
+            confirmed = 1  # as it starts; only a confirmed change raises it
+        task = world.workloads[key].spec.task if key in world.workloads else ""
+        on_target = target is not None and placement == Placement.of(target)
+        if placement is None:
+            worst = limits.worst_case_milliwatts
+        elif on_target and target is not None and confirmed is not None and confirmed <= target.batch_limit:
+            worst = replica_milliwatts(target)
+        else:
+            worst = worst_case_milliwatts(world.catalogue, placement, task, confirmed)
+        state = ReplicaState.LIVE if replica.scheduled else ReplicaState.PENDING
+        return ReplicaCharge(
+            namespace=key[0],
+            workload=key[1],
+            pool=pool,
+            pod_uid=replica.uid,
+            limit_milliwatts=limits.worst_case_milliwatts if replica.scheduled else None,
+            worst_case_milliwatts=worst,
+            highest_observed_milliwatts=max((mw for _, mw in self._highest.get(replica.uid, ())), default=None),
+            state=ReplicaState.TERMINATING if replica.terminating else state,
+            placement=_placement_text(placement),
+        )
+
+    def _forget(self, alive: set[str]) -> None:
+        for memory in (self._histories, self._highest, self._first_seen_ms):
+            for uid in [uid for uid in memory if uid not in alive]:
+                del memory[uid]
+
+
+def worst_case_milliwatts(catalogue: Catalogue, placement: Placement, task: str, batch_limit: int | None) -> int:
+    """Highest draw of one replica at a batch limit (None: any), from its profile; without one its boards' maximum."""
+    accelerator = catalogue.accelerator_classes.get(placement.accelerator_class)
+    boards = accelerator.max_milliwatts * max(1, placement.accelerators) if accelerator else 0
+    profile = next(
+        (
+            p
+            for p in catalogue.profiles_of(placement.model, task)
+            if (p.precision, p.reasoning, p.accelerator_class, p.accelerators, p.engine)
+            == (
+                placement.precision,
+                placement.reasoning,
+                placement.accelerator_class,
+                placement.accelerators,
+                placement.engine,
+            )
+        ),
+        None,
+    )
+    if profile is None:
+        return boards
+    points = [p.milliwatts for p in profile.points if batch_limit is None or p.batch <= batch_limit]
+    return min(max(points or [profile.points[0].milliwatts]), boards)
+
+
+def _placement_text(placement: Placement | None) -> str:
+    """As `planning.placement_of` writes it for an option of this placement."""
+    if placement is None:
+        return ""
+    return "/".join(str(getattr(placement, name)) for name in placement.__slots__)
+
+
+def _limits(world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
+    name = world.node_classes.get(replica.node) or (placement.accelerator_class if placement else "")
+    accelerator = world.catalogue.accelerator_classes.get(name)
+    boards = max(1, replica.accelerators)
+    if accelerator is None:
+        return MeterLimits(max_milliwatts=0, idle_milliwatts=0)
+    return MeterLimits(accelerator.max_milliwatts * boards, accelerator.idle_milliwatts * boards)

@@ -1,0 +1,139 @@
+"""The mirrors of every kind that Lowbeam reads, and which of their changes matter to whom.
+
+Decides what wakes the planner (specs, caps, catalogue, inventory) and what wakes only the executor (children). Status
+updates, ours above all, wake nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lowbeam.kube import (
+    ACCELERATOR_CLASSES,
+    DEPLOYMENTS,
+    ENERGY_PROFILES,
+    INFERENCE_WORKLOADS,
+    MODEL_CARDS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    POWER_CAPS,
+    SERVICES,
+    Change,
+    Informer,
+    InformerState,
+    KubeObject,
+    KubeTransport,
+    Resource,
+    keep_only,
+)
+from lowbeam.render import labels
+from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.world import Objects
+
+OWN = (INFERENCE_WORKLOADS, POWER_CAPS, MODEL_CARDS, ACCELERATOR_CLASSES, ENERGY_PROFILES)
+CHILDREN = (DEPLOYMENTS, SERVICES, PODS)
+_NODE_PARTS = ("spec.unschedulable", "status.allocatable", "status.conditions")
+_POD_PARTS = (
+    "spec.nodeName",
+    "spec.containers",
+    "status.phase",
+    "status.podIP",
+    "status.conditions",
+    "status.containerStatuses",
+)
+
+
+class Mirror:
+    """One informer per kind. `on_input` is called when a plan may change, `on_child` when only the executor has work."""
+
+    def __init__(
+        self,
+        transport: KubeTransport,
+        clock: Clock,
+        on_input: Callable[[Resource, KubeObject | None, KubeObject | None], None],
+        on_child: Callable[[KubeObject], None],
+    ) -> None:
+        self._clock = clock
+        self._on_input = on_input
+        self._on_child = on_child
+        self.informers: dict[Resource, Informer] = {}
+        for resource in (*OWN, NAMESPACES, NODES, *CHILDREN):
+            transform = {
+                NODES: keep_only(*_NODE_PARTS),
+                NAMESPACES: keep_only(),
+                PODS: keep_only(*_POD_PARTS),
+            }.get(resource)
+            informer = Informer(
+                transport,
+                resource,
+                monotonic_ms=clock.monotonic_ms,
+                label_selector=labels.WORKER_SELECTOR if resource in CHILDREN else "",
+                transform=transform,
+            )
+            informer.on_change(self._changed)
+            self.informers[resource] = informer
+
+    async def run(self) -> None:
+        """Keep every mirror true until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self.informers.values():
+                group.create_task(informer.run(), name=f"informer {informer.resource.plural}")
+
+    async def wait_synced(self) -> None:
+        """Return when every kind that may be read has had its first list. A kind without permission does not block."""
+        while not all(i.synced or i.state in _REFUSED for i in self.informers.values()):
+            await self._clock.sleep(0.05)  # several ways to get there
+
+    def unsynced(self) -> list[str]:
+        """Kinds that are not in sync, each with why."""
+        return [
+            f"{i.resource.plural}: {i.message or i.state.value}"
+            for i in self.informers.values()
+            if i.message or not i.synced
+        ]
+
+    def refused(self) -> dict[str, str]:
+        """Plural -> message of the kinds that the operator may not read, or that are not installed."""
+        return {i.resource.plural: i.message for i in self.informers.values() if i.state in _REFUSED}
+
+    def objects(self) -> Objects:
+        """Everything as the informers hold it now."""
+        of = {resource: informer.objects() for resource, informer in self.informers.items()}
+        return Objects(
+            workloads=of[INFERENCE_WORKLOADS],
+            power_caps=of[POWER_CAPS],
+            model_cards=of[MODEL_CARDS],
+            accelerator_classes=of[ACCELERATOR_CLASSES],
+            energy_profiles=of[ENERGY_PROFILES],
+            namespaces=of[NAMESPACES],
+            nodes=of[NODES],
+            deployments=of[DEPLOYMENTS],
+            services=of[SERVICES],
+            pods=of[PODS],
+        )
+
+    def _changed(self, resource: Resource, _change: Change, old: KubeObject | None, new: KubeObject | None) -> None:
+        if resource in CHILDREN:
+            self._on_child(new or old or {})
+        elif _input_of(resource, old) != _input_of(resource, new):
+            self._on_input(resource, old, new)
+
+
+_REFUSED = (InformerState.FORBIDDEN, InformerState.MISSING_KIND)
+
+
+def _input_of(resource: Resource, obj: KubeObject | None) -> object:
+    """The part of an object that a plan depends on."""
+    if obj is None:
+        return None
+    metadata = obj["metadata"]
+    if resource in OWN:
+        return (metadata.get("uid"), metadata.get("generation"), "deletionTimestamp" in metadata)
+    if resource == NODES:
+        ready = [c["status"] for c in obj.get("status", {}).get("conditions", ()) if c["type"] == "Ready"]
+        allocatable = obj.get("status", {}).get("allocatable", {})
+        accelerators = (allocatable.get(labels.GPU_RESOURCE), allocatable.get("cpu"))
+        return (metadata.get("labels"), ready, accelerators, obj.get("spec", {}).get("unschedulable"))
+    return metadata.get("labels")

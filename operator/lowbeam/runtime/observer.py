@@ -1,0 +1,145 @@
+"""Gathers what is seen of each object and hands it to the reporter: a slice of the fleet per tick, all of it in a few.
+
+Decides what a status is about. Never decides about power or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
+
+from lowbeam.api.v1alpha1 import WorkloadMode, reasons
+from lowbeam.catalog import stars
+from lowbeam.kube import ACCELERATOR_CLASSES, ENERGY_PROFILES, MODEL_CARDS, POWER_CAPS
+from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
+from lowbeam.power.caps import CapTree
+from lowbeam.render import labels
+from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.fleet import Fleet, WorkloadMemory
+from lowbeam.runtime.meters import Books
+from lowbeam.runtime.mirror import Mirror
+from lowbeam.runtime.power_control import PowerControl
+from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.reporter import Reporter, all_of
+from lowbeam.runtime.status_workload import WorkloadFacts
+from lowbeam.runtime.world import World
+from lowbeam.sizing import Option
+from lowbeam.telemetry import WorkerPoller
+
+SLICES = 5
+"""Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
+
+
+class Observer:
+    """Reports the fleet through one reporter."""
+
+    def __init__(self, reporter: Reporter, clock: Clock) -> None:
+        self._reporter = reporter
+        self._clock = clock
+        self._tick = 0
+
+    def advise(self, world: World, fleet: Fleet) -> None:
+        """Plan each workload that only wants advice on its own: it takes nothing from the others."""
+        for key, needs in world.requirements.items():
+            if world.workloads[key].spec.mode is WorkloadMode.ADVISE:
+                alone = Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(needs),))
+                fleet.of(key).choice = plan(alone).choices[0]
+
+    async def report(
+        self,
+        world: World,
+        fleet: Fleet,
+        books: Books,
+        *,
+        last_plan: Plan | None,
+        power: PowerControl,
+        mirror: Mirror,
+        poller: WorkerPoller,
+    ) -> None:
+        """One tick of statuses: caps always, workloads that are changing always, the steady ones by turns."""
+        self._tick += 1
+        writes = [
+            self._reporter.workload(key, raw, self._facts(world, key, fleet.of(key), books, poller), fleet.of(key))
+            for index, (key, raw) in enumerate(sorted(world.raw_workloads.items()))
+            if index % SLICES == self._tick % SLICES or not _settled(raw)
+        ]
+        caps = {raw["metadata"]["name"]: raw for raw in mirror.informers[POWER_CAPS].objects()}
+        writes += [
+            self._reporter.cap(caps[name], facts) for name, facts in power.facts(world, last_plan) if name in caps
+        ]
+        for name, problem in world.cap_problems.items():
+            if name in caps:
+                writes.append(self._reporter.invalid(POWER_CAPS, caps[name], reasons.INVALID_SPEC, str(problem)))
+        if self._tick % SLICES == 0:
+            writes += self._catalogue(world, mirror)
+        await all_of(writes)
+
+    def _catalogue(self, world: World, mirror: Mirror) -> list[Coroutine[Any, Any, None]]:
+        problems = {(p.kind, p.name): (p.reason.value, str(p)) for p in world.catalogue_problems}
+        kinds = (
+            ("ModelCard", MODEL_CARDS),
+            ("AcceleratorClass", ACCELERATOR_CLASSES),
+            ("EnergyProfile", ENERGY_PROFILES),
+        )
+        return [
+            self._reporter.catalogue_object(kind, raw, problems.get((kind, raw["metadata"]["name"])))
+            for kind, resource in kinds
+            for raw in mirror.informers[resource].objects()
+        ]
+
+    def _facts(
+        self, world: World, key: WorkloadKey, memory: WorkloadMemory, books: Books, poller: WorkerPoller
+    ) -> WorkloadFacts:
+        raw = world.raw_workloads[key]
+        workload = world.workloads.get(key)
+        replicas = [r for r in world.replicas.get(key, []) if not r.terminating]
+        option = _option(memory)
+        return WorkloadFacts(
+            generation=raw["metadata"].get("generation", 0),
+            advise=workload is not None and workload.spec.mode is WorkloadMode.ADVISE,
+            refusal=world.refusals.get(key),
+            pods=len(replicas),
+            ready=sum(r.ready for r in replicas),
+            trouble=next((f"pod {r.name} {r.trouble}" for r in replicas if r.trouble), ""),
+            selector=f"{labels.WORKLOAD}={labels.label_value(key[1])}",
+            measured_milliwatts=_drawn(books, key),
+            committed_milliwatts=sum(c.milliwatts for c in books.charges if (c.namespace, c.workload) == key),
+            telemetry_problem=_why_not_measured(replicas, books, poller) if replicas else "nothing runs",
+            stars=None
+            if option is None or workload is None
+            else stars(workload.spec.task, option.reasoning, option.millijoules_per_request, option.basis),
+        )
+
+
+def _settled(raw: Mapping[str, Any]) -> bool:
+    """Whether the status as written says that nothing is going on and is about the present spec."""
+    status, metadata = raw.get("status", {}), raw["metadata"]
+    conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
+    current = bool(status.get("observedGeneration") == metadata.get("generation"))
+    return current and conditions.get(reasons.READY) == "True" and conditions.get(reasons.RECONCILING) == "False"
+
+
+def _option(memory: WorkloadMemory) -> Option | None:
+    if memory.target is not None:
+        return memory.target.option
+    return memory.choice.option if memory.choice else None
+
+
+def _drawn(books: Books, key: WorkloadKey) -> int | None:
+    """Trusted milliwatts of a workload; None where any of its replicas has none."""
+    values = [r.milliwatts for r in books.readings if (r.namespace, r.workload) == key]
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: WorkerPoller) -> str:
+    for replica in replicas:
+        uid = replica.uid
+        if (error := poller.errors().get(uid)) is not None:
+            return error.message
+        verdict = books.verdicts.get(uid)
+        if verdict is not None and not verdict.metered:
+            return "the worker has no power meter; the cap counts its worst case"
+        if verdict is not None and not verdict.trusted:
+            return verdict.message
+    return "no replica has answered yet"

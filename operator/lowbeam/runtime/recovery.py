@@ -1,0 +1,79 @@
+"""A new leader's first memory: what runs, since when it is dimmed and why, read back from the objects' status.
+
+Decides nothing. What cannot be read is left out; the first plan then decides anew, and the ledger counts the pods as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from lowbeam.catalog.facts import Basis, Reasoning
+from lowbeam.planning.committed import Order, Target
+from lowbeam.render import Placement
+from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
+from lowbeam.runtime.replicas import Child
+from lowbeam.sizing import Option, Requirements, Sizer
+
+
+def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child], sizer: Sizer) -> WorkloadMemory:
+    """The memory of one workload, from its status and its Deployments."""
+    memory = WorkloadMemory()
+    memory.history = tuple(
+        Decision(_moment(entry["time"]), entry["decisionId"], entry["action"], entry["message"])
+        for entry in status.get("history", ())
+    )
+    if (raw := status.get("dimming")) is not None:
+        memory.dimming = Dimming(
+            lever=raw["lever"],
+            since=_moment(raw["since"]),
+            reason=raw["reason"],
+            power_cap=raw["powerCap"],
+            decision_id=raw["decisionId"],
+            milliwatts_freed=raw["wattsFreed"] * 1000,
+            quality_lost_centi=round(float(raw.get("qualityLost", "0")) * 100),
+        )
+    selected = status.get("selected")
+    if selected is None or not children:
+        return memory
+    running = sizer.options_for(needs, _setting(selected)).running
+    if running is not None:
+        # Pods of another placement: a change was under way; break-before-make never draws more than it does now.
+        placement = Placement.of(running)
+        elsewhere = any(child.placement != placement for child in children)
+        memory.target = Target(
+            running,
+            Order.BREAK_BEFORE_MAKE if elsewhere else Order.IN_PLACE,
+            dimmed_by=memory.dimming.power_cap if memory.dimming else "",
+        )
+    return memory
+
+
+def _setting(selected: Mapping[str, Any]) -> Option:
+    """The option's identity; its figures are today's business."""
+    return Option(
+        model=selected["model"],
+        precision=selected["precision"],
+        reasoning=Reasoning(selected.get("reasoning", "Off")),
+        accelerator_class=selected["acceleratorClass"],
+        accelerators_per_replica=selected.get("acceleratorsPerReplica", 1),
+        batch_limit=selected["batchLimit"],
+        replicas=selected["replicas"],
+        pool=selected.get("nodePool", ""),
+        engine=selected["engine"],
+        expected_milliwatts=0,
+        worst_case_milliwatts=0,
+        capacity_millirps=0,
+        unserved_millirps=0,
+        quality_centi=None,
+        quality_shortfall_centi=0,
+        millijoules_per_request=0,
+        latency_p95_ms=0,
+        basis=Basis.MODELLED,
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

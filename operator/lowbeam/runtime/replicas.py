@@ -1,0 +1,114 @@
+"""Worker pods and Deployments as the runtime sees them: small frozen views of raw objects.
+
+Decides how a pod's state is read. Never trusts an annotation for power: what a replica may draw comes from the
+catalogue and from its own telemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lowbeam.render import Placement, labels
+
+WorkloadKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One worker pod that may draw power."""
+
+    uid: str
+    name: str
+    key: WorkloadKey
+    """(namespace, value of the workload label)."""
+    placement_digest: str
+    ip: str
+    node: str
+    accelerators: int
+    """Boards that it asks for; 0 for a CPU replica."""
+    ready: bool
+    terminating: bool
+    trouble: str
+    """Why it does not become ready, in words of the kubelet or the scheduler; empty when all is well."""
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether it holds a node's accelerators (and may draw watts)."""
+        return bool(self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One Deployment of a workload."""
+
+    name: str
+    uid: str
+    placement: Placement | None
+    """None when its annotation was edited: it is replaced."""
+    placement_digest: str
+    replicas: int
+    ready_replicas: int
+    raw: Mapping[str, Any]
+
+
+def replica_of(pod: Mapping[str, Any]) -> Replica | None:
+    """View of a worker pod; None once it has ended (its accelerators and watts are free)."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    workload = metadata.get("labels", {}).get(labels.WORKLOAD)
+    if workload is None or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    return Replica(
+        uid=metadata["uid"],
+        name=metadata["name"],
+        key=(metadata["namespace"], workload),
+        placement_digest=metadata.get("labels", {}).get(labels.PLACEMENT, ""),
+        ip=status.get("podIP", ""),
+        node=pod.get("spec", {}).get("nodeName", ""),
+        accelerators=sum(
+            int(container.get("resources", {}).get("limits", {}).get(labels.GPU_RESOURCE, 0))
+            for container in pod.get("spec", {}).get("containers", ())
+        ),
+        ready=ready,
+        terminating="deletionTimestamp" in metadata,
+        trouble="" if ready else _trouble(conditions, status),
+    )
+
+
+def child_of(deployment: Mapping[str, Any]) -> Child:
+    """View of one of our Deployments."""
+    metadata, status = deployment["metadata"], deployment.get("status", {})
+    return Child(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        placement=Placement.from_annotation(metadata.get("annotations", {}).get(labels.OPTION, "")),
+        placement_digest=metadata.get("labels", {}).get(labels.PLACEMENT, ""),
+        replicas=deployment.get("spec", {}).get("replicas", 1),
+        ready_replicas=status.get("readyReplicas", 0),
+        raw=deployment,
+    )
+
+
+def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, list[Any]]:
+    """Group (key, value) pairs by key, keeping their order."""
+    groups: dict[WorkloadKey, list[Any]] = {}
+    for key, item in items:
+        groups.setdefault(key, []).append(item)
+    return groups
+
+
+def _trouble(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, Any]) -> str:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"not scheduled: {scheduled.get('message', 'no reason given')}"
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {})
+        waiting, ended = state.get("waiting"), state.get("terminated")
+        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        if ended:
+            return f"container ended with code {ended.get('exitCode')}: {ended.get('reason', '')}".rstrip(": ")
+    return ""

@@ -1,0 +1,163 @@
+"""Says what is: statuses of workloads, caps and catalogue objects, Events, metrics. Writes only what differs.
+
+Decides what is worth an Event: a decision, once. Never decides anything about power or models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.kube import (
+    ACCELERATOR_CLASSES,
+    ENERGY_PROFILES,
+    INFERENCE_WORKLOADS,
+    MODEL_CARDS,
+    POWER_CAPS,
+    Applier,
+    EventRecorder,
+    KubeError,
+    Resource,
+)
+from lowbeam.kube.events import EventType
+from lowbeam.runtime import metrics
+from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.condition_rows import as_conditions
+from lowbeam.runtime.fleet import Decision, WorkloadMemory
+from lowbeam.runtime.replicas import WorkloadKey
+from lowbeam.runtime.status_cap import CapFacts, cap_status
+from lowbeam.runtime.status_workload import WorkloadFacts, workload_status
+
+log = structlog.get_logger("lowbeam.reporter")
+
+WARNINGS = frozenset(
+    {
+        reasons.CAP_UNSATISFIABLE,
+        reasons.UNKNOWN_TASK,
+        reasons.MODEL_NOT_IN_CATALOGUE,
+        reasons.NO_MODEL_MEETS_FLOOR,
+        reasons.NO_ACCELERATOR_OF_CLASS,
+        reasons.NO_OPTION,
+        reasons.INVALID_SPEC,
+        reasons.CAP_CYCLE,
+        reasons.CAP_PARENT_MISSING,
+        reasons.CAP_BELOW_MINIMUM,
+        reasons.REPLICAS_NOT_READY,
+        reasons.PERMISSION_DENIED,
+        reasons.WRITE_REFUSED,
+        reasons.ACTUATION_INEFFECTIVE,
+        reasons.TELEMETRY_STALE,
+        reasons.PAUSED,
+    }
+)
+"""Reasons that somebody should look at: Events of type Warning."""
+
+
+class Reporter:
+    """Writes statuses and Events of one operator."""
+
+    def __init__(self, applier: Applier, recorder: EventRecorder, clock: Clock) -> None:
+        self._applier = applier
+        self._recorder = recorder
+        self._clock = clock
+
+    async def workload(
+        self, key: WorkloadKey, raw: Mapping[str, Any], facts: WorkloadFacts, memory: WorkloadMemory
+    ) -> None:
+        """Status and metrics of one workload."""
+        status = workload_status(facts, memory, raw.get("status", {}), self._clock.now())
+        self._say_troubles(INFERENCE_WORKLOADS, raw, raw.get("status", {}), status)
+        metrics.workload_committed_watts.labels(*key).set(facts.committed_milliwatts / 1000)
+        metrics.workload_measured_watts.labels(*key).set(
+            float("nan") if facts.measured_milliwatts is None else facts.measured_milliwatts / 1000
+        )
+        metrics.workload_dimmed.labels(*key).set(memory.dimming is not None)
+        await self._write(INFERENCE_WORKLOADS, raw, status)
+
+    async def cap(self, raw: Mapping[str, Any], facts: CapFacts) -> None:
+        """Status and metrics of one cap."""
+        name = raw["metadata"]["name"]
+        status = cap_status(facts, raw.get("status", {}), self._clock.now())
+        self._say_troubles(POWER_CAPS, raw, raw.get("status", {}), status)
+        metrics.cap_usable_watts.labels(name).set(facts.usable_milliwatts / 1000)
+        metrics.cap_measured_watts.labels(name).set(facts.measured_milliwatts / 1000)
+        metrics.cap_committed_watts.labels(name).set(facts.committed_milliwatts / 1000)
+        metrics.cap_coverage_ratio.labels(name).set(facts.coverage_percent / 100)
+        await self._write(POWER_CAPS, raw, status)
+
+    async def invalid(self, resource: Resource, raw: Mapping[str, Any], reason: str, message: str) -> None:
+        """An object that could not be used: Ready False with the reason."""
+        await self._ready(resource, raw, False, reason, message)
+
+    async def catalogue_object(self, kind: str, raw: Mapping[str, Any], problem: tuple[str, str] | None) -> None:
+        """A ModelCard, AcceleratorClass or EnergyProfile: in the catalogue, or why not."""
+        resource = {
+            "ModelCard": MODEL_CARDS,
+            "AcceleratorClass": ACCELERATOR_CLASSES,
+            "EnergyProfile": ENERGY_PROFILES,
+        }[kind]
+        reason, message = problem or (reasons.IN_CATALOGUE, "")
+        await self._ready(resource, raw, problem is None, reason, message)
+
+    def decided(self, raw: Mapping[str, Any], decision: Decision) -> None:
+        """One decision: an Event on the workload and a metric."""
+        metrics.decisions.labels(decision.action).inc()
+        self._event(INFERENCE_WORKLOADS, raw, decision.action, f"{decision.message} [{decision.decision_id}]")
+
+    def refused(self, raw: Mapping[str, Any], error: KubeError, reason: str) -> None:
+        """A write that the API server refused."""
+        self._event(INFERENCE_WORKLOADS, raw, reason, str(error))
+
+    async def _ready(self, resource: Resource, raw: Mapping[str, Any], holds: bool, reason: str, message: str) -> None:
+        generation = raw["metadata"].get("generation", 0)
+        rows = [(reasons.READY, holds, reason, message), (reasons.STALLED, not holds, reason, message)]
+        previous = raw.get("status", {}).get("conditions", ())
+        status = {
+            "observedGeneration": generation,
+            "conditions": as_conditions(previous, rows, generation, self._clock.now()),
+        }
+        self._say_troubles(resource, raw, raw.get("status", {}), status)
+        await self._write(resource, raw, status)
+
+    def _say_troubles(
+        self, resource: Resource, raw: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> None:
+        """An Event for each abnormal condition that is new or has another reason."""
+        before = {c["type"]: (c["status"], c["reason"]) for c in old.get("conditions", ())}
+        for condition in new["conditions"]:
+            now = (condition["status"], condition["reason"])
+            if (
+                condition["type"] in _SPOKEN
+                and condition["reason"] in WARNINGS
+                and before.get(condition["type"]) != now
+            ):
+                self._event(resource, raw, condition["reason"], condition["message"])
+
+    def _event(self, resource: Resource, raw: Mapping[str, Any], reason: str, message: str) -> None:
+        kind: EventType = "Warning" if reason in WARNINGS else "Normal"
+        self._recorder.record(resource, raw, kind, reason=reason, action=_ACTIONS.get(reason, "Decide"), note=message)
+
+    async def _write(self, resource: Resource, raw: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        try:
+            await self._applier.apply_status(resource, dict(raw), status)
+        except KubeError as error:
+            log.warning("status not written", resource=resource.plural, name=raw["metadata"]["name"], error=str(error))
+
+
+_ACTIONS = {
+    reasons.DIMMED: "Dim",
+    reasons.PAUSED: "Dim",
+    reasons.RESTORED: "Restore",
+    reasons.WRITE_REFUSED: "Write",
+    reasons.PERMISSION_DENIED: "Write",
+}
+_SPOKEN = (reasons.STALLED, reasons.SATISFIABLE_CONDITION, reasons.TELEMETRY_HEALTHY_CONDITION)
+
+
+async def all_of(writes: Iterable[Any]) -> None:
+    """Await writes together; each has reported its own trouble."""
+    await asyncio.gather(*writes)

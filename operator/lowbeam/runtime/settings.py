@@ -1,0 +1,100 @@
+"""How one operator process runs. Filled by `lowbeam run` from flags and environment; nothing else reads either."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lowbeam.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """Settings of one operator process; every default is the one of the chart."""
+
+    identity: str
+    """Holder name in the Lease: the pod name, else host name and pid."""
+
+    kubeconfig: str | None = None
+    """Path; None: the pod's service account, else the user's default kubeconfig."""
+
+    namespace: str = "lowbeam-system"
+    """Where the Lease lives."""
+
+    worker_image: str = "localhost/lowbeam-worker:0.1.0"
+    """Image of the native worker; `spec.pod.image` of a workload overrides it."""
+
+    image_pull_policy: str = "IfNotPresent"
+    """Pull policy of worker pods."""
+
+    control_key: bytes = b""
+    """Secret from which each workload's control-port token is derived; empty: the control ports are open."""
+
+    planner_seconds: float = 15.0
+    """The plan is made anew this often, and at once when a cap, a spec or the inventory changes."""
+
+    debounce_seconds: float = 1.0
+    """Changes that arrive within this time are planned together; a lower cap never waits."""
+
+    guard_seconds: float = 2.0
+    """Tick of the guard, which sheds within it."""
+
+    poll_seconds: float = 2.0
+    """Each worker's telemetry is read this often."""
+
+    metrics_port: int = 9400
+    """Prometheus metrics; 0: off."""
+
+    health_port: int = 9401
+    """/livez and /readyz; 0: off."""
+
+    prometheus_url: str = ""
+    """Prometheus whose GPU power metrics stand in for workers that have no telemetry port; empty: none."""
+
+    leader_election: bool = True
+    """False only where a single process is certain, such as a test."""
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> OperatorSettings:
+    """Settings from LOWBEAM_* variables: the way for `kopf run -m lowbeam.handlers`, and the defaults of `lowbeam run`.
+
+    Raises BadInput that names the variable.
+    """
+    values: dict[str, Any] = {"identity": environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}"}
+    for spec in fields(OperatorSettings):
+        text = environment.get(f"LOWBEAM_{spec.name.upper()}")
+        if text is None:
+            continue
+        values[spec.name] = _convert(spec.name, text, type(spec.default))
+    if path := environment.get("LOWBEAM_CONTROL_KEY_FILE"):
+        values["control_key"] = read_control_key(path)
+    return OperatorSettings(**values)
+
+
+def read_control_key(path: str) -> bytes:
+    """The control key's bytes; raises BadInput when the file is missing or holds fewer than 16 bytes."""
+    try:
+        key = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise BadInput(
+            f"control key file {path}: {error.strerror}; mount the Secret with the key or leave the flag out"
+        ) from error
+    if len(key) < 16:
+        raise BadInput(f"control key file {path}: {len(key)} bytes; a key of at least 16 bytes is needed")
+    return key
+
+
+def _convert(name: str, text: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+    except (KeyError, ValueError) as error:
+        expected = "true or false" if kind is bool else "a number"
+        raise BadInput(f'LOWBEAM_{name.upper()}: "{text}" is not {expected}') from error
+    return text

@@ -1,0 +1,104 @@
+"""The status of one PowerCap, from its ledgers and the guard's assessment. Pure, like status_workload.
+
+Invariant: figures move only when they differ by more than noise, so that a steady cluster writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.powercap import CapState
+from lowbeam.runtime.clock import timestamp
+from lowbeam.runtime.condition_rows import Row, as_conditions
+from lowbeam.runtime.fleet import Decision
+from lowbeam.runtime.status_workload import steady_watts
+
+
+@dataclass(frozen=True, slots=True)
+class CapFacts:
+    """What was seen of one cap in this cycle."""
+
+    generation: int
+    enforced: bool
+    problem_reason: str
+    problem: str
+    """Why the cap is not (fully) in force; empty when it is."""
+    effective_watts: int
+    limited_by: str
+    usable_milliwatts: int
+    measured_milliwatts: int
+    committed_milliwatts: int
+    coverage_percent: int
+    metered: bool
+    """Whether there is any replica under the cap at all that should be measured."""
+    state: str
+    state_message: str
+    unsatisfiable: str
+    """Why the minimum of its workloads does not fit; empty when it does."""
+    price_per_watt: float
+    last_action: Decision | None
+
+
+def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The complete status as the API server holds it."""
+    status: dict[str, Any] = {
+        "observedGeneration": facts.generation,
+        "conditions": as_conditions(previous.get("conditions", ()), _conditions(facts), facts.generation, now),
+        "effectiveWatts": facts.effective_watts,
+        "limitedBy": facts.limited_by,
+        "usableWatts": facts.usable_milliwatts // 1000,
+        "measuredWatts": steady_watts(facts.measured_milliwatts, previous.get("measuredWatts")),
+        "committedWatts": round(facts.committed_milliwatts / 1000),
+        "coveragePercent": facts.coverage_percent,
+        "state": facts.state,
+        "pricePerWatt": f"{facts.price_per_watt:.4f}".rstrip("0").rstrip(".") or "0",
+    }
+    if facts.last_action is not None:
+        status["lastAction"] = {
+            "time": timestamp(facts.last_action.time),
+            "decisionId": facts.last_action.decision_id,
+            "message": facts.last_action.message[:512],
+        }
+    return status
+
+
+def _conditions(facts: CapFacts) -> list[Row]:
+    over = max(facts.measured_milliwatts, facts.committed_milliwatts) > facts.usable_milliwatts
+    shedding = facts.state in (CapState.SHEDDING, CapState.BLIND)
+    healthy = facts.coverage_percent >= 80 or not facts.metered
+    in_force = not facts.problem
+    ready_reason = facts.problem_reason or (reasons.IN_FORCE if facts.enforced else reasons.OBSERVING)
+    stale = f"{facts.coverage_percent} % of the accelerators have a fresh reading; the others count at their worst case"
+    return [
+        (reasons.READY, in_force, ready_reason, facts.problem),
+        (reasons.RECONCILING, over, reasons.OVER_CAP if over else reasons.WITHIN_CAP, ""),
+        (reasons.STALLED, not in_force, ready_reason, facts.problem),
+        (
+            reasons.WITHIN_CAP_CONDITION,
+            not over,
+            reasons.OVER_CAP if over else reasons.WITHIN_CAP,
+            facts.state_message if over else "",
+        ),
+        (
+            reasons.SHEDDING_CONDITION,
+            shedding,
+            reasons.SHEDDING if shedding else reasons.NOT_SHEDDING,
+            facts.state_message if shedding else "",
+        ),
+        (
+            reasons.TELEMETRY_HEALTHY_CONDITION,
+            healthy,
+            reasons.TELEMETRY_HEALTHY if healthy else reasons.TELEMETRY_STALE,
+            "" if healthy else stale,
+        ),
+        (
+            reasons.SATISFIABLE_CONDITION,
+            not facts.unsatisfiable,
+            reasons.CAP_BELOW_MINIMUM if facts.unsatisfiable else reasons.SATISFIABLE,
+            facts.unsatisfiable,
+        ),
+    ]

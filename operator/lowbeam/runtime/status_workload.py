@@ -1,0 +1,249 @@
+"""The status of one InferenceWorkload, from what was decided, what runs and what is measured.
+
+Decides how facts become conditions and figures. Pure: the time comes in, the previous status comes in, a dict goes out.
+
+Invariants: the same facts give the same status, so that nothing is written in steady state; `lastTransitionTime`
+changes only with the status of a condition; watts move only when they differ by more than noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.planning import Alternative
+from lowbeam.planning.words import option_text
+from lowbeam.runtime.clock import timestamp
+from lowbeam.runtime.condition_rows import Row, as_conditions
+from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
+from lowbeam.sizing import Option, Refusal
+
+WATTS_NOISE_PERCENT = 3
+WATTS_NOISE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFacts:
+    """What was seen of one workload in this cycle."""
+
+    generation: int
+    advise: bool
+    refusal: Refusal | None
+    pods: int
+    ready: int
+    trouble: str
+    """The worst thing a pod says about itself; empty when none says anything."""
+    selector: str
+    measured_milliwatts: int | None
+    """None: no fresh reading, or no meter."""
+    committed_milliwatts: int
+    telemetry_problem: str
+    """Why there is no measurement; empty when there is one."""
+    stars: int | None
+
+
+def workload_status(
+    facts: WorkloadFacts, memory: WorkloadMemory, previous: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
+    """The complete status as the API server holds it."""
+    option = _option_shown(facts, memory)
+    status: dict[str, Any] = {
+        "observedGeneration": facts.generation,
+        "conditions": as_conditions(
+            previous.get("conditions", ()), _conditions(facts, memory, option), facts.generation, now
+        ),
+        "replicas": facts.pods,
+        "readyReplicas": facts.ready,
+        "selector": facts.selector,
+        "history": [_history_entry(entry) for entry in memory.history],
+    }
+    choice = memory.choice
+    if option is not None:
+        status["selected"] = _selected(option)
+        status["energy"] = _energy(option, facts, previous.get("energy", {}))
+    if choice is not None:
+        status["alternatives"] = [_alternative(a) for a in choice.alternatives[:3]]
+        status["recommendations"] = list(choice.recommendations[:5])
+    if memory.dimming is not None:
+        status["dimming"] = _dimming(memory.dimming)
+    return status
+
+
+def _option_shown(facts: WorkloadFacts, memory: WorkloadMemory) -> Option | None:
+    if facts.advise:
+        return memory.choice.option if memory.choice else None
+    return memory.target.option if memory.target else None
+
+
+def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | None) -> list[Row]:
+    if facts.refusal is not None:
+        return _refused(facts.refusal.reason, facts.refusal.message)
+    choice = memory.choice
+    if facts.advise:
+        message = choice.message if choice else "not planned yet"
+        return [
+            (reasons.READY, None, reasons.ADVISED, "spec.mode is Advise: Lowbeam explains and changes nothing"),
+            (reasons.MODEL_SELECTED, option is not None, choice.reason if choice else reasons.PENDING, message),
+        ]
+    if choice is None and memory.target is None:
+        return [
+            (reasons.READY, None, reasons.PENDING, "not planned yet"),
+            (reasons.RECONCILING, True, reasons.PENDING, "not planned yet"),
+        ]
+    if option is None:
+        reason = choice.reason if choice else reasons.PENDING
+        message = choice.message if choice else "not planned yet"
+        capped = bool(choice and choice.desired is not None)
+        rows = _refused(reason, message)
+        rows.append(_dimmed(memory))
+        rows.append((reasons.CAP_UNSATISFIABLE_CONDITION, capped, reason, message))
+        return rows
+    return [
+        *_readiness(facts, memory, option),
+        (
+            reasons.MODEL_SELECTED,
+            True,
+            reasons.SELECTED,
+            option_text(option),
+        ),
+        _dimmed(memory),
+        (reasons.CAP_UNSATISFIABLE_CONDITION, False, reasons.SATISFIABLE, ""),
+        _measured(facts),
+    ]
+
+
+def _refused(reason: str, message: str) -> list[Row]:
+    return [
+        (reasons.READY, False, reason, message),
+        (reasons.RECONCILING, False, reason, ""),
+        (reasons.STALLED, True, reason, message),
+        (reasons.MODEL_SELECTED, False, reason, message),
+    ]
+
+
+def _readiness(facts: WorkloadFacts, memory: WorkloadMemory, option: Option) -> list[Row]:
+    if facts.ready >= option.replicas and not memory.waiting_for:
+        message = f"{facts.ready} of {option.replicas} replicas ready"
+        return [
+            (reasons.READY, True, reasons.ALL_REPLICAS_READY, message),
+            (reasons.RECONCILING, False, reasons.ALL_REPLICAS_READY, ""),
+            (reasons.STALLED, False, reasons.ALL_REPLICAS_READY, ""),
+        ]
+    message = f"{facts.ready} of {option.replicas} replicas ready"
+    if memory.waiting_for:
+        message += f"; waiting for {memory.waiting_for}"
+    if facts.trouble:
+        message += f"; {facts.trouble}"
+    # The last pods of the old placement keep serving during make-before-break: ready means that somebody answers.
+    ready = facts.ready >= option.replicas
+    return [
+        (reasons.READY, ready, reasons.ALL_REPLICAS_READY if ready else reasons.REPLICAS_NOT_READY, message),
+        (reasons.RECONCILING, True, reasons.REPLICAS_NOT_READY, message),
+        (reasons.STALLED, bool(facts.trouble), reasons.REPLICAS_NOT_READY, facts.trouble),
+    ]
+
+
+def _dimmed(memory: WorkloadMemory) -> Row:
+    dimming, choice = memory.dimming, memory.choice
+    if dimming is None:
+        return (reasons.DIMMED_CONDITION, False, reasons.NOT_DIMMED, "")
+    target = memory.target.option if memory.target else None
+    if choice is not None and choice.option == target and choice.binding_cap:
+        return (reasons.DIMMED_CONDITION, True, dimming.reason, choice.message)
+    # Another step than the plan's: the guard's, or one that the restore gate still holds.
+    message = f'"{dimming.power_cap}": {dimming.lever}, {dimming.milliwatts_freed / 1000:.0f} W freed'
+    return (reasons.DIMMED_CONDITION, True, dimming.reason, message)
+
+
+def _measured(facts: WorkloadFacts) -> Row:
+    if facts.measured_milliwatts is None:
+        return (reasons.ENERGY_MEASURED, False, reasons.NOT_MEASURED, facts.telemetry_problem)
+    return (reasons.ENERGY_MEASURED, True, reasons.MEASURED, "")
+
+
+def _selected(option: Option) -> dict[str, Any]:
+    return {
+        "model": option.model,
+        "precision": option.precision,
+        "reasoning": option.reasoning.value,
+        "acceleratorClass": option.accelerator_class,
+        "acceleratorsPerReplica": option.accelerators_per_replica,
+        "batchLimit": option.batch_limit,
+        "replicas": option.replicas,
+        "engine": option.engine,
+        "nodePool": option.pool,
+    }
+
+
+def _energy(option: Option, facts: WorkloadFacts, previous: Mapping[str, Any]) -> dict[str, Any]:
+    energy: dict[str, Any] = {
+        "joulesPerRequest": decimal_text(option.millijoules_per_request, 1000),
+        "basis": option.basis.value,
+        "committedWatts": round(facts.committed_milliwatts / 1000),
+    }
+    if facts.stars is not None:
+        energy["stars"] = "*" * facts.stars
+    if facts.measured_milliwatts is not None:
+        energy["measuredWatts"] = steady_watts(facts.measured_milliwatts, previous.get("measuredWatts"))
+    return energy
+
+
+def steady_watts(milliwatts: int, written: int | None) -> int:
+    """Whole watts; the value that was written before stays while the new one differs only by noise."""
+    watts = round(milliwatts / 1000)
+    if written is not None and abs(watts - written) <= max(WATTS_NOISE, written * WATTS_NOISE_PERCENT // 100):
+        return written
+    return watts
+
+
+def decimal_text(value: int, unit: int) -> str:
+    """`value / unit` with three significant digits and no exponent: 28412 mJ -> "28.4"."""
+    number = value / unit
+    digits = 3 if number < 0.1 else 2 if number < 10 else 1 if number < 1000 else 0
+    return f"{number:.{digits}f}"
+
+
+def _alternative(alternative: Alternative) -> dict[str, Any]:
+    option = alternative.option
+    shown: dict[str, Any] = {
+        "model": option.model,
+        "precision": option.precision,
+        "reasoning": option.reasoning.value,
+        "acceleratorClass": option.accelerator_class,
+        "acceleratorsPerReplica": option.accelerators_per_replica,
+        "batchLimit": option.batch_limit,
+        "replicas": option.replicas,
+        "joulesPerRequest": decimal_text(option.millijoules_per_request, 1000),
+        "watts": round(option.expected_milliwatts / 1000),
+        "reason": alternative.reason,
+        "message": alternative.message,
+    }
+    if option.quality_centi is not None:
+        shown["quality"] = decimal_text(option.quality_centi, 100)
+    return shown
+
+
+def _dimming(dimming: Dimming) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "lever": dimming.lever,
+        "since": timestamp(dimming.since),
+        "reason": dimming.reason,
+        "powerCap": dimming.power_cap,
+        "decisionId": dimming.decision_id,
+        "wattsFreed": max(0, round(dimming.milliwatts_freed / 1000)),
+    }
+    if dimming.quality_lost_centi:
+        shown["qualityLost"] = decimal_text(dimming.quality_lost_centi, 100)
+    return shown
+
+
+def _history_entry(entry: Decision) -> dict[str, Any]:
+    return {
+        "time": timestamp(entry.time),
+        "decisionId": entry.decision_id,
+        "action": entry.action,
+        "message": entry.message[:512],
+    }

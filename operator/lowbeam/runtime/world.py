@@ -1,0 +1,218 @@
+"""The world of one cycle: raw objects from the informers become one Snapshot plus what is needed to act on it.
+
+Decides nothing about workloads; it parses, resolves references (pools, namespaces, classes) and sets aside what it
+cannot understand, each with a reason and a sentence. One bad object never stops the others.
+
+Invariant: the same objects give the same World, in whatever order the informers hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from lowbeam.api.v1alpha1 import InferenceWorkload, PowerCap, WorkloadMode, reasons
+from lowbeam.api.v1alpha1.loading import Problem, read_object
+from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overlay
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.planning import Inventory
+from lowbeam.power.caps import CapTree
+from lowbeam.power.tree import build_cap_tree
+from lowbeam.render import labels
+from lowbeam.runtime.cap_view import cap_of, pool_caps, pool_of
+from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
+from lowbeam.sizing import Refusal, Requirements, requirements_of
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Raw objects by kind, as the informers hold them."""
+
+    workloads: tuple[Raw, ...] = ()
+    power_caps: tuple[Raw, ...] = ()
+    model_cards: tuple[Raw, ...] = ()
+    accelerator_classes: tuple[Raw, ...] = ()
+    energy_profiles: tuple[Raw, ...] = ()
+    namespaces: tuple[Raw, ...] = ()
+    nodes: tuple[Raw, ...] = ()
+    deployments: tuple[Raw, ...] = ()
+    services: tuple[Raw, ...] = ()
+    pods: tuple[Raw, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything one cycle knows."""
+
+    catalogue: Catalogue
+    catalogue_problems: tuple[CatalogueProblem, ...]
+    caps: CapTree
+    cap_objects: Mapping[str, PowerCap]
+    cap_problems: Mapping[str, Problem]
+    pool_selectors: Mapping[str, Mapping[str, str]]
+    """Node selector of each pool; the pool of nodes outside every pool cap is named ''."""
+    node_pools: Mapping[str, str]
+    """Pool of each node."""
+    node_classes: Mapping[str, str]
+    """Accelerator class of each node that has one."""
+    inventory: tuple[Inventory, ...]
+    workloads: Mapping[WorkloadKey, InferenceWorkload]
+    refusals: Mapping[WorkloadKey, Refusal]
+    """Workloads that cannot be planned, with the reason."""
+    requirements: Mapping[WorkloadKey, Requirements]
+    raw_workloads: Mapping[WorkloadKey, Raw]
+    children: Mapping[WorkloadKey, list[Child]]
+    services: Mapping[WorkloadKey, Raw]
+    replicas: Mapping[WorkloadKey, list[Replica]]
+
+    def enforced(self) -> list[WorkloadKey]:
+        """Workloads that Lowbeam acts on, in canonical order."""
+        return [key for key in sorted(self.requirements) if self.workloads[key].spec.mode is WorkloadMode.ENFORCE]
+
+
+@dataclass(slots=True)
+class Parser:
+    """Parses objects once per resource version: at 500 workloads most objects are the same in every cycle."""
+
+    _seen: dict[tuple[str, str], tuple[Any, Problem | None]] = field(default_factory=dict)
+    _catalogue_of: tuple[object, Catalogue, tuple[CatalogueProblem, ...]] | None = None
+
+    def read(self, raw: Raw) -> tuple[Any, Problem | None]:
+        """The pydantic object, or the first problem with it."""
+        metadata = raw["metadata"]
+        version = (metadata["uid"], metadata["resourceVersion"])
+        if version not in self._seen:
+            if len(self._seen) > 20_000:
+                self._seen.clear()
+            result = read_object(raw)
+            problems = result.problems
+            self._seen[version] = (None, problems[0]) if problems else (result.object, None)
+        return self._seen[version]
+
+    def catalogue(self, objects: Objects) -> tuple[Catalogue, tuple[CatalogueProblem, ...]]:
+        """Built-in facts with the cluster's objects over them; the same value while none of those changes.
+
+        The sizer remembers its answers for one catalogue value: a new one for nothing would cost every answer.
+        """
+        raws = (objects.model_cards, objects.accelerator_classes, objects.energy_profiles)
+        versions = sorted(
+            (raw["metadata"]["uid"], raw["metadata"].get("generation", 0)) for kind in raws for raw in kind
+        )
+        if self._catalogue_of is None or self._catalogue_of[0] != versions:
+            layers = [sorted(kind, key=_name) for kind in raws]
+            self._catalogue_of = (versions, *overlay(load_builtin(), *layers))
+        return self._catalogue_of[1], self._catalogue_of[2]
+
+
+def build_world(objects: Objects, today: date, parser: Parser) -> World:
+    """One World from what the informers hold now."""
+    # 1. The catalogue: built in, then the cluster's own objects over it.
+    catalogue, catalogue_problems = parser.catalogue(objects)
+    # 2. Caps and pools.
+    cap_objects: dict[str, PowerCap] = {}
+    cap_problems: dict[str, Problem] = {}
+    for raw in sorted(objects.power_caps, key=_name):
+        cap, problem = parser.read(raw)
+        if problem is None:
+            cap_objects[_name(raw)] = cap
+        else:
+            cap_problems[_name(raw)] = problem
+    namespaces = {_name(raw): raw["metadata"].get("labels", {}) for raw in objects.namespaces}
+    tree = build_cap_tree([cap_of(cap, namespaces) for cap in cap_objects.values()])
+    pools = pool_caps(cap_objects.values())
+    node_classes = {
+        _name(node): name
+        for node in objects.nodes
+        if (name := class_of_node(node["metadata"].get("labels", {}), catalogue)) is not None
+    }
+    node_pools = {_name(node): pool_of(node["metadata"].get("labels", {}), pools, tree) for node in objects.nodes}
+    # 3. Workloads.
+    workloads: dict[WorkloadKey, InferenceWorkload] = {}
+    refusals: dict[WorkloadKey, Refusal] = {}
+    requirements: dict[WorkloadKey, Requirements] = {}
+    raw_workloads = {_key(raw): raw for raw in objects.workloads if "deletionTimestamp" not in raw["metadata"]}
+    for key, raw in sorted(raw_workloads.items()):
+        workload, problem = parser.read(raw)
+        if problem is not None:
+            refusals[key] = Refusal(reasons.INVALID_SPEC, problem.field, problem.message)
+            continue
+        workloads[key] = workload
+        answer = requirements_of(key[0], key[1], workload.metadata.uid, workload.spec, catalogue, None, today)
+        if isinstance(answer, Refusal):
+            refusals[key] = answer
+        else:
+            requirements[key] = answer
+    # 4. Children. Labels hold a shortened name where the workload's own is too long for one.
+    names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
+    pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
+    return World(
+        catalogue=catalogue,
+        catalogue_problems=catalogue_problems,
+        caps=tree,
+        cap_objects=cap_objects,
+        cap_problems=cap_problems,
+        pool_selectors={"": {}, **dict(pools)},
+        node_pools=node_pools,
+        node_classes=node_classes,
+        inventory=inventory_of(objects.nodes, node_pools, node_classes, catalogue),
+        workloads=workloads,
+        refusals=refusals,
+        requirements=requirements,
+        raw_workloads=raw_workloads,
+        children=by_workload(
+            (names.get(_owner(raw), _owner(raw)), child_of(raw)) for raw in sorted(objects.deployments, key=_name)
+        ),
+        services={names.get(_owner(raw), _owner(raw)): raw for raw in objects.services},
+        replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
+    )
+
+
+def inventory_of(
+    nodes: Iterable[Raw], node_pools: Mapping[str, str], node_classes: Mapping[str, str], catalogue: Catalogue
+) -> tuple[Inventory, ...]:
+    """Allocatable accelerators per pool and class; nodes that are not ready or cordoned do not count.
+
+    A node of a class without devices (cpu) counts one replica per allocatable core.
+    """
+    total: dict[tuple[str, str], int] = {}
+    largest: dict[tuple[str, str], int] = {}
+    for node in nodes:
+        name = node_classes.get(_name(node))
+        if name is None or not _schedulable(node):
+            continue
+        allocatable = node.get("status", {}).get("allocatable", {})
+        on_device = bool(catalogue.accelerator_classes[name].product_labels)
+        count = int(allocatable.get(labels.GPU_RESOURCE, 0)) if on_device else _whole_cores(allocatable.get("cpu", "0"))
+        where = (node_pools[_name(node)], name)
+        total[where] = total.get(where, 0) + count
+        largest[where] = max(largest.get(where, 0), count)
+    return tuple(
+        Inventory(pool, name, count, largest[pool, name]) for (pool, name), count in sorted(total.items()) if count
+    )
+
+
+def _schedulable(node: Raw) -> bool:
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
+    return ready and not node.get("spec", {}).get("unschedulable", False)
+
+
+def _whole_cores(quantity: str | int) -> int:
+    text = str(quantity)
+    return int(text[:-1]) // 1000 if text.endswith("m") else int(float(text))
+
+
+def _name(raw: Raw) -> str:
+    name: str = raw["metadata"]["name"]
+    return name
+
+
+def _key(raw: Raw) -> WorkloadKey:
+    return (raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def _owner(raw: Raw) -> WorkloadKey:
+    return (raw["metadata"]["namespace"], raw["metadata"].get("labels", {}).get(labels.WORKLOAD, ""))

@@ -1,0 +1,21 @@
+"""From what a workload needs to every way to run it: requirements, feasibility, operating points, options."""
+
+from __future__ import annotations
+
+from lowbeam.sizing.inventory import Inventory
+from lowbeam.sizing.options import Option, OptionSet, Rejection
+from lowbeam.sizing.requirements import Demand, Refusal, Requirements, requirements_of
+from lowbeam.sizing.size import Sizer, options_for
+
+__all__ = [
+    "Demand",
+    "Inventory",
+    "Option",
+    "OptionSet",
+    "Refusal",
+    "Rejection",
+    "Requirements",
+    "Sizer",
+    "options_for",
+    "requirements_of",
+]

@@ -1,0 +1,95 @@
+"""Options: every complete way to run one workload, in integers.
+
+Decides which (variant x class x accelerators x batch x replicas x pool) can serve a workload and what each costs.
+Nothing else in Lowbeam invents an option. Never looks at caps or at other workloads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lowbeam.catalog.facts import Basis, Reasoning
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One complete way to run a workload. Watts are for all replicas together."""
+
+    model: str
+    precision: str
+    reasoning: Reasoning
+    accelerator_class: str
+    accelerators_per_replica: int
+    batch_limit: int
+    replicas: int
+    pool: str
+    engine: str
+    expected_milliwatts: int
+    """At the demand, idle included."""
+    worst_case_milliwatts: int
+    """All replicas busy at the batch limit: what the committed ledger charges."""
+    capacity_millirps: int
+    """Requests per second within the SLO, thousandths."""
+    unserved_millirps: int
+    """Demand above the capacity."""
+    quality_centi: int | None
+    quality_shortfall_centi: int
+    """Below the target (not the floor); 0 when the target is met."""
+    millijoules_per_request: int
+    latency_p95_ms: int
+    basis: Basis
+    below_floor: bool = False
+
+    @property
+    def id(self) -> str:
+        """Stable text identity; ties are broken by it."""
+        return (
+            f"{self.model}/{self.precision}/{self.reasoning}/{self.accelerator_class}x{self.accelerators_per_replica}"
+            f"/b{self.batch_limit}/r{self.replicas}/{self.pool}/{self.engine}"
+        )
+
+    @property
+    def placement_key(self) -> tuple[str, str, Reasoning, str, int, str, str]:
+        """What needs its own Deployment: everything but batch limit and replicas."""
+        return (
+            self.model,
+            self.precision,
+            self.reasoning,
+            self.accelerator_class,
+            self.accelerators_per_replica,
+            self.pool,
+            self.engine,
+        )
+
+    @property
+    def accelerators(self) -> int:
+        """Taken from the inventory of (class, pool): boards, or slots of the class `cpu`, one per replica."""
+        return max(1, self.accelerators_per_replica) * self.replicas
+
+    @property
+    def setting(self) -> tuple[tuple[str, str, Reasoning, str, int, str, str], int, int]:
+        """What is configured, without what it costs at today's demand: two options with one setting are the same."""
+        return (self.placement_key, self.batch_limit, self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a way to run the workload is not an option: the filter, a sentence, and the figure that missed."""
+
+    subject: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSet:
+    """What sizing answers for one workload."""
+
+    options: tuple[Option, ...]
+    """In id order; empty: nothing in the catalogue and the inventory can run it."""
+    rejections: tuple[Rejection, ...]
+    """In catalogue order, one per subject: the first filter that said no."""
+    running: Option | None = None
+    """The running setting at today's demand; None when nothing runs or when it is no longer allowed."""
+    relaxation: str = ""
+    """Without options: the single relaxation that would give one, or why none would."""

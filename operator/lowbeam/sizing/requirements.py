@@ -1,0 +1,192 @@
+"""What one workload needs, with every default filled in: the input of sizing.
+
+Decides how an InferenceWorkload's spec and the catalogue's task facts become exact numbers. Never looks at the cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from difflib import get_close_matches
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Feature, InferenceWorkloadSpec, OptIn, Quality
+from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
+
+_FREE_REASONING = (Reasoning.OFF, Reasoning.LOW)
+"""What needs no opt-in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Offered load. `basis` is Declared (spec.load) or Observed (telemetry)."""
+
+    requests_per_second_milli: int
+    input_tokens: int
+    output_tokens: int
+    basis: str = "Declared"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a workload cannot be sized at all: the reason constant, the field to change, and a sentence."""
+
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """Frozen view of an InferenceWorkload for the pure core."""
+
+    namespace: str
+    name: str
+    uid: str
+    task: str
+    demand: Demand
+    benchmark: str
+    floor_centi: int
+    target_centi: int
+    below_floor_when_capped: bool
+    end_to_end_ms: int | None
+    time_to_first_token_ms: int | None
+    inter_token_ms: int | None
+    reasoning: Reasoning
+    """Most reasoning that was asked for (and opted in to)."""
+    generative_allowed: bool
+    """False for a non-generative task without an opt-in."""
+    model_names: tuple[str, ...]
+    licences: tuple[str, ...]
+    pinned_model: str
+    priority: int
+    min_replicas: int
+    max_replicas: int
+    fixed_replicas: int | None
+    """Set by an HPA through /scale: the count that Lowbeam may only lower."""
+    max_millijoules_per_request: int | None
+    max_milliwatts: int | None
+    accelerator_classes: tuple[str, ...]
+    """Allowed classes in any order; empty = all."""
+    notes: tuple[str, ...] = ()
+    """What was lowered to a default and why, e.g. an opt-in that has run out; for the workload's own status."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name): the canonical order of workloads."""
+        return (self.namespace, self.name)
+
+
+def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of the object and of what judges it
+    namespace: str,
+    name: str,
+    uid: str,
+    spec: InferenceWorkloadSpec,
+    catalogue: Catalogue,
+    observed: Demand | None,
+    today: date,
+) -> Requirements | Refusal:
+    """Read a spec. `observed` replaces the declared load: the caller has judged that it can be trusted.
+
+    Refuses only what no catalogue entry could mend by itself being absent: an unknown task or an unknown pinned or
+    named model. An opt-in that has run out is no refusal: the efficient default applies again, and `notes` says so.
+    """
+    facts = catalogue.tasks.get(spec.task)
+    if facts is None:
+        return Refusal(reasons.UNKNOWN_TASK, "spec.task", _unknown_task(spec.task, catalogue))
+    for where, model in [
+        ("spec.model.pinned", spec.model.pinned),
+        *(("spec.model.names", n) for n in spec.model.names),
+    ]:
+        if model and model not in catalogue.models:
+            return Refusal(reasons.MODEL_NOT_IN_CATALOGUE, where, _unknown_model(where, model, catalogue))
+    reasoning, notes = _reasoning(spec, today)
+    generative = facts.generative or spec.opted_in(Feature.GENERATIVE_MODEL, today)
+    if not facts.generative:
+        notes += _expired(spec.opt_in, Feature.GENERATIVE_MODEL, today, "models that generate text are left out again")
+    quality = _quality(spec.quality, facts)
+    joules = spec.energy.max_joules_per_request
+    return Requirements(
+        namespace=namespace,
+        name=name,
+        uid=uid,
+        task=spec.task,
+        demand=observed or declared_demand(spec, facts),
+        benchmark=quality[0],
+        floor_centi=quality[1],
+        target_centi=quality[2],
+        below_floor_when_capped=spec.quality is not None and spec.quality.below_floor is BelowFloor.WHEN_CAPPED,
+        end_to_end_ms=spec.latency.end_to_end_milliseconds or facts.end_to_end_ms,
+        time_to_first_token_ms=_token_target(
+            spec.latency.time_to_first_token_milliseconds, facts.time_to_first_token_ms, facts
+        ),
+        inter_token_ms=_token_target(spec.latency.inter_token_milliseconds, facts.inter_token_ms, facts),
+        reasoning=reasoning,
+        generative_allowed=generative,
+        model_names=tuple(sorted(spec.model.names)),
+        licences=tuple(sorted(spec.model.licences)),
+        pinned_model=spec.model.pinned,
+        priority=spec.priority,
+        min_replicas=spec.scaling.min_replicas,
+        max_replicas=spec.scaling.max_replicas,
+        fixed_replicas=spec.replicas,
+        max_millijoules_per_request=None if joules is None else int(Decimal(joules) * 1000),
+        max_milliwatts=None if spec.energy.max_watts is None else spec.energy.max_watts * 1000,
+        accelerator_classes=tuple(sorted(spec.placement.accelerator_classes)),
+        notes=notes,
+    )
+
+
+def declared_demand(spec: InferenceWorkloadSpec, facts: TaskFacts) -> Demand:
+    """spec.load as a rate; a task that generates no text answers with one "token" whatever the load says."""
+    output = max(1, spec.load.output_tokens) if facts.generative else 1
+    return Demand(
+        requests_per_second_milli=-(-spec.load.requests_per_minute * 1000 // 60),
+        input_tokens=spec.load.input_tokens,
+        output_tokens=output,
+    )
+
+
+def _token_target(asked: int | None, default: int | None, facts: TaskFacts) -> int | None:
+    """Targets per token apply only where text is generated."""
+    return (asked or default) if facts.generative else None
+
+
+def _quality(quality: Quality | None, facts: TaskFacts) -> tuple[str, int, int]:
+    """(benchmark, floor, target) in hundredths; without spec.quality what the catalogue holds good for the task."""
+    if quality is None:
+        return facts.benchmark, facts.floor_centi, facts.target_centi
+    floor = 0 if quality.floor is None else int(Decimal(quality.floor) * 100)
+    target = floor if quality.target is None else int(Decimal(quality.target) * 100)
+    return quality.benchmark, floor, max(floor, target)
+
+
+def _reasoning(spec: InferenceWorkloadSpec, today: date) -> tuple[Reasoning, tuple[str, ...]]:
+    asked = Reasoning(spec.reasoning.value)
+    if asked in _FREE_REASONING or spec.opted_in(Feature.HIGH_REASONING, today):
+        return asked, ()
+    notes = _expired(spec.opt_in, Feature.HIGH_REASONING, today, f"reasoning {asked} is lowered to Low")
+    return Reasoning.LOW, notes or (
+        f"spec.reasoning: {asked} needs an optIn HighReasoning with a reason and an until date; Low is used",
+    )
+
+
+def _expired(entries: tuple[OptIn, ...], feature: Feature, today: date, effect: str) -> tuple[str, ...]:
+    ends = [entry.until for entry in entries if entry.feature is feature]
+    if not ends or max(ends) >= today:
+        return ()
+    return (f"spec.optIn: {feature.value} ended on {max(ends)}: {effect}; renew `until` if it is still needed",)
+
+
+def _unknown_task(task: str, catalogue: Catalogue) -> str:
+    near = get_close_matches(task, sorted(catalogue.tasks), n=3, cutoff=0.5)
+    known = ", ".join(near or sorted(catalogue.tasks)) or "none"
+    lead = "did you mean" if near else "it knows"
+    return f'spec.task: the catalogue has no task "{task}"; {lead}: {known}. Change the task or add a ModelCard for it.'
+
+
+def _unknown_model(where: str, model: str, catalogue: Catalogue) -> str:
+    near = get_close_matches(model, sorted(catalogue.models), n=3, cutoff=0.5)
+    hint = f"; did you mean: {', '.join(near)}" if near else ""
+    return f'{where}: no model "{model}" in the catalogue{hint}. Correct the name or add a ModelCard.'

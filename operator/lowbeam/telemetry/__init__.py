@@ -1,0 +1,31 @@
+"""Where watts and load come from: our workers' control ports, and Prometheus for engines that are not ours.
+
+    async with WorkerPoller(monotonic_ms=clock.monotonic_ms, now=clock.now, sleep=clock.sleep) as poller:
+        asyncio.create_task(poller.run())
+        poller.set_endpoints([WorkerEndpoint(pod_uid, namespace, pod_name, "http://10.0.0.7:9465", token)])
+        poller.samples(), poller.errors()                  # by pod uid: last good Sample, last SampleError
+        await poller.change_profile(endpoint, ProfileChange(generation=4, batch_limit=16))   # a result or a SampleError
+
+    async with PrometheusSource(url, monotonic_ms=..., now=...) as prometheus:
+        await prometheus.ready()
+        await prometheus.pod_power({("team-a", "vllm-0"): uid})          # uid -> Sample | SampleError; {} = no data
+        await prometheus.request_rates()                                 # (namespace, pod) -> requests per second
+
+A `Sample` claims, with unit, source and age; `power.trust` believes or not. Nothing here ever answers 0 for "unknown".
+"""
+
+from lowbeam.telemetry.control_client import WorkerEndpoint
+from lowbeam.telemetry.prometheus_source import PrometheusSource, PrometheusUnavailable
+from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
+from lowbeam.telemetry.worker_source import WorkerPoller
+
+__all__ = [
+    "PrometheusSource",
+    "PrometheusUnavailable",
+    "Sample",
+    "SampleError",
+    "SampleProblem",
+    "SampleSource",
+    "WorkerEndpoint",
+    "WorkerPoller",
+]

@@ -1,0 +1,172 @@
+"""HTTP to one worker's control port: read its telemetry, change its profile.
+
+Decides what counts as an answer. A wrong schema, a wrong pod, a time in the future is no answer, never 0 W; every
+outcome is a value, so that one bad worker cannot raise into the loops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import aiohttp
+from pydantic import ValidationError
+
+from lowbeam.api.wire import ProfileChange, ProfileChangeResult, WorkerTelemetry
+from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
+
+READ_TIMEOUT_SECONDS = 1.5
+CHANGE_TIMEOUT_SECONDS = 10.0
+"""A batch change settles within 10 s or counts as failed (control.md)."""
+LARGEST_ANSWER_BYTES = 256 * 1024
+CLOCK_TOLERANCE_MS = 2000
+"""Clocks of nodes under NTP agree within milliseconds; a reading more than this in the future is a wrong clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEndpoint:
+    """One worker pod and where its control port answers, e.g. `http://10.0.0.7:9465`."""
+
+    pod_uid: str
+    namespace: str
+    pod: str
+    url: str
+    token: str | None = None
+
+
+class ControlClient:
+    """Keep-alive connections to many control ports. `async with` opens and closes them."""
+
+    def __init__(self, *, monotonic_ms: Callable[[], int], now: Callable[[], datetime]) -> None:
+        self._monotonic_ms = monotonic_ms
+        self._now = now
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> ControlClient:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        # trust_env stays off: a proxy of the environment has no business between the operator and pods.
+        self._session = aiohttp.ClientSession(connector=connector)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def read(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
+        """GET /telemetry."""
+        answer = await self._ask(endpoint, "GET", "/telemetry", None, READ_TIMEOUT_SECONDS)
+        return answer if isinstance(answer, SampleError) else self._sample(endpoint, answer)
+
+    async def change_profile(
+        self, endpoint: WorkerEndpoint, change: ProfileChange
+    ) -> ProfileChangeResult | SampleError:
+        """PATCH /control/profile. Safe to repeat with the same generation."""
+        body = change.model_dump_json(by_alias=True, exclude_none=True).encode()
+        answer = await self._ask(endpoint, "PATCH", "/control/profile", body, CHANGE_TIMEOUT_SECONDS)
+        if isinstance(answer, SampleError):
+            return answer
+        try:
+            return ProfileChangeResult.model_validate_json(answer)
+        except ValidationError as error:
+            return self._error(endpoint, SampleProblem.BAD_SCHEMA, _first_problem(error))
+
+    async def _ask(
+        self, endpoint: WorkerEndpoint, method: str, path: str, body: bytes | None, seconds: float
+    ) -> bytes | SampleError:
+        if self._session is None:
+            raise RuntimeError("ControlClient is not open: use `async with`")
+        headers = {"Content-Type": "application/json"}
+        if endpoint.token:
+            headers["Authorization"] = f"Bearer {endpoint.token}"
+        try:
+            async with self._session.request(
+                method,
+                endpoint.url + path,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,
+            ) as response:
+                content = await _read_bounded(response.content)
+                if content is None:
+                    return self._error(endpoint, SampleProblem.TOO_LARGE, f"more than {LARGEST_ANSWER_BYTES} bytes")
+                if response.status in (401, 403):
+                    return self._error(
+                        endpoint,
+                        SampleProblem.UNAUTHORIZED,
+                        "token refused: operator and worker need the same control key",
+                    )
+                if not 200 <= response.status < 300:
+                    return self._error(endpoint, SampleProblem.REFUSED, f"HTTP {response.status} {_detail(content)}")
+                return content
+        except TimeoutError:
+            return self._error(endpoint, SampleProblem.TIMEOUT, f"no answer within {seconds:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return self._error(endpoint, SampleProblem.UNREACHABLE, f"{type(error).__name__}: {error}")
+
+    def _sample(self, endpoint: WorkerEndpoint, answer: bytes) -> Sample | SampleError:
+        try:
+            claim = WorkerTelemetry.model_validate_json(answer)
+        except ValidationError as error:
+            return self._error(endpoint, SampleProblem.BAD_SCHEMA, _first_problem(error))
+        if claim.pod != endpoint.pod or (claim.namespace and claim.namespace != endpoint.namespace):
+            who = f"{claim.namespace}/{claim.pod} answers"
+            return self._error(endpoint, SampleProblem.OTHER_POD, f"{who}: its address was given to another pod")
+        received_at_ms = self._monotonic_ms()
+        age_ms = round(self._now().timestamp() * 1000 - claim.sampled_at_seconds * 1000)
+        if age_ms < -CLOCK_TOLERANCE_MS:
+            return self._error(
+                endpoint, SampleProblem.CLOCK_AHEAD, f"its reading is stamped {-age_ms} ms ahead: check NTP on its node"
+            )
+        return Sample(
+            pod_uid=endpoint.pod_uid,
+            source=SampleSource.WORKER,
+            sampled_at_ms=received_at_ms - max(0, age_ms),
+            received_at_ms=received_at_ms,
+            milliwatts=None if claim.watts is None else round(claim.watts * 1000),
+            method=claim.method,
+            scope=claim.scope,
+            joules_total=None if claim.energy_joules is None else claim.energy_joules.counter,
+            requests_running=claim.requests_running,
+            requests_waiting=claim.requests_waiting,
+            requests_received_total=claim.requests_received_total,
+            requests_completed_total=claim.requests_total,
+            input_tokens_total=claim.input_tokens_total,
+            output_tokens_total=claim.output_tokens_total,
+            profile=claim.profile,
+            state=claim.state,
+            devices=claim.devices,
+        )
+
+    def _error(self, endpoint: WorkerEndpoint, problem: SampleProblem, what: str) -> SampleError:
+        message = f"worker {endpoint.namespace}/{endpoint.pod} at {endpoint.url}: {what}"
+        return SampleError(endpoint.pod_uid, SampleSource.WORKER, self._monotonic_ms(), problem, message)
+
+
+async def _read_bounded(stream: aiohttp.StreamReader) -> bytes | None:
+    """The whole body; None when it is larger than any worker's answer may be."""
+    content = bytearray()
+    async for chunk in stream.iter_any():
+        content += chunk
+        if len(content) > LARGEST_ANSWER_BYTES:
+            return None
+    return bytes(content)
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "body"
+    return f"field {where}: {first['msg']}; worker and operator must be of compatible releases"
+
+
+def _detail(content: bytes) -> str:
+    """The `error` or `detail` of a JSON answer, else its first characters."""
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        return content[:200].decode(errors="replace")
+    if isinstance(parsed, dict):
+        return str(parsed.get("error") or parsed.get("detail") or parsed)[:200]
+    return str(parsed)[:200]

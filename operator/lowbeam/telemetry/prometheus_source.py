@@ -1,0 +1,217 @@
+"""Watts and request rates from Prometheus, for engines that are not ours and as a cross-check of those that are.
+
+Decides what in an answer is a reading. An empty answer, an unknown schema or an old scrape is no data, never 0 W.
+`prometheus-api-client` is synchronous and has no time-out of its own: it runs in a pool of `THREADS` threads with ours,
+and when both hang, further questions fail at once instead of queueing up behind them.
+
+Invariants
+- A sample's age is that of the scrape, not of the query: an instant query answers values up to 5 minutes old as if new.
+- A board counts once: MIG instances report the whole board's watts each, so series of one UUID are one board, and where
+  several pods share it the shares are equal and labelled `shared`.
+- A board above `BOARD_LIMIT_WATTS` is a wrong unit (milliwatts): its pods get an error, not a number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+from urllib3.util.retry import Retry
+
+from lowbeam.api.wire import MeterMethod, MeterScope
+from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
+
+THREADS = 2
+TIMEOUT_SECONDS = 4
+"""Below two guard ticks; a Prometheus that needs longer for these queries is overloaded."""
+BOARD_LIMIT_WATTS = 5000
+"""No single accelerator board draws this (the largest announced ones stay below 3 kW)."""
+
+POWER_METRIC = "DCGM_FI_DEV_POWER_USAGE"
+"""Watts per board, from NVIDIA's dcgm-exporter."""
+REQUEST_RATE_QUERY = (
+    "sum by (namespace, pod, exported_namespace, exported_pod) (rate("
+    '{__name__=~"vllm:request_success_total|te_request_count|sglang:num_requests_total"}[1m]))'
+)
+"""Requests per second of each pod of vLLM, TEI and SGLang."""
+
+PodName = tuple[str, str]
+"""(namespace, name)."""
+
+
+class PrometheusUnavailable(Exception):
+    """Prometheus does not answer, or not in its own language; the message says what to check."""
+
+
+class PrometheusSource:
+    """One Prometheus. `async with` opens and closes its connections and threads."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        monotonic_ms: Callable[[], int],
+        now: Callable[[], datetime],
+        headers: Mapping[str, str] | None = None,
+        power_metric: str = POWER_METRIC,
+        rate_query: str = REQUEST_RATE_QUERY,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._monotonic_ms = monotonic_ms
+        self._now = now
+        self._headers = dict(headers or {})
+        self._power_metric = power_metric
+        self._rate_query = rate_query
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
+        self._busy = 0
+        self._session: aiohttp.ClientSession | None = None
+        self._client = PrometheusConnect(
+            self.url,
+            headers=self._headers,
+            timeout=TIMEOUT_SECONDS,
+            retry=Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504)),
+        )
+
+    async def __aenter__(self) -> PrometheusSource:
+        self._session = aiohttp.ClientSession(headers=self._headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    async def ready(self) -> bool:
+        """Whether Prometheus says that it can serve queries."""
+        if self._session is None:
+            raise RuntimeError("PrometheusSource is not open: use `async with`")
+        try:
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            async with self._session.get(f"{self.url}/-/ready", timeout=timeout) as response:
+                return response.status == 200
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
+
+    async def pod_power(self, pods: Mapping[PodName, str]) -> dict[str, Sample | SampleError]:
+        """Newest reading of each of `pods` ((namespace, name) -> uid), by uid; a pod without series is left out.
+
+        Raises PrometheusUnavailable.
+        """
+        values = await self._query(f'{self._power_metric}{{UUID!=""}}')
+        stamps = await self._query(f'timestamp({self._power_metric}{{UUID!=""}})')
+        received_at_ms, now_seconds = self._monotonic_ms(), self._now().timestamp()
+        scraped_at = {_series_key(labels): seconds for labels, seconds in stamps}
+        boards = _boards(values, scraped_at)
+        return {
+            uid: self._pod_sample(pod, uid, boards, received_at_ms, now_seconds)
+            for pod, uid in pods.items()
+            if any(pod in board.pods for board in boards)
+        }
+
+    async def request_rates(self) -> dict[PodName, float]:
+        """Requests per second of each pod that serves with a known engine. Raises PrometheusUnavailable."""
+        rates: dict[PodName, float] = defaultdict(float)
+        for labels, value in await self._query(self._rate_query):
+            pod = _pod_of(labels)
+            if pod is not None and math.isfinite(value) and value >= 0:
+                rates[pod] += value
+        return dict(rates)
+
+    def _pod_sample(
+        self, pod: PodName, uid: str, boards: Sequence[_Board], received_at_ms: int, now_seconds: float
+    ) -> Sample | SampleError:
+        mine = [board for board in boards if pod in board.pods]
+        for board in mine:
+            if not math.isfinite(board.watts) or board.watts > BOARD_LIMIT_WATTS:
+                what = f"{self._power_metric} of board {board.uuid} is {board.watts:g}: no board draws so many watts"
+                message = f"pod {pod[0]}/{pod[1]}: {what}; check the exporter's unit (milliwatts?)"
+                return SampleError(uid, SampleSource.PROMETHEUS, received_at_ms, SampleProblem.BAD_SCHEMA, message)
+        oldest_seconds = min(board.scraped_at_seconds for board in mine)
+        age_ms = max(0, round((now_seconds - oldest_seconds) * 1000))
+        shared = any(len(board.pods) > 1 for board in mine)
+        return Sample(
+            pod_uid=uid,
+            source=SampleSource.PROMETHEUS,
+            sampled_at_ms=received_at_ms - age_ms,
+            received_at_ms=received_at_ms,
+            milliwatts=sum(round(board.watts * 1000 / len(board.pods)) for board in mine),
+            method=MeterMethod.NVML,
+            scope=MeterScope.SHARED if shared else MeterScope.DEVICE,
+        )
+
+    async def _query(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """An instant query: (labels, value) of each series."""
+        if self._busy >= THREADS:
+            raise PrometheusUnavailable(f"{self.url}: earlier queries have not come back; is Prometheus overloaded?")
+        self._busy += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._client.custom_query, query)
+        future.add_done_callback(self._came_back)
+        try:
+            # The thread goes on after this; `_busy` remembers it. The margin lets the client's own time-out speak.
+            async with asyncio.timeout(2 * TIMEOUT_SECONDS + 1):
+                return _vector(await asyncio.shield(future))
+        except TimeoutError as error:
+            raise PrometheusUnavailable(f"{self.url}: no answer to {query!r}") from error
+        except PrometheusApiClientException as error:
+            raise PrometheusUnavailable(f"{self.url} refuses {query!r}: {str(error)[:300]}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # requests' errors are OSErrors; the others are answers that are not Prometheus' JSON.
+            raise PrometheusUnavailable(f"{self.url}: {type(error).__name__}: {str(error)[:300]}") from error
+
+    def _came_back(self, future: asyncio.Future[Any]) -> None:
+        self._busy -= 1
+        if not future.cancelled():
+            future.exception()  # Read, so that a query nobody waits for any longer is not reported as lost.
+
+
+@dataclass(frozen=True, slots=True)
+class _Board:
+    """One physical board: its watts once, and the pods that use it."""
+
+    uuid: str
+    watts: float
+    scraped_at_seconds: float
+    pods: frozenset[PodName]
+
+
+def _boards(
+    values: Sequence[tuple[dict[str, str], float]], scraped_at: Mapping[tuple[tuple[str, str], ...], float]
+) -> list[_Board]:
+    """Series -> boards. A series that has no scrape time vanished between the two queries: no data."""
+    by_uuid: dict[str, list[tuple[PodName, float, float]]] = defaultdict(list)
+    for labels, watts in values:
+        pod, seconds = _pod_of(labels), scraped_at.get(_series_key(labels))
+        if pod is not None and seconds is not None:
+            by_uuid[labels["UUID"]].append((pod, watts, seconds))
+    return [
+        # The largest claim of the board, and the oldest scrape: both on the side of caution.
+        _Board(uuid, max(w for _, w, _ in rows), min(s for _, _, s in rows), frozenset(pod for pod, _, _ in rows))
+        for uuid, rows in sorted(by_uuid.items())
+    ]
+
+
+def _pod_of(labels: Mapping[str, str]) -> PodName | None:
+    """The pod that uses the board. `pod` alone is the exporter's own unless the scrape honours its labels."""
+    namespace = labels.get("exported_namespace") or labels.get("namespace")
+    pod = labels.get("exported_pod") or labels.get("pod")
+    return (namespace, pod) if namespace and pod else None
+
+
+def _series_key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in labels.items() if key != "__name__"))
+
+
+def _vector(result: Any) -> list[tuple[dict[str, str], float]]:
+    """The instant vector of an answer. Raises ValueError, KeyError or TypeError for anything else."""
+    if not isinstance(result, list):
+        raise TypeError(f"expected a vector, got {str(result)[:100]}")
+    return [(dict(series["metric"]), float(series["value"][1])) for series in result]
