@@ -12,6 +12,8 @@ STAMP := .venv/.synced
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+export PATH := $(dir $(UV)):$(PATH)
+
 $(UV):
 	python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'
 

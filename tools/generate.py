@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lowbeam.api.crdgen import render_crds
 from lowbeam.api.reference import render_reference
+from tools.chartsync import chart_crds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +25,7 @@ def generated_files() -> dict[Path, str]:
     crds = render_crds()
     return {
         **{ROOT / "crds" / name: text for name, text in crds.items()},
+        **chart_crds(crds),
         **{ROOT / "docs" / "reference" / name: text for name, text in render_reference().items()},
     }
 

@@ -37,16 +37,16 @@ class Stage:
         print(textwrap.fill(text, WIDTH))
 
     def show(self, text: str) -> None:
-        """Text as it is, indented no further, cut to the width."""
+        """Text of our own, cut to the width."""
         for line in text.rstrip("\n").splitlines():
             print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
 
-    def command(self, *argv: str, shown: str = "") -> str:
+    def command(self, *argv: str, shown: str = "", may_fail: bool = False) -> str:
         """Run what a user would type and show its output."""
         print(self._paint("1", f"$ {shown or ' '.join(argv)}"))
         done = subprocess.run(argv, env=dict(self.environment), capture_output=True, text=True, check=False)
-        self.show(done.stdout + done.stderr)
-        if done.returncode:
+        print((done.stdout + done.stderr).rstrip("\n"))  # as it is: kubectl may be wider than we would like
+        if done.returncode and not may_fail:
             self.broken.append(f"`{shown or ' '.join(argv)}` ended with {done.returncode}")
         return done.stdout
 

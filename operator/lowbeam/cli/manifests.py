@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lowbeam.api.v1alpha1 import KubeObject
 from lowbeam.api.v1alpha1.loading import read_documents
 from lowbeam.catalog.nodes import CLASS_LABEL
@@ -54,6 +56,20 @@ def parse_inventory(text: str) -> list[dict[str, Any]]:
             size = min(8, left)
             nodes.append(_node(f"{name}-{len(nodes)}", name, size))
             left -= size
+    return nodes
+
+
+def read_nodes(path: str) -> list[dict[str, Any]]:
+    """Nodes from `kubectl get nodes -o json` (or yaml)."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: neither JSON nor YAML: {error}") from error
+    nodes = raw.get("items", [raw]) if isinstance(raw, dict) else []
+    if not nodes or any(node.get("kind", "Node") != "Node" for node in nodes):
+        raise BadInput(f"{path}: no nodes in it; make it with `kubectl get nodes -o json`")
     return nodes
 
 

@@ -1,0 +1,47 @@
+"""`python -m tools.demo [--keep]`: the whole story; exit code 1 when a claim does not hold."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from tools.demo import chapters
+from tools.demo.scene import ROOT, Scene
+from tools.demo.stage import Stage
+
+
+def main() -> int:
+    """Tell the story; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave the cluster running")
+    parser.add_argument("--name", default="demo", help="name of the cluster")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    started = time.monotonic()
+    with Scene.up(args.name, keep=args.keep) as scene:
+        up = time.monotonic() - started
+        path = os.pathsep.join([str(Path(sys.executable).parent), scene.cluster.environment()["PATH"]])
+        stage = Stage({**scene.cluster.environment(), "PATH": path})
+        scene.cluster.binary("helm")
+        chapters.show_cluster(stage, scene, up)
+        chapters.install(stage, scene)
+        chapters.choose(stage, scene)
+        chapters.serve(stage, scene)
+        chapters.cut(stage, scene)
+        chapters.restore(stage, scene)
+        stage.figure("the whole story", f"{time.monotonic() - started:.0f} s")
+        stage.box()
+        if args.keep:
+            stage.say("Left running. Look around with:")
+            stage.show(f"  export KUBECONFIG={scene.cluster.kubeconfig}\n  kubectl get iw,pcap -A")
+            stage.say(f"Take it down with: python -m tools.localcluster down --name {args.name}")
+    for claim in stage.broken:
+        print(f"does not hold: {claim}", file=sys.stderr)
+    return 1 if stage.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
