@@ -8,17 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lowbeam.api.v1alpha1 import reasons
-from lowbeam.planning.moves import Lever, move_between
+from lowbeam.planning.moves import Lever, levers_between, move_between
 from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Alternative, Choice
-from lowbeam.planning.reasons import LossReason
 from lowbeam.planning.snapshot import WorkloadState
 from lowbeam.planning.words import joules, option_text, rate, rating, watts
-from lowbeam.sizing.feasibility import centi
 from lowbeam.sizing.options import Option, OptionSet
 from lowbeam.sizing.relax import nearest_relaxation, savings
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.size import Sizer
+from lowbeam.sizing.words import centi
 
 MAX_ALTERNATIVES = 3
 
@@ -32,12 +31,17 @@ def choice_of(
     needs = state.requirements
     option, desired = outcome.option(entry), outcome.desired[entry]
     cap = outcome.binding_cap(entry)
+    trimmed = "" if option is None or desired is None or loses(option, desired) else cap
+    if trimmed:
+        cap = ""
     if option is None:
         reason, message = _nothing(sizer, needs, found, outcome, desired=desired, cap=cap)
     elif desired is not None and option != desired and cap:
         reason, message = reasons.DIMMED, dimmed_text(needs, desired, option, cap, _usable(outcome, cap))
     else:
         reason, message = reasons.SELECTED, selected_text(needs, option)
+        if trimmed and desired is not None:
+            message += f'. PowerCap "{trimmed}" trims what nobody uses now: {step_text(desired, option)}'
     return Choice(
         namespace=needs.namespace,
         name=needs.name,
@@ -52,12 +56,20 @@ def choice_of(
     )
 
 
+def loses(option: Option, desired: Option) -> bool:
+    """Whether a workload gets less than it asks for. Burst head-room, class and model alone are nobody's loss."""
+    return (
+        option.unserved_millirps > desired.unserved_millirps
+        or option.quality_shortfall_centi > desired.quality_shortfall_centi
+    )
+
+
 def selected_text(needs: Requirements, option: Option) -> str:
     """What was chosen and what it costs; what it cannot serve, when it cannot."""
     text = f"{option_text(option)}: {watts(option.expected_milliwatts)}, {joules(option)} per request"
     text += f", {rating(needs, option)}" if rating(needs, option) else ""
     if not option.unserved_millirps:
-        return f"{text}; enough for the least energy"
+        return f"{text}; enough quality for the least energy"
     demand = needs.demand.requests_per_second_milli
     limit = "spec.replicas" if needs.fixed_replicas is not None else "spec.scaling.maxReplicas or the accelerators"
     return f"{text}; serves {rate(min(demand, option.capacity_millirps))} of {rate(demand)}: more needs more {limit}"
@@ -66,13 +78,6 @@ def selected_text(needs: Requirements, option: Option) -> str:
 def dimmed_text(needs: Requirements, desired: Option, option: Option, cap: str, usable_milliwatts: int) -> str:
     """Which cap, which lever from where to where, what was freed, and what it costs the workload."""
     move = move_between(desired, option)
-    if move.lever is Lever.BATCH:
-        step = f"batch limit {desired.batch_limit} -> {option.batch_limit}"
-    elif move.lever is Lever.REPLICAS:
-        step = f"replicas {desired.replicas} -> {option.replicas}"
-        step += f", batch limit {desired.batch_limit} -> {option.batch_limit}" if Lever.BATCH in move.levers else ""
-    else:
-        step = f"{option_text(desired)} -> {option_text(option)}"
     costs = []
     if option.unserved_millirps > desired.unserved_millirps:
         demand = needs.demand.requests_per_second_milli
@@ -80,14 +85,26 @@ def dimmed_text(needs: Requirements, desired: Option, option: Option, cap: str, 
     if option.quality_shortfall_centi > desired.quality_shortfall_centi:
         below = " (below the floor, with consent)" if option.below_floor else ""
         costs.append(f"{rating(needs, option)}{below}")
-    if not costs:
-        costs.append("demand and quality are still met")
     freed = (
         f"{watts(move.freed_milliwatts)} freed"
         if move.freed_milliwatts >= 0
         else (f"{watts(-move.freed_milliwatts)} more, elsewhere")
     )
-    return f'"{cap}" allows {watts(usable_milliwatts)}: {step}, {freed}, {", ".join(costs)}'
+    return f'"{cap}" allows {watts(usable_milliwatts)}: {step_text(desired, option)}, {freed}, {", ".join(costs)}'
+
+
+def step_text(before: Option, after: Option) -> str:
+    """From where to where: the numbers that change in place, else both options."""
+    levers = levers_between(before, after)
+    if not levers <= {Lever.BATCH, Lever.REPLICAS}:
+        here, there = option_text(before), option_text(after)
+        if before.pool != after.pool:
+            here, there = f"{here} in pool {before.pool or '-'}", f"{there} in pool {after.pool or '-'}"
+        return f"{here} -> {there}"
+    parts = [f"replicas {before.replicas} -> {after.replicas}"] if Lever.REPLICAS in levers else []
+    if Lever.BATCH in levers:
+        parts.append(f"batch limit {before.batch_limit} -> {after.batch_limit}")
+    return ", ".join(parts)
 
 
 def _nothing(
@@ -137,13 +154,13 @@ def _alternatives(
 ) -> tuple[Alternative, ...]:
     """What a person would ask about: the desired one, then the best of each other way, then the one below the floor."""
     rivals: list[Alternative] = []
-    if desired is not None and option != desired:
-        rivals.append(Alternative(desired, reasons.DIMMED, f'what it would run without "{cap}"' if cap else "moved"))
+    if desired is not None and cap:
+        rivals.append(Alternative(desired, reasons.DIMMED, f'what it would run without "{cap}"'))
     base = desired or option
     if base is None:
         return ()
     seen = {_way(base), *(() if option is None else (_way(option),))}
-    serving = [o for o in found.options if not o.below_floor]
+    serving = [o for o in (*found.options, *found.also_ran) if not o.below_floor]
     for rival in sorted(serving, key=lambda o: (o.unserved_millirps, o.expected_milliwatts, o.id)):
         if _way(rival) not in seen:
             seen.add(_way(rival))
@@ -161,20 +178,20 @@ def _why_it_lost(needs: Requirements, base: Option, rival: Option) -> tuple[str,
     if rival.unserved_millirps > base.unserved_millirps:
         demand = needs.demand.requests_per_second_milli
         served = f"serves {rate(rival.capacity_millirps)} of {rate(demand)}"
-        return LossReason.SERVES_LESS, served
+        return reasons.SERVES_LESS, served
     if rival.quality_shortfall_centi > base.quality_shortfall_centi:
-        return LossReason.BELOW_TARGET, f"{rating(needs, rival)} < {centi(needs.target_centi)} (target)"
+        return reasons.BELOW_TARGET, f"{rating(needs, rival)} < {centi(needs.target_centi)} (target)"
     more = rival.expected_milliwatts - base.expected_milliwatts
     if more > 0 and base.expected_milliwatts > 0:
         return reasons.MORE_ENERGY, f"+{100 * more // base.expected_milliwatts} %: {watts(more)} more"
-    return LossReason.LESS_HEADROOM, f"commits {watts(rival.worst_case_milliwatts)} at worst"
+    return reasons.LESS_HEADROOM, f"commits {watts(rival.worst_case_milliwatts)} at worst"
 
 
 def _below_floor(sizer: Sizer, needs: Requirements, base: Option) -> Alternative | None:
     """The cheaper model that the floor keeps out: what quality costs."""
     if needs.floor_centi <= 0:
         return None
-    open_floor = replace(needs, floor_centi=0, target_centi=0, below_floor_when_capped=False)
+    open_floor = replace(needs, floor_centi=0, below_floor_when_capped=False)
     cheaper = [
         o
         for o in sizer.options_for(open_floor).options

@@ -121,6 +121,15 @@ class Ledger:
         """The enforced caps that `change` would raise above usable."""
         return over(self._tree, self.committed, change)
 
+    def over_now(self) -> frozenset[str]:
+        """The enforced caps that are charged above usable already."""
+        return frozenset(cap.name for cap, usable in self._tree.enforced() if self.committed[cap.name] > usable)
+
+    def charged_by(self, key: Key) -> dict[str, int]:
+        """Milliwatts that the existing pods of one workload put on each cap."""
+        pods = self._pods.get(key, [])
+        return {c.name: sum(p.milliwatts for p in pods if c.covers(key[0], p.pool)) for c in self._tree.caps}
+
     def assume(self, key: Key, target: Target) -> None:
         """Charge `target` from now on."""
         for name, extra in self.change(key, target).items():

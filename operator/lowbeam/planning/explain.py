@@ -6,15 +6,15 @@ Decides layout only: 80 columns, no colour, no terminal codes; the CLI adds thos
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowbeam.planning.plan_types import Alternative, Choice, Plan
 from lowbeam.planning.words import joules, option_text, watts
 from lowbeam.power.caps import CapTree
-from lowbeam.sizing.feasibility import centi
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
+from lowbeam.sizing.words import centi
 
 WIDTH = 80
 _LABEL = 9
@@ -26,10 +26,11 @@ def explain_lines(needs: Requirements, choice: Choice) -> tuple[str, ...]:
     lines = [*_wrapped(f"{needs.namespace}/{needs.name}   ", wishes(needs)), ""]
     if choice.option is None:
         lines += _labelled("nothing", f"{choice.reason}: {choice.message}")
+    elif not choice.binding_cap or choice.desired is None:
+        lines += _labelled("chosen", choice.message)
     else:
         lines += _labelled("chosen", _figures(choice.option))
         lines += _labelled("", choice.message)
-    if choice.binding_cap and choice.desired is not None and choice.option is not None:
         lines += _labelled("desired", f'{_figures(choice.desired)}; PowerCap "{choice.binding_cap}" does not allow it')
     if choice.alternatives:
         lines.append("")
@@ -70,12 +71,12 @@ def wishes(needs: Requirements) -> str:
 
 def plan_table(plan: Plan) -> tuple[str, ...]:
     """One line per workload: what runs, watts, joules per request, and whether it is dimmed."""
-    rows = [("WORKLOAD", "MODEL", "CLASS", "REPL", "BATCH", "WATTS", "J/REQ", "DIMMED")]
+    rows = [("WORKLOAD", "MODEL", "CLASS", "REPL", "WATTS", "J/REQ", "DIMMED")]
     for choice in plan.choices:
         name = f"{choice.namespace}/{choice.name}"
         option = choice.option
         if option is None:
-            rows.append((name, f"({choice.reason})", "-", "0", "-", "0", "-", choice.binding_cap))
+            rows.append((name, f"({choice.reason})", "-", "0", "0", "-", choice.binding_cap))
             continue
         boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
         rows.append(
@@ -84,13 +85,12 @@ def plan_table(plan: Plan) -> tuple[str, ...]:
                 f"{option.model} {option.precision}",
                 f"{option.accelerator_class}{boards}",
                 str(option.replicas),
-                str(option.batch_limit),
                 f"{option.expected_milliwatts / 1000:.0f}",
                 joules(option).removesuffix(" J"),
                 choice.binding_cap,
             )
         )
-    return _aligned(rows, squeeze=(0, 1))
+    return _aligned(rows, squeeze={1: 18, 6: 8, 0: 16})
 
 
 def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
             )
         )
     sentences = [line for text in plan.unsatisfiable_caps.values() for line in textwrap.wrap(text, WIDTH)]
-    return (*_aligned(rows, squeeze=(0,)), *sentences)
+    return (*_aligned(rows, squeeze={0: 12}), *sentences)
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -188,18 +188,21 @@ def _wrapped(head: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False) or [head]
 
 
-def _aligned(rows: Sequence[Sequence[str]], squeeze: Sequence[int]) -> tuple[str, ...]:
-    """Columns two spaces apart; when the table is wider than WIDTH the `squeeze` columns give way, longest first."""
+def _aligned(rows: Sequence[Sequence[str]], squeeze: Mapping[int, int]) -> tuple[str, ...]:
+    """Columns two spaces apart; when the table is wider than WIDTH, columns give way down to their `squeeze` size."""
     sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    while sum(sizes) + 2 * (len(sizes) - 1) > WIDTH:
-        widest = max(squeeze, key=lambda i: sizes[i])
-        if sizes[widest] <= 8:
-            break
-        sizes[widest] -= 1
+    for column, least in squeeze.items():
+        excess = sum(sizes) + 2 * (len(sizes) - 1) - WIDTH
+        sizes[column] -= max(0, min(excess, sizes[column] - least))
     return tuple(
-        "  ".join(_cut(cell, size).ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in rows
+        "  ".join(_cut(cell, size).ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip()[:WIDTH]
+        for row in rows
     )
 
 
 def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"
+    """Cut in the middle: the end of a model's name says its size and precision."""
+    if len(text) <= size:
+        return text
+    tail = (size - 1) * 3 // 5
+    return f"{text[: size - 1 - tail]}…{text[len(text) - tail :]}"

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 NODE_BUDGET = 400_000
 """Branch-and-bound nodes x columns per pass: small fleets are always finished, large ones end in seconds."""
 MIN_NODES = 20
+_TOLERANCE = 1e-9
+"""Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
 _OBJECTIVE_SPAN = 1e5
 """Costs are scaled to at most this, well inside the solver's tolerances."""
 
@@ -204,6 +206,8 @@ def _model(
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("random_seed", 0)
+    solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
+    solver.setOptionValue("mip_feasibility_tolerance", _TOLERANCE)
     solver.passModel(model)
     inside = [int(row) for row in np.flatnonzero(binding)]
     return _Model(solver, inside, [float(it) for it in size[: len(inside)]])

@@ -60,6 +60,7 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
         problem = outcome.problem
         safe = Outcome(problem, first_answer(problem, outcome.allowed), outcome.allowed, desired, outcome.too_small)
         choices = _choices(snapshot, sized, safe, explain=explain)
+    sizer_for(snapshot).next_cycle()
     return Plan(
         choices=choices,
         cap_milliwatts=committed_milliwatts(snapshot, choices),

@@ -32,7 +32,10 @@ class Choice:
     desired: Option | None = None
     """What it would run if no cap bound (same inventory): the difference to `option` is the dimming."""
     binding_cap: str = ""
-    """The cap that stands between `option` and `desired`; empty when not dimmed."""
+    """The cap that stands between `option` and `desired`; empty when not dimmed.
+
+    Dimmed means less service or less quality than desired. A cap that only trims burst head-room, or moves the workload
+    to another class at the same service, dims nobody."""
     alternatives: tuple[Alternative, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     recommendations: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from lowbeam.power.gate import RECHECK_MS, CapView, GateState, Hold, permit
 from lowbeam.power.guard import Assessment, Urgency
 from lowbeam.power.ledger import ReplicaCharge
 from lowbeam.power.pins import Direction
-from lowbeam.power.progress import Promise
+from lowbeam.power.progress import Place, Promise
 from lowbeam.sizing.options import Option
 
 Key = tuple[str, str]
@@ -134,19 +134,21 @@ def orders_of(assessments: Iterable[Assessment]) -> tuple[ShedOrder, ...]:
     )
 
 
-def promises_of(steps: Iterable[Step], drawn: Mapping[Key, int], now_ms: int) -> tuple[Promise, ...]:
-    """What the downward steps are expected to free, for `power.progress`; `drawn` is `ledger.measured_by_workload`."""
+def promises_of(steps: Iterable[Step], drawn: Mapping[Place, int], now_ms: int) -> tuple[Promise, ...]:
+    """What the steps are expected to free where they leave, for `power.progress`.
+
+    `drawn` is `ledger.measured_by_workload`. A step to another pool frees all that it drew in the old one.
+    """
     promises = []
     for step in steps:
-        if step.direction is not Direction.DOWN or step.before is None:
+        if step.before is None:
             continue
-        baseline = drawn.get(step.key, 0)
-        after = 0 if step.after is None else step.after.expected_milliwatts
+        pool, stays = step.before.pool, step.after is not None and step.after.pool == step.before.pool
+        after = step.after.expected_milliwatts if step.after is not None and stays else 0
+        baseline = drawn.get((step.namespace, step.name, pool), 0)
         predicted = min(baseline, step.before.expected_milliwatts - after)
         if predicted > 0:
-            promises.append(
-                Promise(step.namespace, step.name, step.before.pool, baseline, predicted, now_ms, step.move.settle_ms)
-            )
+            promises.append(Promise(step.namespace, step.name, pool, baseline, predicted, now_ms, step.move.settle_ms))
     return tuple(promises)
 
 
@@ -185,16 +187,7 @@ class _Walk:
             self.targets[key] = replace(target, dimmed_by=cap, dimmed_since_ms=since)
 
     def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
-        target = self.targets[key]
-        order = self._order(key, option)
-        over_cap = any(
-            self._views[c.name].needs_milliwatts > 0
-            for c, _ in self._snapshot.caps.enforced_over(key[0], "" if target.option is None else target.option.pool)
-            if c.name in self._views
-        )
-        if order is Order.MAKE_BEFORE_BREAK and over_cap:
-            order = Order.BREAK_BEFORE_MAKE
-        self._take(key, option, order, Direction.DOWN, cap if forced else "")
+        self._take(key, option, self._order(key, option), Direction.DOWN, cap if forced else "")
         self.note_dimming(key, cap)
         if forced and cap:
             self._gate = self._gate.shed(key, cap, self._now_ms, self._views.get(cap))
@@ -262,11 +255,13 @@ class _Walk:
         self._ledger.assume(key, self.targets[key])
 
     def _order(self, key: Key, option: Option | None) -> Order:
-        """How a replacement goes: both at once when watts and boards allow it."""
+        """How a replacement goes: both at once when watts and boards allow it and no cap waits for the old one."""
         target = self.targets[key]
         if option is None or not self._ledger.runs_elsewhere(key, placement_of(option)):
             return Order.IN_PLACE
-        if board_shortage(self._snapshot.inventory, self.targets, option):
+        waited_for = self._ledger.over_now() | {c for c, view in self._views.items() if view.needs_milliwatts > 0}
+        holds = self._ledger.charged_by(key)
+        if any(holds[cap] > 0 for cap in waited_for) or board_shortage(self._snapshot.inventory, self.targets, option):
             return Order.BREAK_BEFORE_MAKE
         both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
         return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK

@@ -6,9 +6,9 @@ Decides nothing. Rounds for people only; nothing reads these texts back.
 from __future__ import annotations
 
 from lowbeam.catalog.facts import Reasoning
-from lowbeam.sizing.feasibility import centi
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
+from lowbeam.sizing.words import centi, joules_text
 
 
 def watts(milliwatts: int) -> str:
@@ -22,11 +22,8 @@ def watts(milliwatts: int) -> str:
 
 
 def joules(option: Option) -> str:
-    """Per request, three digits: `0.42 J`, `47 J`, `1.20 kJ`."""
-    value = option.millijoules_per_request / 1000
-    if value >= 1000:
-        return f"{value / 1000:.2f} kJ"
-    return f"{value:.0f} J" if value >= 10 else f"{value:.2g} J"
+    """Per request: `0.42 J`, `47 J`, `1.20 kJ`."""
+    return joules_text(option.millijoules_per_request)
 
 
 def rate(millirps: int) -> str:

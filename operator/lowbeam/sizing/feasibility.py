@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, Reasoning, Variant
 from lowbeam.sizing.requirements import Requirements
+from lowbeam.sizing.words import centi
 
 MEMORY_SHARE = 0.92
 """Share of the memory that an engine may take; the rest is the driver, the context and fragmentation."""
@@ -175,8 +176,3 @@ MODEL_CHAIN: tuple[Filter, ...] = (
 )
 VARIANT_CHAIN: tuple[Filter, ...] = (thinks_no_longer_than_asked, reaches_the_floor)
 PROFILE_CHAIN: tuple[Filter, ...] = (runs_on_an_allowed_class, computes_in_the_precision, fits_the_memory)
-
-
-def centi(value: int) -> str:
-    """Hundredths as a person writes them: 9025 -> "90.25", 9000 -> "90"."""
-    return f"{value / 100:.2f}".rstrip("0").rstrip(".")

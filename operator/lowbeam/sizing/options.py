@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from lowbeam.catalog.facts import Basis, Reasoning
 
+NATIVE = "native"
+"""The engine that runs: our worker, the only one that is rendered so far. Which engine a profile was measured with is
+part of the profile; its figures are what we have until somebody measures our own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -89,6 +93,8 @@ class OptionSet:
     """In id order; empty: nothing in the catalogue and the inventory can run it."""
     rejections: tuple[Rejection, ...]
     """In catalogue order, one per subject: the first filter that said no."""
+    also_ran: tuple[Option, ...] = ()
+    """The nearest ways that serve the demand and lose to an option in everything: for explanations only."""
     running: Option | None = None
     """The running setting at today's demand; None when nothing runs or when it is no longer allowed."""
     relaxation: str = ""

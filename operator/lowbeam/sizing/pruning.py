@@ -1,8 +1,9 @@
 """Pruning: which of the ways to run a workload are worth the planner's time.
 
 Decides which ways become options. A way is dropped when another one of the same pool and class is no worse in unserved
-demand, quality, expected watts, worst-case watts, accelerators and burst head-room. Kept in any case: the running
-setting, and the batch and replica steps of the running and of the best setting (moves without a new pod).
+demand, quality, expected and worst-case watts, accelerators, burst head-room and an autoscaler's count. Kept in any
+case: the running setting, and the batch and replica steps of the running and of the best setting (moves without a new
+pod).
 
 Invariants: never more than MAX_OPTIONS; the best way, the frugal end of each pool and class and the running setting are
 always among them; the answer does not depend on the order of rows.
@@ -43,11 +44,12 @@ def select(
             ways.worst,
             ways.boards,
             ways.headroom_missing,
+            ways.replicas_missing,
         ]
     )
-    # Best first: the planner's own order (loss, watts, head-room, worst case), then the setting.
+    # Best first: the planner's own order (an autoscaler's count, loss, watts, head-room, worst case), then the setting.
     order = np.lexsort(
-        (ways.replicas, ways.batch, ways.profile, costs[4], costs[6], costs[3], costs[1], costs[0], costs[2])
+        (ways.replicas, ways.batch, ways.profile, costs[4], costs[6], costs[3], costs[1], costs[0], costs[7], costs[2])
     )
     position = np.empty(order.size, dtype=np.int64)
     position[order] = np.arange(order.size)
@@ -86,6 +88,19 @@ def select(
             if len(chosen) < MAX_OPTIONS:
                 chosen.setdefault((row, pool))
     return list(chosen)
+
+
+def also_ran(ways: Ways, chosen: Sequence[int], count: int) -> list[int]:
+    """The best serving way of each profile without a chosen one, least watts first, at most `count`."""
+    taken = set(ways.profile[np.array(chosen, dtype=np.int64)].tolist())
+    serving = np.flatnonzero((ways.unserved == 0) & (ways.below_floor == 0))
+    rows = serving[np.lexsort((ways.worst[serving], ways.expected[serving], ways.shortfall[serving]))]
+    found: list[int] = []
+    for row in rows:
+        if len(found) < count and int(ways.profile[row]) not in taken:
+            taken.add(int(ways.profile[row]))
+            found.append(int(row))
+    return found
 
 
 def _ladder(ways: Ways, profile: int, batch: int, replicas: int, shelf: Ints) -> list[int]:

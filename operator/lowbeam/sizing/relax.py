@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from lowbeam.catalog.facts import Reasoning
-from lowbeam.sizing.feasibility import centi
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.size import Sizer
+from lowbeam.sizing.words import centi, joules_text
 
 UNLIMITED_MS = 3_600_000
 """An hour: the longest latency target that the API accepts."""
@@ -41,7 +41,7 @@ def savings(sizer: Sizer, needs: Requirements, chosen: Option) -> tuple[str, ...
             looser = current * LOOSER_PERCENT // 100
             _add_saving(found, sizer, loosen(needs, looser), chosen, f"{name} {current} -> {looser} {unit}")
     if needs.floor_centi > 0:
-        open_floor = replace(needs, floor_centi=0, target_centi=0)
+        open_floor = replace(needs, floor_centi=0)
         scores = {o.quality_centi for o in _serving(sizer, open_floor) if o.quality_centi is not None}
         lower = max((s for s in scores if s < needs.floor_centi), default=None)
         if lower is not None:
@@ -62,7 +62,7 @@ def _add_saving(found: list[tuple[int, str]], sizer: Sizer, needs: Requirements,
         return
     saved = 100 - 100 * best.expected_milliwatts // chosen.expected_milliwatts
     if saved >= WORTH_PERCENT:
-        joules = f"{best.millijoules_per_request / 1000:.3g} J per request"
+        joules = f"{joules_text(best.millijoules_per_request)} per request"
         found.append((-saved, f"{what}: {joules} (-{saved} %) with {best.model} {best.precision}"))
 
 
@@ -71,7 +71,7 @@ def _serving(sizer: Sizer, needs: Requirements) -> tuple[Option, ...]:
 
 
 def _relaxations(sizer: Sizer, needs: Requirements) -> Iterator[str]:
-    open_floor = replace(needs, floor_centi=0, target_centi=0)
+    open_floor = replace(needs, floor_centi=0)
     best = max(
         (o for o in _serving(sizer, open_floor) if o.quality_centi is not None),
         key=lambda o: (o.quality_centi or 0, -o.expected_milliwatts),

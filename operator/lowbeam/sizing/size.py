@@ -25,13 +25,15 @@ from lowbeam.sizing.feasibility import (
     first_miss,
 )
 from lowbeam.sizing.inventory import Inventory
-from lowbeam.sizing.options import Option, OptionSet, Rejection
-from lowbeam.sizing.pruning import select
+from lowbeam.sizing.options import NATIVE, Option, OptionSet, Rejection
+from lowbeam.sizing.pruning import also_ran, select
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.ways import Profiles, Ways, ways_of
 
+ALSO_RAN = 3
+"""As many as an explanation shows."""
 _CACHE_LIMIT = 8192
-"""Answers kept per sizer; about 20 kB each."""
+"""Answers per generation, about 15 kB each; `next_cycle` keeps it far below in a running operator."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class _Passed:
     quality_centi: int | None
     below_floor: bool
     most_replicas: int
+    best_pool: str
 
 
 class Sizer:
@@ -64,6 +67,7 @@ class Sizer:
         self._candidates: dict[tuple[object, ...], list[tuple[int, Candidate]]] = {}
         self._shelves: dict[str, _Shelf] = {}
         self._answers: dict[tuple[Requirements, object], OptionSet] = {}
+        self._older: dict[tuple[Requirements, object], OptionSet] = {}
         by_task: dict[str, list[tuple[profile_curves.Measured, Variant]]] = {}
         for profile in sorted(catalogue.profiles, key=lambda p: p.name):
             found = _facts_of(profile, catalogue)
@@ -79,13 +83,16 @@ class Sizer:
     def options_for(self, needs: Requirements, running: Option | None = None) -> OptionSet:
         """Every useful way to run the workload. `running` is kept among them while it is allowed, at today's demand."""
         same = replace(needs, namespace="", name="", uid="", priority=0, notes=())
-        setting = None if running is None else running.setting
-        answer = self._answers.get((same, setting))
-        if answer is None:
-            if len(self._answers) >= _CACHE_LIMIT:
-                self._answers.clear()
-            answer = self._answers[(same, setting)] = self._size(needs, running)
+        question = (same, None if running is None else running.setting)
+        answer = self._answers.get(question) or self._older.get(question) or self._size(needs, running)
+        if len(self._answers) >= _CACHE_LIMIT:
+            self.next_cycle()
+        self._answers[question] = answer
         return answer
+
+    def next_cycle(self) -> None:
+        """Forget what was not asked since the last call: demand changes, and old questions never come back."""
+        self._older, self._answers = self._answers, {}
 
     def _size(self, needs: Requirements, running: Option | None) -> OptionSet:
         if needs.fixed_replicas == 0:
@@ -108,7 +115,12 @@ class Sizer:
         )
         options = sorted((_option(passed[int(ways.profile[row])], ways, row, pool) for row, pool in rows), key=_id)
         current = None if running is None else next((o for o in options if o.setting == running.setting), None)
-        return OptionSet(tuple(options), tuple(rejections), current)
+        lost = tuple(
+            _option(passed[at], ways, row, passed[at].best_pool)
+            for row in also_ran(ways, [row for row, _ in rows], ALSO_RAN)
+            for at in [int(ways.profile[row])]
+        )
+        return OptionSet(tuple(options), tuple(rejections), lost, current)
 
     def _profiles(self, needs: Requirements, passed: Sequence[_Passed]) -> Profiles:
         shelf = self._shelves[needs.task]
@@ -162,20 +174,26 @@ class Sizer:
                 rejections.append(Rejection(candidate.subject, objection.reason, objection.message))
                 continue
             profile = self._shelves[needs.task].measured[number][0]
-            most, lacking = self._room_for(profile)
+            most, where = self._room_for(profile)
             if most < 1:
-                rejections.append(Rejection(candidate.subject, reasons.NO_INVENTORY, lacking))
+                rejections.append(Rejection(candidate.subject, reasons.NO_INVENTORY, where))
                 continue
-            yield _Passed(number, candidate, profile, variant.quality_centi(needs.benchmark), below_floor, most)
+            quality = variant.quality_centi(needs.benchmark)
+            yield _Passed(number, candidate, profile, quality, below_floor, most, best_pool=where)
 
     def _room_for(self, profile: EnergyProfile) -> tuple[int, str]:
-        """(replicas that the best pool holds, why none fits)."""
+        """(replicas that the roomiest pool holds, its name), or (0, why none fits)."""
         boards, name = max(1, profile.accelerators), profile.accelerator_class
         rows = [row for row in self.inventory if row.accelerator_class == name and row.accelerators > 0]
-        most = max((row.accelerators // boards for row in rows if row.largest_node >= boards), default=0)
         if not rows:
             return 0, f"no pool has {name}"
-        return most, f"no node has {boards} {name} together (the largest has {max(row.largest_node for row in rows)})"
+        largest = max(row.largest_node for row in rows)
+        if largest < boards:
+            return 0, f"no node has {boards} {name} together (the largest has {largest})"
+        roomiest = max(
+            (row for row in rows if row.largest_node >= boards), key=lambda row: (row.accelerators, row.pool)
+        )
+        return roomiest.accelerators // boards, roomiest.pool
 
 
 def options_for(
@@ -203,7 +221,7 @@ def _is_of(profile: EnergyProfile, running: Option) -> bool:
         and profile.reasoning is running.reasoning
         and profile.accelerator_class == running.accelerator_class
         and profile.accelerators == running.accelerators_per_replica
-        and profile.engine == running.engine
+        and running.engine == NATIVE
     )
 
 
@@ -222,7 +240,7 @@ def _option(passed: _Passed, ways: Ways, row: int, pool: str) -> Option:
         batch_limit=int(ways.batch[row]),
         replicas=int(ways.replicas[row]),
         pool=pool,
-        engine=profile.engine,
+        engine=NATIVE,
         expected_milliwatts=int(ways.expected[row]),
         worst_case_milliwatts=int(ways.worst[row]),
         capacity_millirps=int(ways.capacity[row]),

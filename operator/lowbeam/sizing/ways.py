@@ -55,6 +55,8 @@ class Ways:
     capacity: Ints
     unserved: Ints
     headroom_missing: Ints
+    replicas_missing: Ints
+    """To what an autoscaler asked for, as far as it fits; 0 without one."""
     shortfall: Ints
     below_floor: Ints
     millijoules: Ints
@@ -90,6 +92,7 @@ def ways_of(needs: Requirements, profiles: Profiles, running: tuple[int, int] | 
         for profile in np.setdiff1d(of[before], of[keep]):
             misses[int(profile)] = _too_many_watts(needs, float(worst[before & (of == profile)].min()))
     latency = profile_curves.latency_p95_ms(curves, at, rate, batches_wait=profiles.is_encoder[of].astype(np.float64))
+    asked = 0 if needs.fixed_replicas is None else min(needs.fixed_replicas, needs.max_replicas)
     total = np.floor(capacity[at] * count * 1000 + 1e-6).astype(np.int64)
     millirps = needs.demand.requests_per_second_milli
     columns = Ways(
@@ -102,6 +105,7 @@ def ways_of(needs: Requirements, profiles: Profiles, running: tuple[int, int] | 
         capacity=total,
         unserved=np.maximum(0, millirps - total),
         headroom_missing=np.maximum(0, millirps * HEADROOM_PERCENT // 100 - total),
+        replicas_missing=np.maximum(0, asked - count),
         shortfall=profiles.shortfall[of],
         below_floor=profiles.below_floor[of].astype(np.int64),
         millijoules=np.rint(joules).astype(np.int64),

@@ -1,0 +1,105 @@
+"""The optimiser against every combination of tiny fleets, and strict priorities on larger ones."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowbeam.planning.optimise import solve
+from lowbeam.planning.problem import Entry, Ints, Problem, build, rows_of
+from lowbeam.power.caps import Cap
+from lowbeam.power.tree import build_cap_tree
+from lowbeam.sizing import Inventory, Option
+from tests.builders import cap, option, workload
+
+POOLS, CLASSES, NAMESPACES = ("p", "q"), ("gpu", "l4"), ("x", "y")
+
+
+@st.composite
+def options(draw: st.DrawFn, demand: int) -> Option:
+    capacity = draw(st.integers(0, demand))
+    return option(
+        draw(st.sampled_from(["m1", "m2", "m3"])),
+        watts=draw(st.integers(1, 40)) * 10,
+        expected=draw(st.integers(1, 40)) * 10,
+        replicas=draw(st.integers(1, 4)),
+        batch=draw(st.sampled_from([1, 8, 64])),
+        pool=draw(st.sampled_from(POOLS)),
+        accelerator_class=draw(st.sampled_from(CLASSES)),
+        capacity=capacity,
+        unserved=demand - capacity,
+        shortfall=draw(st.integers(0, 3)),
+    )
+
+
+@st.composite
+def entries(draw: st.DrawFn, number: int, most_options: int) -> Entry:
+    demand = draw(st.integers(0, 6))
+    needs = workload(f"w{number}").in_namespace(draw(st.sampled_from(NAMESPACES))).rate(demand)
+    found = draw(st.lists(options(demand), max_size=most_options, unique_by=lambda o: o.id))
+    running = draw(st.sampled_from([None, *found])) if found else None
+    ordered = tuple(sorted(found, key=lambda o: o.id))
+    return Entry(needs.priority(draw(st.sampled_from([1, 5, 9]))).build(), ordered, running)
+
+
+CAPS = st.tuples(
+    st.builds(cap, st.just("cluster"), st.integers(0, 900)),
+    st.builds(cap, st.just("pool"), st.integers(0, 500), pool=st.just("p")),
+    st.builds(cap, st.just("tenant"), st.integers(0, 500), namespaces=st.just(["x"])),
+)
+SHELVES = st.tuples(
+    *(st.builds(Inventory, st.just(p), st.just(c), st.integers(0, 8), st.just(8)) for p in POOLS for c in CLASSES)
+)
+
+
+def problem(fleet: list[Entry], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]) -> Problem:
+    return build(fleet, rows_of(build_cap_tree(caps), shelves))
+
+
+def worth(it: Problem, choice: Ints) -> list[int]:
+    """The goals in their order; smaller is better, list by list."""
+    priorities = sorted({e.needs.priority for e in it.entries}, reverse=True)
+    of = np.array([e.needs.priority for e in it.entries])
+    paused = [int(it.paused[choice][of == p].sum()) for p in priorities]
+    lost = [int(loss[choice][of == p].sum()) for p in priorities for loss in (it.unserved, it.shortfall)]
+    return [*paused, *lost, int(it.cost[choice].sum())]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(1, 4).flatmap(lambda n: st.tuples(*(entries(i, 5) for i in range(n)))), CAPS, SHELVES)
+def test_no_combination_is_better_than_the_answer(
+    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]
+) -> None:
+    it = problem(list(fleet), caps, shelves)
+    answer = solve(it, np.ones(it.owner.size, dtype=np.bool_))
+    assert answer.exact
+    assert it.fits(answer.choice)
+    spans = [range(it.columns_of(i).start, it.columns_of(i).stop) for i in range(len(fleet))]
+    feasible = (np.array(c) for c in product(*spans) if it.fits(np.array(c)))
+    assert worth(it, answer.choice) == min(worth(it, c) for c in feasible)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(5, 12).flatmap(lambda n: st.tuples(*(entries(i, 6) for i in range(n)))), CAPS, SHELVES)
+def test_nobody_important_is_dimmed_while_somebody_less_important_could_still_give_way(
+    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]
+) -> None:
+    it = problem(list(fleet), caps, shelves)
+    choice = solve(it, np.ones(it.owner.size, dtype=np.bool_)).choice
+    used = it.usage[:, choice].sum(axis=1)
+    for high, low in product(range(len(fleet)), repeat=2):
+        if fleet[high].needs.priority <= fleet[low].needs.priority:
+            continue
+        now = (it.paused[choice[high]], it.unserved[choice[high]], it.shortfall[choice[high]])
+        rest = used - it.usage[:, choice[high]] - it.usage[:, choice[low]]
+        for mine in range(it.columns_of(high).start, it.columns_of(high).stop):
+            if (it.paused[mine], it.unserved[mine], it.shortfall[mine]) >= now:
+                continue
+            for theirs in range(it.columns_of(low).start, it.columns_of(low).stop):
+                if it.paused[theirs] > it.paused[choice[low]]:
+                    continue  # nobody is stopped so that another one runs better
+                fits = (rest + it.usage[:, mine] + it.usage[:, theirs] <= it.rows.limits).all()
+                assert not fits, (fleet[high].needs.name, fleet[low].needs.name)
