@@ -7,7 +7,7 @@ Invariants
 - At most `WRITERS` writes are in flight: beyond that an API server only adds latency. A write that waits to be retried
   holds no slot.
 - Retried are 429, 5xx and lost connections, on calls that may be repeated; `create` only when the server refused it
-  unprocessed (429). A delete whose answer was lost and that then finds nothing has succeeded.
+  unprocessed (429).
 - A watch is never retried here: only its reader knows what it has seen.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,18 +26,19 @@ from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+import yaml
 from kubernetes.aio import client, config
+from yarl import URL
 
 from lowbeam.kube.errors import (
     KubeError,
-    NotFound,
     Request,
     ServerUnavailable,
     TooManyRequests,
     Unauthorized,
     error_from_status,
 )
-from lowbeam.kube.resources import Resource
+from lowbeam.kube.resources import LEASES, Resource
 from lowbeam.kube.transport import FIELD_MANAGER, PAGE_SIZE, KubeObject, ListPage, WatchEvent
 
 WRITERS = 16
@@ -46,10 +48,15 @@ FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 LIST_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=5)
-WATCH_SILENCE_SECONDS = 90
-"""The server sends a bookmark about every 60 s; a watch that is silent for longer is a dead connection."""
+WATCH_SILENCE_SECONDS = 200
+"""The server sends a bookmark about every 60 s, but now and then skips one; silence for longer is a dead server."""
+KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 10, 5, 3
+"""A connection whose other end vanished without a word is noticed after 25 s, also in a quiet watch."""
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 APPLY_PATCH = "application/apply-patch+yaml"
+
+_UNREADABLE = (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
+"""What `kubernetes.aio` raises for a kubeconfig that is missing, half-written, or something else."""
 
 LoadConfiguration = Callable[[Any], Awaitable[None]]
 """Fills a `kubernetes.aio` Configuration: server, certificates, token."""
@@ -88,7 +95,9 @@ class AioTransport:
         tls: ssl.SSLContext = self._auth.rest_client.ssl_context
         # No limit of connections: watches hold one each for their whole life and must not starve the writes.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls), trust_env=True, headers={"User-Agent": "lowbeam"}
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_keepalive_socket),
+            trust_env=True,
+            headers={"User-Agent": "lowbeam"},
         )
 
     async def __aenter__(self) -> AioTransport:
@@ -191,18 +200,15 @@ class AioTransport:
 
     async def _call(self, asked: Request, http: _Http) -> KubeObject:
         """One call with retries; the parsed answer. Raises KubeError."""
-        slot = self._writers if http.method != "GET" else None
-        backoff, lost_answer, renewed = FIRST_BACKOFF_SECONDS, False, False
+        # Renewing the lease never waits behind other writes: a busy leader must not lose its leadership by it.
+        slot = self._writers if http.method != "GET" and asked.resource != LEASES.plural else None
+        backoff, renewed = FIRST_BACKOFF_SECONDS, False
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 if slot is None:
                     return await self._answer(asked, http)
                 async with slot:
                     return await self._answer(asked, http)
-            except NotFound:
-                if http.method == "DELETE" and lost_answer:
-                    return {}
-                raise
             except Unauthorized:
                 if renewed:
                     raise
@@ -212,7 +218,6 @@ class AioTransport:
                 repeatable = http.method != "POST" or isinstance(error, TooManyRequests)
                 if not (error.retriable and repeatable) or attempt == ATTEMPTS:
                     raise
-                lost_answer = lost_answer or isinstance(error, ServerUnavailable)
                 wait = error.retry_after_seconds if isinstance(error, TooManyRequests) else None
                 await self._sleep(min(wait or backoff, LONGEST_BACKOFF_SECONDS) * (0.5 + self._jitter()))
                 backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
@@ -230,7 +235,7 @@ class AioTransport:
         try:
             async with self._session.request(
                 http.method,
-                f"{self._configuration.host}{http.path}" + (f"?{urlencode(http.query)}" if http.query else ""),
+                URL(f"{self._configuration.host}{http.path}?{urlencode(http.query)}", encoded=True),
                 data=None if http.body is None else orjson.dumps(http.body),
                 headers=headers,
                 timeout=http.timeout,
@@ -249,7 +254,7 @@ class AioTransport:
     async def _renew_credentials(self, asked: Request) -> None:
         try:
             await self._reload(self._configuration)
-        except (config.ConfigException, OSError) as error:
+        except _UNREADABLE as error:
             raise Unauthorized(asked, f"the credentials cannot be read again: {error}", 401) from error
 
 
@@ -273,10 +278,25 @@ async def connect(kubeconfig: str | None = None, *, context: str | None = None) 
     configuration = client.Configuration()
     try:
         await load(configuration)
-    except (config.ConfigException, OSError) as error:
-        where = kubeconfig or "in-cluster and default kubeconfig"
-        raise Unauthorized(Request("connect", where), str(error)) from error
-    return AioTransport(configuration, load)
+        return AioTransport(configuration, load)
+    except _UNREADABLE as error:
+        where = kubeconfig or "with the pod's service account or the default kubeconfig"
+        raise Unauthorized(Request("connect", where), f"{type(error).__name__}: {error}") from error
+
+
+def _keepalive_socket(address: Any) -> socket.socket:
+    """A TCP socket that probes an idle connection; the finer settings are Linux'."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, option):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

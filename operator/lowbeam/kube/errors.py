@@ -160,8 +160,12 @@ def error_from_status(
         wait = retry_after_seconds if retry_after_seconds is not None else details.get("retryAfterSeconds")
         return TooManyRequests(request, detail, status, wait)
     if status in (400, 413, 415, 422):
-        causes = tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in details.get("causes") or ())
-        return Invalid(request, detail, status, causes)
+        causes = details.get("causes") or ()
+        if any(cause.get("field") == "metadata.uid" for cause in causes):
+            # How the server says that an applied uid is not the one of the object with this name.
+            return Conflict(request, detail, status)
+        lines = tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes)
+        return Invalid(request, detail, status, lines)
     if status >= 500:
         return ServerUnavailable(request, detail, status)
     return KubeError(request, detail, status)

@@ -84,7 +84,11 @@ class KubeTransport(Protocol):
         """Server-side apply of `status`. Raises NotFound when the object is gone, never creates it."""
 
     async def delete(self, resource: Resource, name: str, namespace: str | None = None, *, uid: str) -> None:
-        """Delete this very object, children in the background. Raises Conflict when the name is another's now."""
+        """Delete this very object, children in the background.
+
+        Raises NotFound when it is gone (perhaps by an earlier attempt of this call, whose answer was lost), and
+        Conflict when the name belongs to another object now.
+        """
 
 
 WRITE_VERBS = frozenset({"create", "patch", "delete"})

@@ -15,17 +15,20 @@ A `Sample` claims, with unit, source and age; `power.trust` believes or not. Not
 """
 
 from lowbeam.telemetry.control_client import WorkerEndpoint
+from lowbeam.telemetry.fallback import PrometheusFallback, Telemetry
 from lowbeam.telemetry.prometheus_source import PrometheusSource, PrometheusUnavailable
 from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
 from lowbeam.telemetry.worker_source import WorkerPoller
 
 __all__ = [
+    "PrometheusFallback",
     "PrometheusSource",
     "PrometheusUnavailable",
     "Sample",
     "SampleError",
     "SampleProblem",
     "SampleSource",
+    "Telemetry",
     "WorkerEndpoint",
     "WorkerPoller",
 ]

@@ -41,7 +41,7 @@ REQUEST_RATE_QUERY = (
     "sum by (namespace, pod, exported_namespace, exported_pod) (rate("
     '{__name__=~"vllm:request_success_total|te_request_count|sglang:num_requests_total"}[1m]))'
 )
-"""Requests per second of each pod of vLLM, TEI and SGLang."""
+"""Requests per second of each pod of vLLM, TEI and SGLang, over a minute: too low during a pod's first one."""
 
 PodName = tuple[str, str]
 """(namespace, name)."""
@@ -188,9 +188,12 @@ def _boards(
 ) -> list[_Board]:
     """Series -> boards. A series that has no scrape time vanished between the two queries: no data."""
     by_uuid: dict[str, list[tuple[PodName, float, float]]] = defaultdict(list)
+    used = {labels["UUID"] for labels, _ in values if "exported_pod" in labels}
     for labels, watts in values:
         pod, seconds = _pod_of(labels), scraped_at.get(_series_key(labels))
-        if pod is not None and seconds is not None:
+        # Without the exporter's `exported_pod` beside one that has it, it is an idle instance of the same board.
+        idle = "exported_pod" not in labels and labels["UUID"] in used
+        if pod is not None and seconds is not None and not idle:
             by_uuid[labels["UUID"]].append((pod, watts, seconds))
     return [
         # The largest claim of the board, and the oldest scrape: both on the side of caution.

@@ -4,7 +4,7 @@ Decides the vocabulary. Whether a reading is believed is `power.trust`'s busines
 claimed. Never turns a failure into a number: there is a `Sample`, or a `SampleError` that says why there is none.
 
 Times: `sampled_at_ms` and `received_at_ms` are on the *operator's monotonic* clock. A worker stamps its reading with
-wall time; the age that it had on arrival is subtracted from the arrival, so later jumps of any wall clock change nothing.
+wall time; the age that it had on arrival is subtracted from the arrival, so later jumps of a wall clock change nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,106 @@
+"""Workers first, Prometheus for the pods that have no telemetry port of ours.
+
+Decides whose reading counts: a worker's own is newer and says more, so it always wins; Prometheus fills in only for
+pods whose control port gives nothing. An answer of neither stays unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+import structlog
+
+from lowbeam.api.wire import ProfileChange, ProfileChangeResult
+from lowbeam.telemetry.control_client import WorkerEndpoint
+from lowbeam.telemetry.prometheus_source import PrometheusSource, PrometheusUnavailable
+from lowbeam.telemetry.samples import Sample, SampleError
+
+log = structlog.get_logger(__name__)
+
+
+class Telemetry(Protocol):
+    """What the loops need: readings by pod uid, and the way to a worker's profile."""
+
+    def set_endpoints(self, endpoints: Iterable[WorkerEndpoint]) -> None:
+        """Ask exactly these from now on."""
+
+    def samples(self) -> Mapping[str, Sample]:
+        """Last good sample of each pod; check its age."""
+
+    def errors(self) -> Mapping[str, SampleError]:
+        """Pods whose last attempt failed, and why."""
+
+    async def change_profile(
+        self, endpoint: WorkerEndpoint, change: ProfileChange
+    ) -> ProfileChangeResult | SampleError:
+        """Change what a worker runs."""
+
+    async def run(self) -> None:
+        """Keep the readings new until cancelled."""
+
+
+class PrometheusFallback:
+    """A `Telemetry` over another one, with Prometheus for the pods that it cannot read."""
+
+    def __init__(
+        self,
+        workers: Telemetry,
+        prometheus: PrometheusSource,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        period_seconds: float = 5.0,
+    ) -> None:
+        self._workers = workers
+        self._prometheus = prometheus
+        self._sleep = sleep
+        self._period_seconds = period_seconds
+        self._endpoints: dict[str, WorkerEndpoint] = {}
+        self._found: dict[str, Sample | SampleError] = {}
+        self._said = ""
+
+    def set_endpoints(self, endpoints: Iterable[WorkerEndpoint]) -> None:
+        """See `Telemetry`."""
+        self._endpoints = {endpoint.pod_uid: endpoint for endpoint in endpoints}
+        self._workers.set_endpoints(self._endpoints.values())
+
+    def samples(self) -> Mapping[str, Sample]:
+        """See `Telemetry`."""
+        found = {uid: it for uid, it in self._found.items() if isinstance(it, Sample) and uid in self._endpoints}
+        return {**found, **self._workers.samples()}
+
+    def errors(self) -> Mapping[str, SampleError]:
+        """Of the pods that neither could read."""
+        found = {uid: it for uid, it in self._found.items() if isinstance(it, SampleError)}
+        read = self.samples()
+        return {uid: error for uid, error in {**self._workers.errors(), **found}.items() if uid not in read}
+
+    async def change_profile(
+        self, endpoint: WorkerEndpoint, change: ProfileChange
+    ) -> ProfileChangeResult | SampleError:
+        """See `Telemetry`."""
+        return await self._workers.change_profile(endpoint, change)
+
+    async def run(self) -> None:
+        """See `Telemetry`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._workers.run())
+            group.create_task(self._ask_prometheus())
+
+    async def ask_once(self) -> None:
+        """One question about the pods that the workers' ports say nothing about."""
+        silent = self._endpoints.keys() - self._workers.samples().keys()
+        pods = {(e.namespace, e.pod): uid for uid, e in self._endpoints.items() if uid in silent}
+        self._found = dict(await self._prometheus.pod_power(pods)) if pods else {}
+
+    async def _ask_prometheus(self) -> None:
+        while True:
+            try:
+                await self.ask_once()
+                self._said = ""
+            except PrometheusUnavailable as error:  # the samples that are there age by themselves
+                if str(error) != self._said:
+                    log.warning("no readings from Prometheus", error=str(error))
+                self._said = str(error)
+            await self._sleep(self._period_seconds)

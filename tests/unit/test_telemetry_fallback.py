@@ -1,0 +1,74 @@
+"""Whose reading counts when a worker and Prometheus both say something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lowbeam.api.wire import MeterMethod, MeterScope
+from lowbeam.telemetry import Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
+from lowbeam.telemetry.fallback import PrometheusFallback
+
+
+def sample(uid: str, source: SampleSource, milliwatts: int) -> Sample:
+    return Sample(uid, source, 0, 0, milliwatts, MeterMethod.NVML, MeterScope.DEVICE)
+
+
+class Workers:
+    def __init__(self, samples: dict[str, Sample], errors: dict[str, SampleError]) -> None:
+        self._samples, self._errors = samples, errors
+
+    def set_endpoints(self, endpoints: Iterable[WorkerEndpoint]) -> None:
+        self.endpoints = list(endpoints)
+
+    def samples(self) -> Mapping[str, Sample]:
+        return self._samples
+
+    def errors(self) -> Mapping[str, SampleError]:
+        return self._errors
+
+    async def change_profile(self, endpoint: WorkerEndpoint, change: Any) -> Any:
+        raise AssertionError("not asked for here")
+
+    async def run(self) -> None:
+        raise AssertionError("not run here")
+
+
+class Prometheus:
+    def __init__(self, power: dict[str, Sample | SampleError]) -> None:
+        self._power = power
+        self.asked: list[Mapping[tuple[str, str], str]] = []
+
+    async def pod_power(self, pods: Mapping[tuple[str, str], str]) -> dict[str, Sample | SampleError]:
+        self.asked.append(pods)
+        return {uid: self._power[uid] for uid in pods.values() if uid in self._power}
+
+
+ENDPOINTS = [WorkerEndpoint(uid, "team-a", f"pod-{uid}", "http://10.0.0.1:9465") for uid in ("native", "vllm", "lost")]
+
+
+async def test_prometheus_is_asked_only_about_pods_whose_own_port_is_silent() -> None:
+    unreachable = SampleError("vllm", SampleSource.WORKER, 0, SampleProblem.UNREACHABLE, "no port")
+    lost = SampleError("lost", SampleSource.WORKER, 0, SampleProblem.UNREACHABLE, "no port")
+    workers = Workers({"native": sample("native", SampleSource.WORKER, 100)}, {"vllm": unreachable, "lost": lost})
+    power = {uid: sample(uid, SampleSource.PROMETHEUS, 300) for uid in ("native", "vllm")}
+    prometheus: Any = Prometheus(dict(power))
+    telemetry = PrometheusFallback(workers, prometheus)
+    telemetry.set_endpoints(ENDPOINTS)
+
+    await telemetry.ask_once()
+
+    assert prometheus.asked == [{("team-a", "pod-vllm"): "vllm", ("team-a", "pod-lost"): "lost"}]
+    assert {uid: s.milliwatts for uid, s in telemetry.samples().items()} == {"native": 100, "vllm": 300}
+    assert set(telemetry.errors()) == {"lost"}
+
+
+async def test_a_pod_that_is_gone_is_forgotten() -> None:
+    prometheus: Any = Prometheus({"vllm": sample("vllm", SampleSource.PROMETHEUS, 300)})
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry.set_endpoints(ENDPOINTS)
+    await telemetry.ask_once()
+
+    telemetry.set_endpoints([])
+
+    assert telemetry.samples() == {}

@@ -1,0 +1,206 @@
+"""Prometheus answers over real HTTP: watts with their true age, or no data; never 0 for unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+
+from lowbeam.api.wire import MeterScope
+from lowbeam.telemetry import PrometheusSource, PrometheusUnavailable, Sample, SampleError, prometheus_source
+from tests.fakes.clock import VirtualClock
+
+NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+POD = ("team-a", "vllm-0")
+PODS = {POD: "uid-0", ("team-a", "vllm-1"): "uid-1"}
+
+
+class Prometheus:
+    """Answers power, its scrape times, and rates."""
+
+    def __init__(self) -> None:
+        self.power: list[tuple[dict[str, str], str]] = []
+        self.age_seconds = 3.0
+        self.rates: list[tuple[dict[str, str], str]] = []
+        self.raw: web.Response | None = None
+        self.hang: asyncio.Event | None = None
+        self.ready = 200
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/-/ready":
+            return web.Response(status=self.ready)
+        if self.hang is not None:
+            await self.hang.wait()
+        if self.raw is not None:
+            return web.Response(status=self.raw.status, body=self.raw.body)
+        query, stamp = request.query["query"], NOW.timestamp()
+        series = self.rates if "rate(" in query else self.power
+        if query.startswith("timestamp("):
+            series = [(labels, str(stamp - self.age_seconds)) for labels, _ in self.power]
+        result = [{"metric": labels, "value": [stamp, value]} for labels, value in series]
+        body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+        return web.Response(text=json.dumps(body), content_type="application/json")
+
+
+def board(uuid: str, pod: str = "vllm-0", **labels: str) -> dict[str, str]:
+    exporter = {"namespace": "gpu-operator", "pod": "dcgm-exporter-x"}
+    return {**exporter, "UUID": uuid, "exported_namespace": "team-a", "exported_pod": pod, **labels}
+
+
+@pytest.fixture
+async def prometheus() -> AsyncIterator[Prometheus]:
+    prometheus = Prometheus()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", prometheus.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    prometheus.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield prometheus
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def source(prometheus: Prometheus) -> AsyncIterator[PrometheusSource]:
+    clock = VirtualClock(NOW)
+    async with PrometheusSource(prometheus.url + "/", monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        yield source
+
+
+async def test_boards_are_added_per_pod_and_aged_by_their_scrape(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.power = [(board("a"), "300.5"), (board("b"), "200"), (board("c", pod="other"), "99")]
+    samples = await source.pod_power(PODS)
+    assert set(samples) == {"uid-0"}
+    sample = samples["uid-0"]
+    assert isinstance(sample, Sample)
+    assert sample.milliwatts == 500_500
+    assert sample.age_ms(sample.received_at_ms) == 3000
+    assert sample.scope is MeterScope.DEVICE
+
+
+async def test_no_series_is_no_data_and_not_zero_watts(source: PrometheusSource) -> None:
+    assert await source.pod_power(PODS) == {}
+    assert await source.request_rates() == {}
+
+
+async def test_mig_instances_of_one_board_count_it_once_and_are_labelled_shares(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.power = [
+        (board("a", GPU_I_ID="1"), "400"),
+        (board("a", GPU_I_ID="2"), "400"),
+        (board("a", pod="vllm-1", GPU_I_ID="3"), "400"),
+    ]
+    samples = await source.pod_power(PODS)
+    assert [(s.milliwatts, s.scope) for s in samples.values() if isinstance(s, Sample)] == [
+        (200_000, MeterScope.SHARED),
+        (200_000, MeterScope.SHARED),
+    ]
+
+
+async def test_an_idle_instance_that_only_names_the_exporter_takes_no_share(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    idle = {"namespace": "gpu-operator", "pod": "dcgm-exporter-x", "UUID": "a", "GPU_I_ID": "2"}
+    prometheus.power = [(board("a", GPU_I_ID="1"), "400"), (idle, "400")]
+    sample = (await source.pod_power(PODS))["uid-0"]
+    assert isinstance(sample, Sample)
+    assert sample.milliwatts == 400_000
+
+
+@pytest.mark.parametrize("value", ["412000", "NaN", "+Inf"])
+async def test_a_wrong_unit_or_no_number_is_an_error_for_its_pod_only(
+    source: PrometheusSource, prometheus: Prometheus, value: str
+) -> None:
+    prometheus.power = [(board("a"), value), (board("b", pod="vllm-1"), "300")]
+    samples = await source.pod_power(PODS)
+    error = samples["uid-0"]
+    assert isinstance(error, SampleError)
+    assert "board a" in error.message
+    assert "unit" in error.message
+    assert isinstance(samples["uid-1"], Sample)
+
+
+async def test_labels_of_a_scrape_that_honours_them_are_understood(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.power = [({"UUID": "a", "namespace": "team-a", "pod": "vllm-0"}, "300")]
+    assert set(await source.pod_power(PODS)) == {"uid-0"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        web.Response(status=200, body=b"<html>login</html>"),
+        web.Response(status=200, body=b'{"status":"success"}'),
+        web.Response(status=200, body=b'{"data":{"result":[{"metric":{}}]}}'),
+        web.Response(status=200, body=b'{"data":{"result":{"a":1}}}'),
+        web.Response(status=400, body=b'{"error":"parse error"}'),
+        web.Response(status=503, body=b""),
+    ],
+    ids=["html", "no data", "no value", "not a vector", "refused", "unavailable"],
+)
+async def test_an_answer_in_another_language_is_unavailable_and_says_where(
+    source: PrometheusSource, prometheus: Prometheus, raw: web.Response
+) -> None:
+    prometheus.raw = raw
+    with pytest.raises(PrometheusUnavailable, match=prometheus.url):
+        await source.pod_power(PODS)
+
+
+async def test_request_rates_are_added_per_pod(source: PrometheusSource, prometheus: Prometheus) -> None:
+    prometheus.rates = [
+        ({"exported_namespace": "team-a", "exported_pod": "vllm-0"}, "2.5"),
+        ({"namespace": "team-a", "pod": "vllm-0"}, "0.5"),
+        ({"namespace": "team-a", "pod": "vllm-1"}, "NaN"),
+        ({}, "7"),
+    ]
+    assert await source.request_rates() == {POD: 3.0}
+
+
+async def test_a_hanging_prometheus_ties_up_two_threads_and_then_fails_at_once(
+    source: PrometheusSource, prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prometheus.hang = asyncio.Event()
+    stuck = [asyncio.create_task(source.request_rates()) for _ in range(prometheus_source.THREADS)]
+    await asyncio.sleep(0)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(PrometheusUnavailable, match="earlier queries have not come back"):
+        await source.request_rates()
+    assert asyncio.get_running_loop().time() - started < 0.5
+    prometheus.hang.set()
+    await asyncio.gather(*stuck)
+    assert await source.request_rates() == {}, "and works again afterwards"
+
+
+async def test_a_slow_prometheus_runs_into_our_own_time_out(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus_source, "TIMEOUT_SECONDS", 0.2)
+    clock = VirtualClock(NOW)
+    prometheus.hang = asyncio.Event()
+    async with PrometheusSource(prometheus.url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        with pytest.raises(PrometheusUnavailable):
+            await source.request_rates()
+    prometheus.hang.set()
+
+
+async def test_ready_is_asked_where_prometheus_answers_it(source: PrometheusSource, prometheus: Prometheus) -> None:
+    assert await source.ready()
+    prometheus.ready = 503
+    assert not await source.ready()
+
+
+async def test_nobody_there_is_not_ready_and_unavailable() -> None:
+    clock = VirtualClock(NOW)
+    async with PrometheusSource("http://127.0.0.1:1", monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        assert not await source.ready()
+        with pytest.raises(PrometheusUnavailable):
+            await source.pod_power(PODS)
