@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from typing import Any, cast
 
 import kopf
 
@@ -45,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
     memo = kopf.Memo(lowbeam_settings=settings, failed=False)
-    kopf.run(standalone=True, clusterwide=True, memo=memo)
+    # kopf would look up a user name for an identity of its own, and images have none for uid 65532.
+    kopf.run(standalone=True, clusterwide=True, memo=memo, identity=cast("Any", settings.identity))
     return 1 if memo.failed else 0

@@ -7,7 +7,7 @@ from lowbeam.power.caps import Cap, RestoreRules, Thresholds
 
 
 def cap_of_spec(name: str, uid: str, spec: PowerCapSpec, namespaces: frozenset[str]) -> Cap:
-    """`namespaces`: those that a namespaces scope names or selects, ignored otherwise. A pool is called after its cap."""
+    """`namespaces`: those that a namespaces scope names or selects. A pool is called after its cap."""
     return Cap(
         name=name,
         uid=uid,

@@ -96,14 +96,18 @@ def assess(
     """Judge one cap. `window` already holds this tick's `measured`; `memory` is that of the last assessment.
 
     `decided_milliwatts`: what the targets alone commit, without pods on their way out: blind mode asks for no watts
-    twice; None = as `committed_milliwatts`. `outstanding_milliwatts`: what running moves still owe (`progress.outstanding`). `unsatisfiable`: the planner's
-    sentence when even the minimum does not fit. `restoring`: workloads under the cap are dimmed by it and want back.
+    twice; None = as `committed_milliwatts`. `outstanding_milliwatts`: what running moves still owe
+    (`progress.outstanding`). `unsatisfiable`: the planner's sentence when even the minimum does not fit. `restoring`:
+    workloads under the cap are dimmed by it and want back.
     """
+    latest = window.latest() or 0
+    hard, soft = window.mean(HARD_WINDOW_SECONDS, now_ms), window.mean(SOFT_WINDOW_SECONDS, now_ms)
+    # A mean that is still high while the draw has fallen is the settling of the last move, no reason for another.
     levels = _Levels(
         usable=usable_milliwatts,
-        latest=_less(window.latest(), outstanding_milliwatts),
-        hard=_less(window.mean(HARD_WINDOW_SECONDS, now_ms), outstanding_milliwatts),
-        soft=_less(window.mean(SOFT_WINDOW_SECONDS, now_ms), outstanding_milliwatts),
+        latest=latest - outstanding_milliwatts,
+        hard=None if hard is None else min(hard, latest) - outstanding_milliwatts,
+        soft=None if soft is None else min(soft, latest) - outstanding_milliwatts,
     )
     heard = measured.heard_percent
     memory = _remember(memory or GuardMemory(), cap, levels, heard, now_ms)
@@ -115,7 +119,9 @@ def assess(
         urgency, to_free = Urgency.NONE, 0
     else:
         urgency, to_free = _urgency(cap, levels, memory)
-    state, reason = _state(urgency, memory, outstanding_milliwatts, unsatisfiable, restoring)
+    # Moves that were made for another cap are no shedding of this one.
+    is_settling = outstanding_milliwatts > 0 and latest * 100 > cap.thresholds.shed_target_percent * usable_milliwatts
+    state, reason = _state(urgency, memory, unsatisfiable, is_settling=is_settling, restoring=restoring)
     figures = (
         f"{_watts(measured.milliwatts)} measured, {_watts(committed_milliwatts)} committed, "
         f"{_watts(usable_milliwatts)} usable"
@@ -130,7 +136,7 @@ def assess(
         act=cap.enforce and to_free > 0,
         growth_allowed=not memory.blind
         and urgency is Urgency.NONE
-        and outstanding_milliwatts == 0
+        and not is_settling
         and heard >= GROWTH_COVERAGE_PERCENT,
         memory=memory,
     )
@@ -141,7 +147,7 @@ class _Levels:
     """What is drawn, less what running moves still free; None = not enough history since the last action."""
 
     usable: int
-    latest: int | None
+    latest: int
     hard: int | None
     soft: int | None
 
@@ -178,7 +184,7 @@ def _urgency(cap: Cap, levels: _Levels, memory: GuardMemory) -> tuple[Urgency, i
 
 
 def _state(
-    urgency: Urgency, memory: GuardMemory, outstanding_milliwatts: int, unsatisfiable: str, restoring: bool
+    urgency: Urgency, memory: GuardMemory, unsatisfiable: str, *, is_settling: bool, restoring: bool
 ) -> tuple[CapState, str]:
     if memory.blind:
         return CapState.BLIND, TELEMETRY_LOST
@@ -186,7 +192,7 @@ def _state(
         return CapState.INFEASIBLE, UNSATISFIABLE
     if urgency is not Urgency.NONE:
         return CapState.SHEDDING, {Urgency.SOFT: SOFT_SHED, Urgency.HARD: HARD_SHED}.get(urgency, EMERGENCY)
-    if outstanding_milliwatts > 0:
+    if is_settling:
         return CapState.SHEDDING, SETTLING
     return (CapState.RESTORING, RESTORING) if restoring else (CapState.WITHIN_CAP, WITHIN)
 
@@ -202,10 +208,6 @@ def _message(cap: Cap, reason: str, figures: str, heard_percent: int, milliwatts
         UNSATISFIABLE: "",
     }.get(reason, f"; {_watts(milliwatts)} must go to reach the shed target.")
     return f'PowerCap "{cap.name}": {figures}{tail}' if tail else ""
-
-
-def _less(level: int | None, outstanding_milliwatts: int) -> int | None:
-    return None if level is None else level - outstanding_milliwatts
 
 
 def _watts(milliwatts: int) -> str:

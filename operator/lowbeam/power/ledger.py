@@ -85,14 +85,14 @@ class Reading:
         accelerators: int,
         sampled_at_ms: int,
     ) -> Reading:
-        """The reading behind a verdict that `trust.judge` gave at the time of the sample."""
+        """The reading behind a verdict; each cap ages it by its own limits."""
         return cls(
             namespace=namespace,
             workload=workload,
             pool=pool,
             pod_uid=pod_uid,
             accelerators=accelerators,
-            milliwatts=verdict.milliwatts if verdict.trusted else None,
+            milliwatts=verdict.believed_milliwatts,
             sampled_at_ms=sampled_at_ms,
             worst_case_milliwatts=limits.worst_case_milliwatts,
             metered=verdict.metered,
@@ -179,11 +179,11 @@ def measured(tree: CapTree, readings: Iterable[Reading], now_ms: int) -> dict[st
     return by_cap
 
 
-def measured_by_workload(readings: Iterable[Reading]) -> dict[tuple[str, str], int]:
-    """Last believed (else worst-case) milliwatts per (namespace, workload): the baseline that moves are checked by."""
-    totals: dict[tuple[str, str], int] = {}
+def measured_by_workload(readings: Iterable[Reading]) -> dict[tuple[str, str, str], int]:
+    """Last believed (else worst-case) milliwatts per (namespace, workload, pool): what moves are checked by."""
+    totals: dict[tuple[str, str, str], int] = {}
     for reading in readings:
-        key = (reading.namespace, reading.workload)
+        key = (reading.namespace, reading.workload, reading.pool)
         value = reading.worst_case_milliwatts if reading.milliwatts is None else reading.milliwatts
         totals[key] = totals.get(key, 0) + value
     return totals

@@ -17,21 +17,30 @@ from lowbeam.power.caps import Cap
 DELIVERED_PERCENT = 50
 """A move that gives less of its predicted drop within its settle time is ineffective."""
 
-Key = tuple[str, str]
+KEPT_PERCENT = 90
+"""From here on a promise is kept: the rest is noise of the meters and of the load."""
+
+Place = tuple[str, str, str]
+"""(namespace, workload, pool)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The predicted drop of one move under way."""
+    """The predicted drop in one pool of one move under way."""
 
     namespace: str
     workload: str
     pool: str
     baseline_milliwatts: int
-    """What the workload drew when the move was decided."""
+    """What the workload drew there when the move was decided."""
     predicted_milliwatts: int
     decided_ms: int
     settle_ms: int
+
+    @property
+    def place(self) -> Place:
+        """Where the drop is expected."""
+        return (self.namespace, self.workload, self.pool)
 
     def delivered(self, drawn_milliwatts: int) -> int:
         """How much of the drop can be seen."""
@@ -46,11 +55,13 @@ class Progress:
     ineffective: tuple[Promise, ...] = ()
 
 
-def check(promises: Iterable[Promise], drawn: Mapping[Key, int], now_ms: int) -> Progress:
+def check(promises: Iterable[Promise], drawn: Mapping[Place, int], now_ms: int) -> Progress:
     """Split promises by time and effect; kept and expired ones disappear."""
     running, broken = [], []
     for promise in promises:
-        seen = promise.delivered(drawn.get((promise.namespace, promise.workload), 0))
+        seen = promise.delivered(drawn.get(promise.place, 0))
+        if seen * 100 >= KEPT_PERCENT * promise.predicted_milliwatts:
+            continue
         if now_ms < promise.decided_ms + promise.settle_ms:
             running.append(promise)
         elif seen * 100 < DELIVERED_PERCENT * promise.predicted_milliwatts:
@@ -58,10 +69,10 @@ def check(promises: Iterable[Promise], drawn: Mapping[Key, int], now_ms: int) ->
     return Progress(tuple(running), tuple(broken))
 
 
-def outstanding(cap: Cap, promises: Iterable[Promise], drawn: Mapping[Key, int]) -> int:
+def outstanding(cap: Cap, promises: Iterable[Promise], drawn: Mapping[Place, int]) -> int:
     """Milliwatts under `cap` that running moves still have to free."""
     return sum(
-        promise.predicted_milliwatts - promise.delivered(drawn.get((promise.namespace, promise.workload), 0))
+        promise.predicted_milliwatts - promise.delivered(drawn.get(promise.place, 0))
         for promise in promises
         if cap.covers(promise.namespace, promise.pool)
     )

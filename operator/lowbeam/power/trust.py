@@ -123,6 +123,8 @@ class Verdict:
     message: str = ""
     """What is wrong and what to look at; empty when nothing is."""
     metered: bool = True
+    believed_milliwatts: int | None = None
+    """What the meter said at its own time, clamped and without a margin for age; None when it is not believed."""
 
     @property
     def trusted(self) -> bool:
@@ -144,15 +146,17 @@ def judge(sample: Sample | None, previous: MeterHistory, limits: MeterLimits, no
         return _worst(limits, *rejected)
     assert sample.watts is not None  # noqa: S101  # _rejection answers Missing for None
     milliwatts = math.ceil(sample.watts * 1000)
-    ceiling = limits.worst_case_milliwatts * CLAMP_PERCENT // 100
-    aged, quality = age(
-        milliwatts, now_ms - sample.at_ms, limits.worst_case_milliwatts, limits.late_ms, limits.stale_ms
-    )
+    worst = limits.worst_case_milliwatts
+    believed = min(milliwatts, worst * CLAMP_PERCENT // 100)
+    aged, quality = age(believed, now_ms - sample.at_ms, worst, limits.late_ms, limits.stale_ms)
+    reason, message = Reason.TRUSTED, ""
     if quality is Quality.STALE:
-        return _worst(limits, Reason.STALE, f"last reading {(now_ms - sample.at_ms) / 1000:.0f} s old")
-    if milliwatts > ceiling:
-        return Verdict(ceiling, quality, Reason.CLAMPED, f"{sample.watts:.0f} W is above the enforced limit")
-    return Verdict(aged, quality, Reason.LATE if quality is Quality.LATE else Reason.TRUSTED)
+        reason, message = Reason.STALE, f"last reading {(now_ms - sample.at_ms) / 1000:.0f} s old"
+    elif believed < milliwatts:
+        reason, message = Reason.CLAMPED, f"{sample.watts:.0f} W is above the enforced limit: check limit and meter"
+    elif quality is Quality.LATE:
+        reason = Reason.LATE
+    return Verdict(aged, quality, reason, message, believed_milliwatts=believed)
 
 
 def age(milliwatts: int, age_ms: int, worst_case_milliwatts: int, late_ms: int, stale_ms: int) -> tuple[int, Quality]:

@@ -13,10 +13,8 @@ from lowbeam.power.caps import Cap, CapTree
 from lowbeam.power.gate import CapView
 from lowbeam.power.guard import Assessment, GuardMemory, assess
 from lowbeam.power.ledger import Measured, Reading, measured, measured_by_workload
-from lowbeam.power.progress import Promise, check, outstanding
+from lowbeam.power.progress import Place, Promise, check, outstanding
 from lowbeam.power.windows import PowerWindow
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,8 @@ class Watch:
     measured: Mapping[str, Measured]
     assessments: Mapping[str, Assessment]
     views: Mapping[str, CapView]
-    drawn: Mapping[Key, int]
-    """Milliwatts per workload."""
+    drawn: Mapping[Place, int]
+    """Milliwatts per workload and pool."""
     ineffective: tuple[Promise, ...]
     """Moves that settled in this look without giving what they promised."""
     state: WatchState
@@ -59,7 +57,11 @@ def watch(
     unsatisfiable: Mapping[str, str] | None = None,
     dimming: frozenset[str] = frozenset(),
 ) -> Watch:
-    """Assess every cap of the tree. `decided`: see `guard.assess`, per cap. `dimming`: caps that keep some workload from its desired option."""
+    """Assess every cap of the tree.
+
+    Per cap: `committed` and `decided` are the ledger with and without pods on their way out (`planning.committed`),
+    `unsatisfiable` the planner's sentences; `dimming`: caps that keep some workload from its desired option.
+    """
     known = tuple(readings)
     drawn = measured_by_workload(known)
     progress = check(state.promises, drawn, now_ms)

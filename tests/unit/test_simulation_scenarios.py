@@ -1,0 +1,82 @@
+"""Whole scenarios on the virtual clock, and the file format around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lowbeam.errors import BadInput
+from lowbeam.simulation import format_report, load_scenario, run_scenario
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_scenario_keeps_its_expectations(path: Path) -> None:
+    report = run_scenario(path)
+    assert report.failures == (), format_report(report)
+    assert max(len(line) for line in format_report(report).splitlines()) <= 80
+
+
+def test_the_same_scenario_gives_the_same_report() -> None:
+    path = SCENARIOS / "cap-deleted-while-shed.yaml"
+    assert run_scenario(path) == run_scenario(path)
+
+
+def test_lower_priority_is_dimmed_first_and_restored_last() -> None:
+    report = run_scenario(SCENARIOS / "cap-cut-at-full-load.yaml")
+    capped = [action for action in report.actions if action.cap]
+    assert capped[0].workload == "research/drafts"
+    assert [a for a in capped if a.direction == "Up"][-1].workload == "research/drafts"
+    assert "support/assistant" not in report.dimmed_workloads
+
+
+def test_an_expectation_that_does_not_hold_is_reported() -> None:
+    scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml")
+    strict = scenario.expect.model_copy(update={"seconds_over_cap": 0, "undimmed": ("research/drafts",)})
+    report = run_scenario(scenario.model_copy(update={"expect": strict, "seconds": 400}))
+    assert any("over a cap for" in failure for failure in report.failures)
+    assert any("research/drafts was dimmed" in failure for failure in report.failures)
+    assert "FAILED" in format_report(report)
+
+
+def test_a_restarted_operator_sheds_at_once_and_restores_nothing_for_its_first_minute() -> None:
+    scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml")
+    events = (*scenario.events[:1], scenario.events[1].model_copy(update={"at": 500}))
+    restart = events[0].model_copy(update={"at": 505, "cap": "", "percent": None, "restart_operator": True})
+    expect = scenario.expect.model_copy(update={"no_restore_between": (302, 565), "reversals_per_workload": None})
+    update = {"events": (*events, restart), "expect": expect}
+    assert run_scenario(scenario.model_copy(update=update)).failures == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seconds: 5", "seconds"),
+        ("events: [{at: 1, cap: other, percent: 5}]", 'no cap "other"'),
+        ("events: [{at: 1, workload: a/b, loadPercent: 5}]", 'no workload "a/b"'),
+        ("events: [{at: 1, cap: cluster}]", "percent or delete"),
+        ("events: [{at: 1}]", "exactly one"),
+        ("surprise: 1", "surprise"),
+        ("inventory: [{class: h900, accelerators: 1}]", "h900"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, message: str) -> None:
+    lines = (SCENARIOS / "cap-below-the-floors.yaml").read_text().splitlines()
+    field = change.split(":", maxsplit=1)[0]
+    kept, skipping = [], False
+    for line in lines:
+        if not line.startswith((" ", "-")):
+            skipping = line.startswith(f"{field}:")
+        if not skipping:
+            kept.append(line)
+    path = tmp_path / "wrong.yaml"
+    path.write_text("\n".join([*kept, change]))
+    with pytest.raises(BadInput, match=message):
+        run_scenario(path)
+
+
+def test_a_missing_file_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"nowhere\.yaml"):
+        run_scenario("nowhere.yaml")
