@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tools.demo import chapters
+from tools.demo.picture import Recorder
 from tools.demo.scene import ROOT, Scene
 from tools.demo.stage import Stage
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
     parser.add_argument("--name", default="demo", help="name of the cluster")
+    parser.add_argument("--picture", type=Path, help="draw the cut and the restore into this PNG")
     args = parser.parse_args()
     os.chdir(ROOT)
     started = time.monotonic()
@@ -30,8 +32,14 @@ def main() -> int:
         chapters.install(stage, scene)
         chapters.choose(stage, scene)
         chapters.serve(stage, scene)
+        recorder = Recorder(scene.cap, scene.workloads)
+        if args.picture:
+            recorder.start()
         chapters.cut(stage, scene)
         chapters.restore(stage, scene)
+        recorder.stop()
+        if args.picture:
+            recorder.draw(args.picture)
         stage.figure("the whole story", f"{time.monotonic() - started:.0f} s")
         stage.box()
         if args.keep:

@@ -36,7 +36,7 @@ def install(stage: Stage, scene: Scene) -> None:
         scene.build_operator_image()
         stage.command(*scene.helm_install())
         stage.command("kubectl", "get", "pods", "-n", NAMESPACE)
-        stage.figure("operator image (no torch)", f"{scene.image_megabytes:.0f} MB")
+        stage.figure("operator image, as archive (no torch)", f"{scene.image_megabytes:.0f} MB")
     else:
         stage.chapter("install", "The CustomResourceDefinitions, and the operator as a process.")
         stage.command("kubectl", "apply", "-f", "crds/")
@@ -105,10 +105,11 @@ def cut(stage: Stage, scene: Scene) -> None:
     before = {_key(w): w for w in scene.workloads()}
     generation = {key: w["status"].get("history", [{}])[0].get("decisionId") for key, w in before.items()}
     started = time.monotonic()
-    stage.command(*_patch(CUT_WATTS))
+    _patch(stage, CUT_WATTS)
     first = wait_until(lambda: any(_decision(w) != generation[_key(w)] for w in scene.workloads()), 30, 0.1)
     under = wait_until(lambda: _within(scene, CUT_WATTS), 60, 0.2)
     total = time.monotonic() - started
+    wait_until(lambda: all(_settled(w) for w in scene.workloads()), 30)  # replaced pods may still be starting
     stage.command("kubectl", "get", "iw", "-A")
     stage.command("kubectl", "get", "pcap", "cluster")
     dimmed = sorted((w for w in scene.workloads() if w["status"].get("dimming")), key=lambda w: w["spec"]["priority"])
@@ -139,7 +140,7 @@ def restore(stage: Stage, scene: Scene) -> None:
         f"{restore_rules['stepSeconds']} s) so that you need not wait; the defaults are 120 s and 30 s."
     )
     started = time.monotonic()
-    stage.command(*_patch(CAP_WATTS))
+    _patch(stage, CAP_WATTS)
     peak = 0
 
     def restored() -> bool:
@@ -179,8 +180,10 @@ def _compare(stage: Stage, scene: Scene) -> None:
         )
 
 
-def _patch(watts: int) -> list[str]:
-    return ["kubectl", "patch", "powercap", "cluster", "--type=merge", "-p", f'{{"spec":{{"watts":{watts}}}}}']
+def _patch(stage: Stage, watts: int) -> None:
+    change = json.dumps({"spec": {"watts": watts}})
+    command = ["kubectl", "patch", "powercap", "cluster", "--type=merge", "-p"]
+    stage.command(*command, change, shown=f"{' '.join(command)} '{change}'")
 
 
 def _within(scene: Scene, cap_watts: int) -> bool:
@@ -196,6 +199,11 @@ def _within(scene: Scene, cap_watts: int) -> bool:
 def _ready(workload: dict[str, Any]) -> bool:
     conditions = workload.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _settled(workload: dict[str, Any]) -> bool:
+    conditions = {c["type"]: c["status"] for c in workload.get("status", {}).get("conditions", [])}
+    return conditions.get("Reconciling") != "True"
 
 
 def _watts(workload: dict[str, Any]) -> int | None:

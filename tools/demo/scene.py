@@ -29,6 +29,7 @@ IMAGE = "localhost/lowbeam-operator"
 TAG = "demo"
 REAL_NODE = "lowbeam.dev/real-node=true"
 STUB_CLASS = "stub-gpu"
+FAKE_GPUS = 8
 
 
 class Scene:
@@ -47,7 +48,7 @@ class Scene:
         """A cluster with a real node where that is possible, taken down at the end unless `keep`."""
         real_node = _may_run_nodes()
         spec = ClusterSpec(
-            name=name, nodes=int(real_node), fake_gpus=8 if real_node else 0, kwok_nodes=SAMPLE_KWOK_NODES
+            name=name, nodes=int(real_node), fake_gpus=FAKE_GPUS if real_node else 0, kwok_nodes=SAMPLE_KWOK_NODES
         )
         cluster = Cluster.up(spec, keep=keep)
         scene = cls(cluster, Path(tempfile.mkdtemp(prefix="lowbeam-demo-")), real_node=real_node)
@@ -129,6 +130,7 @@ class Scene:
             "command": [python.python, "-m", "lowbeam_worker"],
             "env": [
                 {"name": "LD_LIBRARY_PATH", "value": str(folder)},
+                {"name": "NVML_STUB_BOARDS", "value": str(FAKE_GPUS)},
                 {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
             ],
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},

@@ -69,19 +69,18 @@ def kill_cgroups(names: Sequence[str]) -> None:
 
 def _members(name: str) -> Iterator[int]:
     for hierarchy in _hierarchies():
-        for file in (hierarchy / name).rglob("cgroup.procs"):
+        for folder, _, _ in os.walk(hierarchy / name):  # unlike rglob it copes with folders that vanish meanwhile
             with contextlib.suppress(OSError):
-                yield from map(int, file.read_text().split())
+                yield from map(int, (Path(folder) / "cgroup.procs").read_text().split())
 
 
 def remove_cgroups(names: Sequence[str]) -> None:
     """Remove empty cgroups with everything below them."""
     for name in names:
         for hierarchy in _hierarchies():
-            folders = sorted((hierarchy / name).rglob("*/"), key=lambda p: len(p.parts), reverse=True)
-            for folder in [*folders, hierarchy / name]:
+            for folder, _, _ in os.walk(hierarchy / name, topdown=False):
                 with contextlib.suppress(OSError):
-                    folder.rmdir()
+                    Path(folder).rmdir()
 
 
 def claim(user: Path, directories: Iterable[str]) -> None:

@@ -1,0 +1,42 @@
+"""The command line: `python -m tools.bench [planner|power-cut|fleet|startup ...] [--write]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from . import document, fleet, planner, power_cut, startup
+from .figures import Section
+
+Say = Callable[[str], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the named benchmarks, or all; prints each as soon as it is done."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="planner, power-cut, fleet, startup (default: all)")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
+    arguments = parser.parse_args(argv)
+    known: dict[str, Callable[[Say], Section]] = {
+        "planner": planner.measure,
+        "startup": startup.measure,
+        "fleet": fleet.measure,
+        "power-cut": lambda say: power_cut.measure(say, arguments.runs),
+    }
+    if unknown := [name for name in arguments.names if name not in known]:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in arguments.names or known:
+        section = known[name](_progress(name))
+        print(section.text(), end="\n\n", flush=True)
+        if arguments.write:
+            document.write(name, section)
+    return 0
+
+
+def _progress(name: str) -> Say:
+    def say(message: str) -> None:
+        print(f"[{name}] {message}", file=sys.stderr, flush=True)
+
+    return say

@@ -1,0 +1,195 @@
+"""How fast a lower cap is obeyed: the samples on KWOK nodes with emulated workers, cut by 30 % again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tools.localcluster import SAMPLE_KWOK_NODES
+
+from .figures import Section, Table, number, spread
+from .playground import SAMPLES, Playground, playground
+from .watching import Watching, seconds_until, watching
+
+_CAP = "cluster"
+_CUT_PERCENT = 30
+_WITHIN_SECONDS = 120.0
+_CALM_SECONDS = 4.0
+"""Between the runs: two guard ticks in which nothing changes any more."""
+_POLL_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class Run:
+    """Seconds since the cap was lowered, and since it was raised again; None: not within the time."""
+
+    first_act: float | None = None
+    what: str = ""
+    drawn: float | None = None
+    """The emulated workers together draw no more than the cap lets them."""
+    under: float | None = None
+    """The cap's status says that measured and committed watts are under its usable watts."""
+    restored: float | None = None
+    dimmed: int = 0
+
+
+@dataclass(slots=True)
+class Workers:
+    """What the emulator says about the workers, polled."""
+
+    url: str
+    watts: float = float("inf")
+    lowered_at: float | None = None
+    """When a worker first ran a smaller batch than before."""
+    _batches: dict[str, int] | None = None
+
+    def restart(self) -> None:
+        """Forget what was seen."""
+        self.lowered_at, self._batches = None, None
+
+    async def follow(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            rows = await asyncio.to_thread(self._rows)
+            batches = {row["address"]: row["batchLimit"] for row in rows}
+            before = self._batches or {}
+            if self.lowered_at is None and any(limit < before.get(at, 0) for at, limit in batches.items()):
+                self.lowered_at = time.monotonic()
+            self._batches = batches
+            self.watts = sum(row["watts"] or 0.0 for row in rows)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{self.url}/replicas", timeout=10) as answer:  # noqa: S310 - our own URL
+            rows: list[dict[str, Any]] = json.loads(answer.read())
+        return rows
+
+
+def measure(say: Callable[[str], None], runs: int) -> Section:
+    """Cut and restore so many times."""
+    with playground("cut", _nodes()) as ground:
+        ground.cluster.kubectl("apply", "--server-side", "-f", str(SAMPLES / "namespaces.yaml"))
+        ground.cluster.kubectl("apply", "--server-side", "-f", str(SAMPLES))
+        found, watts = asyncio.run(_cut_often(ground, runs, say))
+    names: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
+        ("cap lowered -> first action", lambda run: run.first_act),
+        ("cap lowered -> workers draw less than usable", lambda run: run.drawn),
+        ("cap lowered -> measured and committed under usable", lambda run: run.under),
+        ("cap raised -> everything restored", lambda run: run.restored),
+    )
+    rows = [[name, *spread([pick(run) for run in found])] for name, pick in names]
+    firsts = sorted({run.what for run in found if run.what})
+    return Section(
+        title="Power cut",
+        about=(
+            f"The {_workload_count()} samples on KWOK nodes, workers played by the emulator. The cap of the cluster "
+            f"falls from {watts} W to {watts * (100 - _CUT_PERCENT) // 100} W ({_CUT_PERCENT} % less), {len(found)} "
+            "times; each run begins when everything is restored. The samples' caps have short dwell times (15 s). "
+            "Seconds are wall time, seen through watches and the emulator; a status is written with the guard's tick "
+            "of 2 s. The emulator needs time to fall, like a GPU: see `--settle-seconds`."
+        ),
+        tables=[Table(("seconds", "p50", "p99", "max"), rows)],
+        remarks=[
+            f"workloads dimmed per cut: {min(run.dimmed for run in found)} to {max(run.dimmed for run in found)}",
+            f"first actions seen: {', '.join(firsts) or 'none'}",
+            f"not under the cap within {_WITHIN_SECONDS:.0f} s: {sum(run.under is None for run in found)} of "
+            f"{len(found)}; not restored: {sum(run.restored is None for run in found)}",
+        ],
+    )
+
+
+async def _cut_often(ground: Playground, runs: int, say: Callable[[str], None]) -> tuple[list[Run], int]:
+    async with watching(str(ground.cluster.kubeconfig)) as seen:
+        workers = Workers(ground.emulator_url)
+        poll = asyncio.create_task(workers.follow())
+        try:
+            started = time.monotonic()
+            ready = await seconds_until(
+                lambda: len(seen.settled()) == _workload_count(), started=started, within=180, check=ground.check
+            )
+            if ready is None:
+                states = {raw["metadata"]["name"]: raw.get("status", {}).get("conditions") for raw in seen.workloads()}
+                raise RuntimeError(f"the samples did not get ready: {states}")
+            watts = int(seen.cap(_CAP)["spec"]["watts"])
+            say(f"{_workload_count()} workloads are ready {ready:.0f} s after apply, drawing {workers.watts:.0f} W")
+            found = []
+            for number_of_run in range(1, runs + 1):
+                await asyncio.sleep(_CALM_SECONDS)
+                ground.check()
+                found.append(await _cut_once(seen, workers, watts))
+                say(f"run {number_of_run}/{runs}: {_shown(found[-1])}")
+            return found, watts
+        finally:
+            poll.cancel()
+
+
+async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
+    run = Run()
+    seen.acts.clear()
+    workers.restart()
+    await asyncio.sleep(2 * _POLL_SECONDS)  # the batches before the cut are known
+    started = await seen.set_watts(_CAP, watts * (100 - _CUT_PERCENT) // 100)
+
+    def is_under() -> bool:
+        raw = seen.cap(_CAP)
+        status = raw.get("status", {})
+        if status.get("observedGeneration") != raw["metadata"]["generation"]:
+            return False
+        if run.drawn is None and workers.watts <= status["usableWatts"]:
+            run.drawn = time.monotonic() - started
+        return bool(max(status["measuredWatts"], status["committedWatts"]) <= status["usableWatts"])
+
+    run.under = await seconds_until(is_under, started=started, within=_WITHIN_SECONDS)
+    usable = seen.cap(_CAP)["status"]["usableWatts"]
+    if run.drawn is None:
+        run.drawn = await seconds_until(lambda: workers.watts <= usable, started=started, within=_WITHIN_SECONDS)
+    acts = [(at, what) for at, what in seen.acts if at >= started]
+    if workers.lowered_at is not None:
+        acts.append((workers.lowered_at, "batch limit"))
+    if acts:
+        at, run.what = min(acts)
+        run.first_act = at - started
+    run.dimmed = sum("dimming" in raw.get("status", {}) for raw in seen.workloads())
+    raised = await seen.set_watts(_CAP, watts)
+    run.restored = await seconds_until(
+        lambda: len(seen.settled()) == _workload_count(), started=raised, within=3 * _WITHIN_SECONDS
+    )
+    return run
+
+
+def _shown(run: Run) -> str:
+    figures = (run.first_act, run.drawn, run.under, run.restored)
+    first, drawn, under, restored = (number(value) for value in figures)
+    return (
+        f"first action {first} s ({run.what or 'none'}), drawn {drawn} s, under {under} s, restored {restored} s, "
+        f"{run.dimmed} dimmed"
+    )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """The sample's GPU nodes, and a plain one for the workload that wants class `cpu`."""
+    nodes = [raw for raw in yaml.safe_load_all(SAMPLE_KWOK_NODES.read_text()) if raw]
+    room = {"cpu": "16", "memory": "64Gi", "pods": "110"}
+    plain = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": "plain-1",
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "labels": {"kubernetes.io/hostname": "plain-1", "lowbeam.dev/accelerator-class": "cpu"},
+        },
+        "status": {"allocatable": room, "capacity": room},
+    }
+    return [*nodes, plain]
+
+
+def _workload_count() -> int:
+    texts = (file.read_text() for file in SAMPLES.glob("*.yaml"))
+    return sum(raw["kind"] == "InferenceWorkload" for text in texts for raw in yaml.safe_load_all(text) if raw)
