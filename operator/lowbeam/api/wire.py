@@ -22,6 +22,7 @@ from pydantic.alias_generators import to_camel
 
 SERVING_PORT = 8080
 CONTROL_PORT = 9465
+AGENT_PORT = 9466
 
 
 class WireModel(BaseModel):
@@ -111,6 +112,15 @@ class WorkerTelemetry(WireModel):
     input_tokens_total: int = Field(default=0, ge=0)
     output_tokens_total: int = Field(default=0, ge=0)
     cpu_seconds_total: float = Field(default=0.0, ge=0)
+
+
+class NodeTelemetry(WireModel):
+    """One sample of all boards of a node, from the node agent; served at GET /telemetry on `AGENT_PORT`."""
+
+    schema_version: int = Field(default=1, ge=1)
+    node: str = Field(min_length=1, description="Node name, from NODE_NAME")
+    sampled_at_seconds: float = Field(gt=0, description="Unix time of the meter reading itself, not of the answer")
+    devices: tuple[DeviceReading, ...] = ()
 
 
 class ProfileChange(WireModel):

@@ -25,6 +25,15 @@ async def start(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     memo.running.add_done_callback(lambda task: _end_with_the_application(task, memo))
 
 
+@kopf.on.login(id="lowbeam-login")
+def login(memo: kopf.Memo, **kwargs: Any) -> kopf.ConnectionInfo | None:
+    """The same way to the API server as the application's own; kopf's default would read KUBECONFIG too early."""
+    settings = memo.get("lowbeam_settings")
+    if settings is not None and settings.kubeconfig:
+        return kopf.login_with_kubeconfig(**kwargs)
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
 @kopf.on.cleanup(id="lowbeam-stop")
 async def stop(memo: kopf.Memo, **_: Any) -> None:
     """Let the loops finish the write in hand and give the Lease back."""

@@ -18,10 +18,11 @@ from lowbeam.runtime.clock import Clock, SystemClock
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.health import Health, start_servers
+from lowbeam.runtime.metrics import REGISTRY, ApiCalls
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.telemetry import WorkerPoller
+from lowbeam.telemetry import PrometheusFallback, PrometheusSource, Telemetry, WorkerPoller
 
 log = structlog.get_logger("lowbeam.application")
 
@@ -41,17 +42,17 @@ class Application:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; raises what a task died of."""
+        try:
+            await self._run(stop)
+        except Exception:
+            log.exception("the operator ends: a task died", identity=self.settings.identity)
+            raise
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with contextlib.AsyncExitStack() as stack:
             if self.transport is None:
                 self.transport = await stack.enter_async_context(await connect(self.settings.kubeconfig))
-            poller = await stack.enter_async_context(
-                WorkerPoller(
-                    monotonic_ms=self.clock.monotonic_ms,
-                    now=self.clock.now,
-                    sleep=self.clock.sleep,
-                    poll_seconds=self.settings.poll_seconds,
-                )
-            )
+            telemetry = await self._telemetry(stack)
             recorder = EventRecorder(
                 self.transport,
                 instance=self.settings.identity,
@@ -70,16 +71,18 @@ class Application:
             controller = Controller(
                 settings=self.settings,
                 clock=self.clock,
-                transport=self.transport,
-                poller=poller,
-                executor=Executor(applier, poller, self.settings),
+                poller=telemetry,
+                executor=Executor(applier, telemetry, self.settings),
                 reporter=Reporter(applier, recorder, self.clock),
                 health=self.health,
                 leads=(lambda: elector.is_leader) if self.settings.leader_election else (lambda: True),
             )
             mirror = Mirror(self.transport, self.clock, controller.input_changed, controller.child_changed)
             controller.mirror = mirror
-            self.health.unsynced = mirror.unsynced
+            self.health.unsynced = lambda: [*mirror.unsynced(), *([elector.message] if elector.message else [])]
+            calls = ApiCalls(self.transport.calls)
+            REGISTRY.register(calls)
+            stack.callback(REGISTRY.unregister, calls)
             runners = await start_servers(self.health, self.settings.health_port, self.settings.metrics_port)
             for runner in runners:
                 stack.push_async_callback(runner.cleanup)
@@ -88,11 +91,28 @@ class Application:
                 stop,
                 mirror.run(),
                 recorder.run(),
-                poller.run(),
+                telemetry.run(),
                 controller.run(),
                 *([elector.run()] if self.settings.leader_election else []),
             )
             log.info("stopped", identity=self.settings.identity)
+
+    async def _telemetry(self, stack: contextlib.AsyncExitStack) -> Telemetry:
+        """The workers' own ports, and Prometheus behind them where one is configured."""
+        workers = await stack.enter_async_context(
+            WorkerPoller(
+                monotonic_ms=self.clock.monotonic_ms,
+                now=self.clock.now,
+                sleep=self.clock.sleep,
+                poll_seconds=self.settings.poll_seconds,
+            )
+        )
+        if not self.settings.prometheus_url:
+            return workers
+        prometheus = await stack.enter_async_context(
+            PrometheusSource(self.settings.prometheus_url, monotonic_ms=self.clock.monotonic_ms, now=self.clock.now)
+        )
+        return PrometheusFallback(workers, prometheus, sleep=self.clock.sleep)
 
 
 async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lowbeam.api.v1alpha1 import PowerCap
-from lowbeam.api.v1alpha1.powercap import CapMode, OnInfeasible
-from lowbeam.power.caps import Cap, CapTree, RestoreRules, Thresholds
+from lowbeam.power.caps import Cap, CapTree
+from lowbeam.power.from_spec import cap_of_spec
 from lowbeam.power.tree import pool_of_node
 
 Labels = Mapping[str, str]
@@ -17,24 +17,7 @@ Labels = Mapping[str, str]
 
 def cap_of(cap: PowerCap, namespaces: Mapping[str, Labels]) -> Cap:
     """One cap for the core; `namespaces` are the cluster's, with their labels."""
-    spec, scope = cap.spec, cap.spec.scope
-    return Cap(
-        name=cap.metadata.name,
-        uid=cap.metadata.uid,
-        parent=spec.parent or "",
-        watts=spec.watts,
-        meter_tolerance_percent=spec.meter_tolerance_percent,
-        overhead_watts=spec.overhead_watts or 0,
-        levers=tuple(lever.value for lever in spec.levers),
-        enforce=spec.mode is CapMode.ENFORCE,
-        pause_lowest=spec.on_infeasible is OnInfeasible.PAUSE_LOWEST,
-        pool=cap.metadata.name if scope.node_pool else None,
-        namespaces=_namespaces(cap, namespaces) if scope.namespaces else None,
-        thresholds=Thresholds(**spec.thresholds.model_dump()),
-        restore=RestoreRules(**spec.restore.model_dump()),
-        late_seconds=spec.telemetry.late_seconds,
-        stale_seconds=spec.telemetry.stale_seconds,
-    )
+    return cap_of_spec(cap.metadata.name, cap.metadata.uid, cap.spec, _namespaces(cap, namespaces))
 
 
 def pool_caps(caps: Iterable[PowerCap]) -> list[tuple[str, dict[str, str]]]:

@@ -12,12 +12,14 @@ before anything is written; only the holder of the Lease decides or writes; one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
 
-from lowbeam.kube import POWER_CAPS, KubeObject, KubeTransport, Resource
+from lowbeam.api.v1alpha1 import WorkloadMode
+from lowbeam.kube import POWER_CAPS, KubeObject, Resource
+from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.plan import sizer_for
 from lowbeam.render import labels
@@ -30,12 +32,13 @@ from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.observer import Observer
 from lowbeam.runtime.power_control import PowerControl
-from lowbeam.runtime.recovery import recover
+from lowbeam.runtime.recovery import last_action, recover
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
-from lowbeam.telemetry import WorkerPoller
+from lowbeam.telemetry import Telemetry
 
 log = structlog.get_logger("lowbeam.controller")
 
@@ -50,8 +53,7 @@ class Controller:
         *,
         settings: OperatorSettings,
         clock: Clock,
-        transport: KubeTransport,
-        poller: WorkerPoller,
+        poller: Telemetry,
         executor: Executor,
         reporter: Reporter,
         health: Health,
@@ -59,7 +61,6 @@ class Controller:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._transport = transport
         self._poller = poller
         self._executor = executor
         self._reporter = reporter
@@ -76,8 +77,10 @@ class Controller:
         self._deciding = asyncio.Lock()
         self._input = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._dirty: set[WorkloadKey] = set()
-        self._work = asyncio.Event()
+        self._work = Worklist(self._carry_out, clock)
+        self._tasks: asyncio.TaskGroup
+        self._reporting: asyncio.Task[None] | None = None
+        self._cut_off_since_ms: int | None = None
 
     # ---- what wakes the loops
 
@@ -92,15 +95,17 @@ class Controller:
         """A Deployment, Service or pod of ours changed: the executor may have a next step."""
         self._world = None
         metadata = obj.get("metadata", {})
-        self._wake((metadata.get("namespace", ""), metadata.get("labels", {}).get(labels.WORKLOAD, "")))
+        label = metadata.get("labels", {}).get(labels.WORKLOAD, "")
+        self._work.add((metadata.get("namespace", ""), label))
 
     async def run(self) -> None:
         """Run the loops until cancelled."""
         await self.mirror.wait_synced()
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             group.create_task(self._planner_loop(), name="planner")
             group.create_task(self._guard_loop(), name="guard")
-            group.create_task(self._executor_loop(), name="executor")
+            group.create_task(self._work.run(), name="executor")
 
     # ---- loops
 
@@ -118,15 +123,6 @@ class Controller:
                 await self._guarded("guard", self._guard_once(fleet))
             await self._clock.sleep(self._settings.guard_seconds)
 
-    async def _executor_loop(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            dirty, self._dirty = self._dirty, set()
-            if self._leads() and self._fleet is not None:
-                await self._guarded("executor", self._carry_out(self._fleet, dirty))
-            await self._clock.sleep(0.1)
-
     async def _guarded(self, loop: str, cycle: Coroutine[Any, Any, None]) -> None:
         """A bug in one cycle must not end the loops that keep the caps: say it, and try again at the next."""
         try:
@@ -135,9 +131,14 @@ class Controller:
             log.exception("cycle failed and is tried again", loop=loop)
 
     async def _wait_for_input(self) -> None:
-        """Until something changed (debounced, unless urgent) or the interval is over."""
+        """Until something changed (debounced, unless urgent), a held restore may be asked for again, or the interval is
+        over."""
+        seconds = self._settings.planner_seconds
+        if self._fleet is not None and (retry_at_ms := self._power.retry_at_ms(self._fleet)) is not None:
+            wait_ms = retry_at_ms - self._clock.monotonic_ms()
+            seconds = min(seconds, max(self._settings.guard_seconds, wait_ms / 1000))
         try:
-            async with asyncio.timeout(self._settings.planner_seconds):
+            async with asyncio.timeout(seconds):
                 await self._input.wait()
             if not self._urgent.is_set():
                 try:
@@ -152,16 +153,32 @@ class Controller:
 
     def _lead(self) -> Fleet | None:
         """The memory of a leader, None for everybody else; a new leader reads it from the objects first."""
-        leads = self._leads()
+        leads = self._leads() and not self._cut_off()
         self._health.is_leader = leads
         metrics.leader.set(leads)
         if not leads:
             self._fleet = None
         elif self._fleet is None:
+            self._world = None  # statuses that another leader wrote do not wake anybody
             self._fleet = self._recover()
-            self._power = PowerControl(self._clock, self._fleet)
-            self._wake(*self._look().requirements)
+            last = {c["metadata"]["name"]: last_action(c.get("status", {})) for c in self.mirror.objects().power_caps}
+            self._power = PowerControl(self._clock, self._fleet, {cap: done for cap, done in last.items() if done})
+            self._plan = None
+            self._work.add(*self._look().requirements)
         return self._fleet
+
+    def _cut_off(self) -> bool:
+        """Whether a process that does not lead yet has stale mirrors: what another leader decided might be unseen.
+
+        Bounded by the time within which every mirror is tried again, so that one kind that stays away holds up nothing.
+        """
+        if self._fleet is not None or not self.mirror.unreachable():
+            self._cut_off_since_ms = None
+            return False
+        now_ms = self._clock.monotonic_ms()
+        if self._cut_off_since_ms is None:
+            self._cut_off_since_ms = now_ms
+        return now_ms - self._cut_off_since_ms <= (LONGEST_BACKOFF_SECONDS + 1) * 1000
 
     def _recover(self) -> Fleet:
         world, fleet = self._look(), Fleet()
@@ -177,16 +194,18 @@ class Controller:
     async def _plan_once(self, fleet: Fleet) -> None:
         with metrics.planner_seconds.time():
             async with self._deciding:
+                if self.mirror.never_seen():
+                    return  # a plan without caps, nodes or pods would be a plan for another cluster
                 world = self._look()
                 fleet.forget_all_but(set(world.raw_workloads))
                 books = self._read_meters(world, fleet)
                 self._power.look(world, books, self._plan, fleet)
                 # Pure and possibly long: in a thread, so that telemetry and probes go on.
                 self._plan = await asyncio.to_thread(plan, self._snapshot(world, fleet))
-                changed = self._power.follow(world, fleet, books, self._plan, self._snapshot(world, fleet))
+                changed = self._power.follow(fleet, books, self._plan, self._snapshot(world, fleet))
                 self._observer.advise(world, fleet)
         self._announce(world, fleet, changed)
-        self._wake(*changed)
+        self._work.add(*changed)
 
     async def _guard_once(self, fleet: Fleet) -> None:
         with metrics.guard_seconds.time():
@@ -196,23 +215,33 @@ class Controller:
                 self._poller.set_endpoints(self._executor.endpoints(world))
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
         self._announce(world, fleet, changed)
-        self._wake(*changed, *self._executor.unconfirmed(world, fleet, self._poller.samples()))
-        await self._observer.report(
-            world, fleet, books, last_plan=self._plan, power=self._power, mirror=self.mirror, poller=self._poller
-        )
+        for key, message in self._power.ineffective():
+            if key in world.raw_workloads:
+                self._reporter.ineffective(world.raw_workloads[key], message)
+        self._work.add(*changed, *self._executor.unconfirmed(world, fleet, self._poller.samples()))
+        if self._reporting is None or self._reporting.done():  # a slow API server must not slow the guard down
+            report = self._observer.report(
+                world, fleet, books, last_plan=self._plan, power=self._power, mirror=self.mirror, poller=self._poller
+            )
+            self._reporting = self._tasks.create_task(self._guarded("report", report), name="report")
 
-    async def _carry_out(self, fleet: Fleet, keys: set[WorkloadKey]) -> None:
-        world, samples = self._look(), self._poller.samples()
-
-        async def one(key: WorkloadKey) -> None:
-            memory = fleet.of(key)
-            if memory.target is None or key not in world.workloads:
-                return
-            outcome = await self._executor.carry_out(world, key, memory.target, samples)
-            memory.waiting_for = outcome.waiting_for
-            memory.write_error = outcome.error
-
-        await asyncio.gather(*(one(key) for key in sorted(keys & set(world.enforced()))))
+    async def _carry_out(self, key: WorkloadKey) -> bool:
+        """One pass over one workload's children; False when a write was refused."""
+        fleet, world = self._fleet, self._look()
+        key = world.key_of(key)
+        if fleet is None or not self._leads() or key not in world.requirements:
+            return True
+        if self.mirror.never_seen():
+            return False
+        memory = fleet.of(key)
+        if memory.target is None or world.workloads[key].spec.mode is not WorkloadMode.ENFORCE:
+            return True
+        outcome = await self._executor.carry_out(world, key, memory.target, self._poller.samples())
+        memory.waiting_for = outcome.waiting_for
+        if outcome.error is not None and str(outcome.error) != str(memory.write_error):
+            log.warning("write refused, tried again", workload="/".join(key), error=str(outcome.error))
+        memory.write_error = outcome.error
+        return outcome.error is None
 
     # ---- parts of a cycle
 
@@ -233,7 +262,7 @@ class Controller:
             states.append(WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None))
         return Snapshot(world.catalogue, world.caps, world.inventory, tuple(states))
 
-    def _announce(self, world: World, fleet: Fleet, keys: set[WorkloadKey]) -> None:
+    def _announce(self, world: World, fleet: Fleet, keys: Iterable[WorkloadKey]) -> None:
         for key in sorted(keys):
             decision = fleet.of(key).decision
             if decision is not None and key in world.raw_workloads:
@@ -245,8 +274,3 @@ class Controller:
                     decision=decision.decision_id,
                 )
                 self._reporter.decided(world.raw_workloads[key], decision)
-
-    def _wake(self, *keys: WorkloadKey) -> None:
-        self._dirty.update(keys)
-        if keys:
-            self._work.set()

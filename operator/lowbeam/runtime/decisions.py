@@ -43,7 +43,7 @@ def decision_of(
     if after is None:
         action = reasons.PAUSED if cap else reasons.REPLACED
         message = f'"{cap}" leaves no watts: paused, {watts(freed)} freed' if cap else "nothing runs any longer"
-    elif first:
+    elif first or (before is None and not was_dimmed):
         action = reasons.DIMMED if cap else reasons.SELECTED
         message = option_text(after) + (f', less than asked for because of "{cap}"' if cap else "")
     elif cap and freed > 0:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from lowbeam.api.wire import CONTROL_PORT, ProfileChange, RunningProfile
+from lowbeam.api.wire import CONTROL_PORT, ProfileChange, RunningProfile, WorkerState
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Order, Target
 from lowbeam.render import Placement, RenderSettings, control_token, deployment, deployment_name, service
@@ -26,7 +26,7 @@ from lowbeam.runtime.replicas import Replica, WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
-from lowbeam.telemetry import Sample, SampleError, WorkerEndpoint, WorkerPoller
+from lowbeam.telemetry import Sample, SampleError, Telemetry, WorkerEndpoint
 
 log = structlog.get_logger("lowbeam.executor")
 
@@ -37,14 +37,12 @@ class Outcome:
 
     waiting_for: str = ""
     error: KubeError | None = None
-    batch_ignored: list[str] = field(default_factory=list)
-    """Pods that did not take the batch limit."""
 
 
 class Executor:
     """Writes children of workloads and talks to the workers' control ports."""
 
-    def __init__(self, applier: Applier, poller: WorkerPoller, settings: OperatorSettings) -> None:
+    def __init__(self, applier: Applier, poller: Telemetry, settings: OperatorSettings) -> None:
         self._applier = applier
         self._poller = poller
         self._settings = settings
@@ -57,14 +55,17 @@ class Executor:
     async def carry_out(self, world: World, key: WorkloadKey, target: Target, samples: Mapping[str, Sample]) -> Outcome:
         """One pass over one workload."""
         outcome = Outcome()
+        # Watts are freed before anything waits for the API server; more are taken only after replicas were written.
+        refused = await self._set_batch_limits(world, key, target.option, samples, lower=True)
         try:
             await self._write_service(world, key)
             outcome.waiting_for = await self._write_deployments(world, key, target)
         except KubeError as error:
             outcome.error = error
-            log.warning("write refused", workload="/".join(key), error=str(error))
-        if target.option is not None:
-            outcome.batch_ignored = await self._set_batch_limits(world, key, target.option, samples)
+            return outcome
+        refused += await self._set_batch_limits(world, key, target.option, samples, lower=False)
+        if refused and not outcome.waiting_for:
+            outcome.waiting_for = f"a batch limit to be taken: {refused[0]}"
         return outcome
 
     def endpoints(self, world: World) -> list[WorkerEndpoint]:
@@ -97,6 +98,7 @@ class Executor:
             and not replica.terminating
             and (sample := samples.get(replica.uid)) is not None
             and sample.profile is not None
+            and sample.state is not WorkerState.LOADING
             and sample.profile.batch_limit != option.batch_limit
         ]
 
@@ -145,17 +147,24 @@ class Executor:
         )
 
     async def _set_batch_limits(
-        self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
+        self, world: World, key: WorkloadKey, option: Option | None, samples: Mapping[str, Sample], *, lower: bool
     ) -> list[str]:
-        """PATCH every replica of the option whose running batch limit differs; returns those that refused."""
-        pending = self._pending(world, key, option, samples)
+        """PATCH every replica of the option whose running batch limit has to fall (`lower`) or to rise; what the
+        refusing ones say."""
+        if option is None:
+            return []
+        pending = [
+            (replica, running)
+            for replica, running in self._pending(world, key, option, samples)
+            if (running.batch_limit > option.batch_limit) is lower
+        ]
         answers = await asyncio.gather(
             *(
                 self._set_batch_limit(world, key, replica, running=running, batch_limit=option.batch_limit)
                 for replica, running in pending
             )
         )
-        return [name for name in answers if name]
+        return [answer for answer in answers if answer]
 
     async def _set_batch_limit(
         self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int
@@ -164,6 +173,6 @@ class Executor:
         answer = await self._poller.change_profile(self._endpoint(world, key, replica), change)
         if isinstance(answer, SampleError):
             log.warning("batch limit not taken", workload="/".join(key), pod=replica.name, error=answer.message)
-            return replica.name
+            return answer.message
         log.info("batch limit", workload="/".join(key), pod=replica.name, before=running.batch_limit, now=batch_limit)
         return ""

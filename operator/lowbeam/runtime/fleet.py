@@ -12,6 +12,7 @@ from datetime import datetime
 from lowbeam.kube import KubeError
 from lowbeam.planning import Choice
 from lowbeam.planning.committed import Target
+from lowbeam.power.gate import Hold
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.sizing import Option
 
@@ -49,8 +50,8 @@ class WorkloadMemory:
     choice: Choice | None = None
     dimming: Dimming | None = None
     history: tuple[Decision, ...] = ()
-    held: str = ""
-    """Why a better option is not taken yet; empty when there is none."""
+    held: Hold | None = None
+    """Why a better option is not taken yet; None when there is none."""
     waiting_for: str = ""
     """What the executor waits for; empty when the children are as decided."""
     write_error: KubeError | None = None

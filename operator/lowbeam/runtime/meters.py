@@ -27,6 +27,9 @@ from lowbeam.telemetry import Sample
 OBSERVED_MS = 900_000
 """The committed ledger remembers the highest draw of a replica for this long (control.md)."""
 
+METER_ERROR_PERCENT = 105
+"""NVML's power reading is good to 5 %; the default `meterTolerancePercent` of a cap sets that aside already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
@@ -164,10 +167,15 @@ class Meters:
             pod_uid=replica.uid,
             limit_milliwatts=limits.worst_case_milliwatts if replica.scheduled else None,
             worst_case_milliwatts=worst,
-            highest_observed_milliwatts=max((mw for _, mw in self._highest.get(replica.uid, ())), default=None),
+            highest_observed_milliwatts=self._highest_above(replica.uid, worst),
             state=ReplicaState.TERMINATING if replica.terminating else state,
             placement=_placement_text(placement),
         )
+
+    def _highest_above(self, uid: str, worst_case_milliwatts: int) -> int | None:
+        """Highest draw lately where it contradicts the profile; a meter's own error (5 %) is in the cap's tolerance."""
+        highest = max((mw for _, mw in self._highest.get(uid, ())), default=0)
+        return highest if highest * 100 > worst_case_milliwatts * METER_ERROR_PERCENT else None
 
     def _forget(self, alive: set[str]) -> None:
         for memory in (self._histories, self._highest, self._first_seen_ms):
@@ -183,13 +191,12 @@ def worst_case_milliwatts(catalogue: Catalogue, placement: Placement, task: str,
         (
             p
             for p in catalogue.profiles_of(placement.model, task)
-            if (p.precision, p.reasoning, p.accelerator_class, p.accelerators, p.engine)
+            if (p.precision, p.reasoning, p.accelerator_class, p.accelerators)
             == (
                 placement.precision,
                 placement.reasoning,
                 placement.accelerator_class,
                 placement.accelerators,
-                placement.engine,
             )
         ),
         None,

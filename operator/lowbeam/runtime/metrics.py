@@ -5,7 +5,11 @@ Workloads and caps are labels: a few series each. Per-pod watts stay on the work
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
 
@@ -39,15 +43,30 @@ workload_dimmed = Gauge(
     "lowbeam_workload_dimmed", "1 while a cap dims the workload", ["namespace", "workload"], registry=REGISTRY
 )
 decisions = Counter("lowbeam_decisions", "Decisions written, by reason", ["reason"], registry=REGISTRY)
-api_writes = Gauge(
-    "lowbeam_api_writes_total", "Writes to the API server since start", ["verb", "resource"], registry=REGISTRY
-)
 planner_seconds = Histogram(
     "lowbeam_planner_cycle_seconds",
     "Duration of a planner cycle, snapshot to moves",
     buckets=_SECONDS,
     registry=REGISTRY,
 )
-guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
-telemetry_errors = Counter("lowbeam_telemetry_errors", "Readings refused, by reason", ["reason"], registry=REGISTRY)
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
+guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
+
+OF_CAPS = (cap_usable_watts, cap_measured_watts, cap_committed_watts, cap_coverage_ratio)
+OF_WORKLOADS = (workload_committed_watts, workload_measured_watts, workload_dimmed)
+
+
+class ApiCalls(Collector):
+    """Calls to the API server, from the transport's own count at the moment of the scrape."""
+
+    def __init__(self, calls: Mapping[tuple[str, str], int]) -> None:
+        self._calls = calls
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """One series per verb and resource."""
+        family = CounterMetricFamily(
+            "lowbeam_api_calls", "Calls to the API server since start", labels=["verb", "resource"]
+        )
+        for labels, count in sorted(self._calls.items()):
+            family.add_metric(labels, count)
+        return [family]

@@ -46,7 +46,7 @@ _POD_PARTS = (
 
 
 class Mirror:
-    """One informer per kind. `on_input` is called when a plan may change, `on_child` when only the executor has work."""
+    """One informer per kind. `on_input` is called when a plan may change, `on_child` when only children did."""
 
     def __init__(
         self,
@@ -83,8 +83,9 @@ class Mirror:
 
     async def wait_synced(self) -> None:
         """Return when every kind that may be read has had its first list. A kind without permission does not block."""
+        # A loop, because a kind gets there in several ways: a first list, no permission, no such kind.
         while not all(i.synced or i.state in _REFUSED for i in self.informers.values()):
-            await self._clock.sleep(0.05)  # several ways to get there
+            await self._clock.sleep(0.05)
 
     def unsynced(self) -> list[str]:
         """Kinds that are not in sync, each with why."""
@@ -94,9 +95,17 @@ class Mirror:
             if i.message or not i.synced
         ]
 
-    def refused(self) -> dict[str, str]:
-        """Plural -> message of the kinds that the operator may not read, or that are not installed."""
-        return {i.resource.plural: i.message for i in self.informers.values() if i.state in _REFUSED}
+    def refused(self) -> str:
+        """Why the first kind that may not be read, or is not installed, is missing; empty when all can be read."""
+        return next((i.message for i in self.informers.values() if i.state in _REFUSED), "")
+
+    def never_seen(self) -> list[str]:
+        """Kinds without a first list; what was seen once counts, however old."""
+        return [i.resource.plural for i in self.informers.values() if not i.synced]
+
+    def unreachable(self) -> bool:
+        """Whether any kind has lost the server and was not heard of since."""
+        return any(i.state is InformerState.UNREACHABLE for i in self.informers.values())
 
     def objects(self) -> Objects:
         """Everything as the informers hold it now."""
@@ -136,4 +145,4 @@ def _input_of(resource: Resource, obj: KubeObject | None) -> object:
         allocatable = obj.get("status", {}).get("allocatable", {})
         accelerators = (allocatable.get(labels.GPU_RESOURCE), allocatable.get("cpu"))
         return (metadata.get("labels"), ready, accelerators, obj.get("spec", {}).get("unschedulable"))
-    return metadata.get("labels")
+    return (metadata.get("labels"), "deletionTimestamp" in metadata)

@@ -10,7 +10,14 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import WorkloadMode, reasons
 from lowbeam.catalog import stars
-from lowbeam.kube import ACCELERATOR_CLASSES, ENERGY_PROFILES, MODEL_CARDS, POWER_CAPS
+from lowbeam.kube import (
+    ACCELERATOR_CLASSES,
+    ENERGY_PROFILES,
+    INFERENCE_WORKLOADS,
+    MODEL_CARDS,
+    POWER_CAPS,
+    object_key,
+)
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.power.caps import CapTree
 from lowbeam.render import labels
@@ -24,7 +31,7 @@ from lowbeam.runtime.reporter import Reporter, all_of
 from lowbeam.runtime.status_workload import WorkloadFacts
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
-from lowbeam.telemetry import WorkerPoller
+from lowbeam.telemetry import Telemetry
 
 SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
@@ -54,15 +61,20 @@ class Observer:
         last_plan: Plan | None,
         power: PowerControl,
         mirror: Mirror,
-        poller: WorkerPoller,
+        poller: Telemetry,
     ) -> None:
         """One tick of statuses: caps always, workloads that are changing always, the steady ones by turns."""
         self._tick += 1
-        writes = [
-            self._reporter.workload(key, raw, self._facts(world, key, fleet.of(key), books, poller), fleet.of(key))
-            for index, (key, raw) in enumerate(sorted(world.raw_workloads.items()))
-            if index % SLICES == self._tick % SLICES or not _settled(raw)
-        ]
+        unreadable = mirror.refused()
+        writes = []
+        # From the mirror, not from the world: a status written since the world was built must not be written again.
+        workloads = {object_key(raw): raw for raw in mirror.informers[INFERENCE_WORKLOADS].objects()}
+        for index, key in enumerate(sorted(world.raw_workloads)):
+            raw = workloads.get(key, world.raw_workloads[key])
+            if index % SLICES == self._tick % SLICES or not _settled(raw) or unreadable:
+                memory = fleet.of(key)
+                facts = self._facts(world, key, memory, books, poller=poller, unreadable=unreadable)
+                writes.append(self._reporter.workload(key, raw, facts, memory))
         caps = {raw["metadata"]["name"]: raw for raw in mirror.informers[POWER_CAPS].objects()}
         writes += [
             self._reporter.cap(caps[name], facts) for name, facts in power.facts(world, last_plan) if name in caps
@@ -72,6 +84,7 @@ class Observer:
                 writes.append(self._reporter.invalid(POWER_CAPS, caps[name], reasons.INVALID_SPEC, str(problem)))
         if self._tick % SLICES == 0:
             writes += self._catalogue(world, mirror)
+            self._reporter.forget(world.raw_workloads, caps)
         await all_of(writes)
 
     def _catalogue(self, world: World, mirror: Mirror) -> list[Coroutine[Any, Any, None]]:
@@ -88,7 +101,14 @@ class Observer:
         ]
 
     def _facts(
-        self, world: World, key: WorkloadKey, memory: WorkloadMemory, books: Books, poller: WorkerPoller
+        self,
+        world: World,
+        key: WorkloadKey,
+        memory: WorkloadMemory,
+        books: Books,
+        *,
+        poller: Telemetry,
+        unreadable: str,
     ) -> WorkloadFacts:
         raw = world.raw_workloads[key]
         workload = world.workloads.get(key)
@@ -98,6 +118,7 @@ class Observer:
             generation=raw["metadata"].get("generation", 0),
             advise=workload is not None and workload.spec.mode is WorkloadMode.ADVISE,
             refusal=world.refusals.get(key),
+            unreadable=unreadable,
             pods=len(replicas),
             ready=sum(r.ready for r in replicas),
             trouble=next((f"pod {r.name} {r.trouble}" for r in replicas if r.trouble), ""),
@@ -132,7 +153,7 @@ def _drawn(books: Books, key: WorkloadKey) -> int | None:
     return sum(known) if known and len(known) == len(values) else None
 
 
-def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: WorkerPoller) -> str:
+def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: Telemetry) -> str:
     for replica in replicas:
         uid = replica.uid
         if (error := poller.errors().get(uid)) is not None:

@@ -9,18 +9,15 @@ Invariant: what is adopted is in the fleet's targets before this returns: the ne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lowbeam.api.v1alpha1 import reasons
-from lowbeam.api.v1alpha1.powercap import CapState
-from lowbeam.planning import Plan, ShedOrder, Snapshot, choose_sheds, size_all
-from lowbeam.planning.committed import committed_milliwatts
-from lowbeam.planning.transition import Shed, Step, Transition, next_targets, promises_of, shed_targets
-from lowbeam.power.caps import Cap
+from lowbeam.planning import Plan, Snapshot, choose_sheds, size_all
+from lowbeam.planning.committed import committed_milliwatts, decided_milliwatts
+from lowbeam.planning.transition import Step, Transition, next_targets, orders_of, promises_of, shed_targets
 from lowbeam.power.gate import CapView, GateState
-from lowbeam.power.guard import Assessment, GuardMemory, Urgency, assess
-from lowbeam.power.ledger import Measured, measured, measured_by_workload
-from lowbeam.power.progress import Promise, check, outstanding
-from lowbeam.power.windows import PowerWindow
+from lowbeam.power.ledger import measured_by_workload
+from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.decisions import decision_of, dimming_of
 from lowbeam.runtime.fleet import Decision, Fleet
@@ -32,101 +29,92 @@ from lowbeam.runtime.world import World
 HISTORY_LENGTH = 10
 
 
+_KEEPS_RUNNING = (reasons.NO_OPTION, reasons.NO_MODEL_MEETS_FLOOR)
+"""Why a workload has no option although nothing takes its place: what runs stays, as pods stay beside a bad image."""
+
+
 class PowerControl:
     """Memory of the guard and the gate, by cap."""
 
-    def __init__(self, clock: Clock, fleet: Fleet) -> None:
+    def __init__(self, clock: Clock, fleet: Fleet, last_actions: Mapping[str, Decision] | None = None) -> None:
         self._clock = clock
-        self._windows: dict[str, PowerWindow] = {}
-        self._memories: dict[str, GuardMemory] = {}
-        self._promises: tuple[Promise, ...] = ()
+        self._state = WatchState()
         self._gate = GateState()
-        self._measured: Mapping[str, Measured] = {}
+        self._seen: Watch | None = None
+        """The newest look; None before the first."""
         self._committed: Mapping[str, int] = {}
-        self._assessments: dict[str, Assessment] = {}
-        self._views: dict[str, CapView] = {}
-        self._last_action: dict[str, Decision] = {}
+        self._last_action = dict(last_actions or {})
         for key, memory in fleet.workloads.items():  # a successor does not know when: the dwell starts anew
             if memory.dimming is not None:
                 self._gate = self._gate.shed(key, memory.dimming.power_cap, clock.monotonic_ms())
 
     def look(self, world: World, books: Books, last_plan: Plan | None, fleet: Fleet) -> None:
         """Take this moment's readings into the windows and assess every cap."""
-        now_ms = self._clock.monotonic_ms()
-        drawn = measured_by_workload(books.readings)
-        progress = check(self._promises, drawn, now_ms)
-        self._promises = progress.running
-        self._measured = measured(world.caps, books.readings, now_ms)
-        self._committed = committed_milliwatts(world.caps, fleet.targets(), books.charges)
-        unsatisfiable = last_plan.unsatisfiable_caps if last_plan else {}
-        dimming = {memory.dimming.power_cap for memory in fleet.workloads.values() if memory.dimming is not None}
-        self._assessments, self._views = {}, {}
-        for cap, usable in zip(world.caps.caps, world.caps.usable_milliwatts, strict=True):
-            seen = self._measured[cap.name]
-            window = self._window(cap).append(now_ms, seen.milliwatts)
-            self._windows[cap.name] = window
-            assessment = assess(
-                cap,
-                usable,
-                committed_milliwatts=self._committed[cap.name],
-                measured=seen,
-                window=window,
-                now_ms=now_ms,
-                memory=self._memories.get(cap.name),
-                outstanding_milliwatts=outstanding(cap, self._promises, drawn),
-                unsatisfiable=unsatisfiable.get(cap.name, ""),
-                restoring=cap.name in dimming,
-            )
-            self._memories[cap.name] = assessment.memory
-            self._assessments[cap.name] = assessment
-            self._views[cap.name] = CapView(
-                cap,
-                usable,
-                window,
-                seen.coverage_percent,
-                assessment.growth_allowed,
-                assessment.milliwatts_to_free if assessment.act else 0,
-            )
+        targets = fleet.targets()
+        self._committed = committed_milliwatts(world.caps, targets, books.charges)
+        self._seen = watch(
+            world.caps,
+            books.readings,
+            self._committed,
+            self._state,
+            self._clock.monotonic_ms(),
+            decided=decided_milliwatts(world.caps, targets),
+            unsatisfiable=last_plan.unsatisfiable_caps if last_plan else {},
+            dimming=frozenset(m.dimming.power_cap for m in fleet.workloads.values() if m.dimming is not None),
+        )
+        self._state = self._seen.state
 
-    def follow(self, world: World, fleet: Fleet, books: Books, plan: Plan, snapshot: Snapshot) -> set[WorkloadKey]:
+    def ineffective(self) -> list[tuple[WorkloadKey, str]]:
+        """Workloads whose last move settled without giving what it promised, each with a sentence."""
+        return [
+            (
+                (promise.namespace, promise.workload),
+                f"{promise.predicted_milliwatts / 1000:.0f} W should be gone after {promise.settle_ms // 1000} s, less "
+                "than half is; the next move is tried. Check that the worker applies its batch limit.",
+            )
+            for promise in (self._seen.ineffective if self._seen else ())
+        ]
+
+    def retry_at_ms(self, fleet: Fleet) -> int | None:
+        """When the first held move is worth asking for again; None when nothing is held."""
+        return min((m.held.retry_at_ms for m in fleet.workloads.values() if m.held is not None), default=None)
+
+    def follow(self, fleet: Fleet, books: Books, plan: Plan, snapshot: Snapshot) -> set[WorkloadKey]:
         """Move the targets towards the plan; the workloads whose target changed."""
         for choice in plan.choices:
             fleet.of(choice.key).choice = choice
+        followed = tuple(c for c in plan.choices if c.option is not None or c.reason not in _KEEPS_RUNNING)
         transition = next_targets(
             snapshot,
-            plan,
+            replace(plan, choices=followed),
             targets=fleet.targets(),
             charges=books.charges,
-            views=self._views,
+            views=self._views(),
             gate=self._gate,
             now_ms=self._clock.monotonic_ms(),
         )
-        return self._adopt(world, fleet, books, transition)
+        return self._adopt(fleet, books, transition, planned=True)
 
     def guard(
         self, world: World, fleet: Fleet, books: Books, last_plan: Plan | None, snapshot: Snapshot
     ) -> set[WorkloadKey]:
         """One guard tick: assess, and shed what the plan did not foresee; the workloads whose target changed."""
         self.look(world, books, last_plan, fleet)
-        orders = [
-            ShedOrder(a.cap, a.milliwatts_to_free, committed=a.urgency is Urgency.BLIND)
-            for a in self._assessments.values()
-            if a.act and a.milliwatts_to_free > 0
-        ]
+        orders = orders_of(self._seen.assessments.values()) if self._seen else ()
         if not orders:
             return set()
         option_sets = {sized.state.requirements.key: sized.options for sized in size_all(snapshot)}
-        sheds = [Shed(s.namespace, s.name, s.option, s.cap) for s in choose_sheds(snapshot, orders, option_sets)]
+        sheds = choose_sheds(snapshot, orders, option_sets)
         transition = shed_targets(
             snapshot,
             sheds,
             targets=fleet.targets(),
             charges=books.charges,
-            views=self._views,
+            views=self._views(),
             gate=self._gate,
             now_ms=self._clock.monotonic_ms(),
         )
-        return self._adopt(world, fleet, books, transition)
+        return self._adopt(fleet, books, transition, planned=False)
 
     def facts(self, world: World, last_plan: Plan | None) -> list[tuple[str, CapFacts]]:
         """What each valid cap's status says."""
@@ -135,9 +123,9 @@ class PowerControl:
         for cap, usable, limited_by in zip(
             world.caps.caps, world.caps.usable_milliwatts, world.caps.limited_by, strict=True
         ):
-            assessment, seen = self._assessments.get(cap.name), self._measured.get(cap.name)
-            if assessment is None or seen is None:
+            if self._seen is None or cap.name not in self._seen.assessments or cap.name not in world.cap_objects:
                 continue
+            assessment, seen = self._seen.assessments[cap.name], self._seen.measured[cap.name]
             problem = problems.get(cap.name)
             facts.append(
                 (
@@ -164,28 +152,22 @@ class PowerControl:
             )
         return facts
 
-    def state(self, cap: str) -> CapState | None:
-        """What a cap is doing, None before the first look."""
-        assessment = self._assessments.get(cap)
-        return assessment.state if assessment else None
-
     # ---- adopting what was decided
 
-    def _adopt(self, world: World, fleet: Fleet, books: Books, transition: Transition) -> set[WorkloadKey]:
+    def _adopt(self, fleet: Fleet, books: Books, transition: Transition, *, planned: bool) -> set[WorkloadKey]:
+        """`planned`: what is held was asked, and not only what has to be shed."""
         now_ms = self._clock.monotonic_ms()
         self._gate = transition.gate
-        self._promises += promises_of(transition.steps, measured_by_workload(books.readings), now_ms)
-        for cap in transition.touched_caps:
-            if cap in self._windows:
-                self._windows[cap] = self._windows[cap].restarted(now_ms)
+        promises = promises_of(transition.steps, measured_by_workload(books.readings), now_ms)
+        self._state = self._state.acted(transition.touched_caps, promises, now_ms)
         steps = {step.key: step for step in transition.steps}
         for step in transition.steps:
-            self._record(world, fleet, step, transition)
+            self._record(fleet, step, transition)
         for key, target in transition.targets.items():
             memory = fleet.of(key)
             memory.target = target
-            hold = transition.held.get(key)
-            memory.held = hold.message if hold else ""
+            if planned or key in steps:
+                memory.held = transition.held.get(key)
             desired = memory.choice.desired if memory.choice else None
             if not target.dimmed_by:
                 memory.dimming = None
@@ -193,7 +175,7 @@ class PowerControl:
                 memory.dimming = dimming_of(target.option, desired, target.dimmed_by, memory.dimming, memory.decision)
         return set(steps)
 
-    def _record(self, world: World, fleet: Fleet, step: Step, transition: Transition) -> None:
+    def _record(self, fleet: Fleet, step: Step, transition: Transition) -> None:
         memory = fleet.of(step.key)
         target = transition.targets[step.key]
         desired = memory.choice.desired if memory.choice else None
@@ -215,6 +197,5 @@ class PowerControl:
             named = Decision(now, decision.decision_id, decision.action, f"{'/'.join(step.key)}: {decision.message}")
             self._last_action[cap] = named
 
-    def _window(self, cap: Cap) -> PowerWindow:
-        keep_ms = max(60, cap.restore.window_seconds) * 1000 + 5_000
-        return self._windows.get(cap.name) or PowerWindow(keep_ms=keep_ms)
+    def _views(self) -> Mapping[str, CapView]:
+        return self._seen.views if self._seen else {}

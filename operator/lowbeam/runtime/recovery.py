@@ -51,6 +51,14 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
     return memory
 
 
+def last_action(status: Mapping[str, Any]) -> Decision | None:
+    """What was last done for a cap, from its status."""
+    raw = status.get("lastAction")
+    if raw is None:
+        return None
+    return Decision(_moment(raw["time"]), raw["decisionId"], "", raw["message"])
+
+
 def _setting(selected: Mapping[str, Any]) -> Option:
     """The option's identity; its figures are today's business."""
     return Option(

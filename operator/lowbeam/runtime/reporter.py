@@ -6,7 +6,8 @@ Decides what is worth an Event: a decision, once. Never decides anything about p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from lowbeam.kube import (
     POWER_CAPS,
     Applier,
     EventRecorder,
+    Forbidden,
     KubeError,
     Resource,
 )
@@ -34,28 +36,6 @@ from lowbeam.runtime.status_workload import WorkloadFacts, workload_status
 
 log = structlog.get_logger("lowbeam.reporter")
 
-WARNINGS = frozenset(
-    {
-        reasons.CAP_UNSATISFIABLE,
-        reasons.UNKNOWN_TASK,
-        reasons.MODEL_NOT_IN_CATALOGUE,
-        reasons.NO_MODEL_MEETS_FLOOR,
-        reasons.NO_ACCELERATOR_OF_CLASS,
-        reasons.NO_OPTION,
-        reasons.INVALID_SPEC,
-        reasons.CAP_CYCLE,
-        reasons.CAP_PARENT_MISSING,
-        reasons.CAP_BELOW_MINIMUM,
-        reasons.REPLICAS_NOT_READY,
-        reasons.PERMISSION_DENIED,
-        reasons.WRITE_REFUSED,
-        reasons.ACTUATION_INEFFECTIVE,
-        reasons.TELEMETRY_STALE,
-        reasons.PAUSED,
-    }
-)
-"""Reasons that somebody should look at: Events of type Warning."""
-
 
 class Reporter:
     """Writes statuses and Events of one operator."""
@@ -64,6 +44,10 @@ class Reporter:
         self._applier = applier
         self._recorder = recorder
         self._clock = clock
+        self._unwritten: dict[str, str] = {}
+        """Object uid -> why its status could not be written, so that it is said once."""
+        self._shown_workloads: set[WorkloadKey] = set()
+        self._shown_caps: set[str] = set()
 
     async def workload(
         self, key: WorkloadKey, raw: Mapping[str, Any], facts: WorkloadFacts, memory: WorkloadMemory
@@ -77,6 +61,22 @@ class Reporter:
         )
         metrics.workload_dimmed.labels(*key).set(memory.dimming is not None)
         await self._write(INFERENCE_WORKLOADS, raw, status)
+
+    def ineffective(self, raw: Mapping[str, Any], message: str) -> None:
+        """A move that did not give the watts that it should have."""
+        self._event(INFERENCE_WORKLOADS, raw, "Warning", reasons.ACTUATION_INEFFECTIVE, message)
+
+    def forget(self, workloads: Collection[WorkloadKey], caps: Collection[str]) -> None:
+        """Drop the series of workloads and caps that are not there any more."""
+        for gone in self._shown_workloads - set(workloads):
+            for gauge in metrics.OF_WORKLOADS:
+                with contextlib.suppress(KeyError):
+                    gauge.remove(*gone)
+        for cap in self._shown_caps - set(caps):
+            for gauge in metrics.OF_CAPS:
+                with contextlib.suppress(KeyError):
+                    gauge.remove(cap)
+        self._shown_workloads, self._shown_caps = set(workloads), set(caps)
 
     async def cap(self, raw: Mapping[str, Any], facts: CapFacts) -> None:
         """Status and metrics of one cap."""
@@ -106,11 +106,8 @@ class Reporter:
     def decided(self, raw: Mapping[str, Any], decision: Decision) -> None:
         """One decision: an Event on the workload and a metric."""
         metrics.decisions.labels(decision.action).inc()
-        self._event(INFERENCE_WORKLOADS, raw, decision.action, f"{decision.message} [{decision.decision_id}]")
-
-    def refused(self, raw: Mapping[str, Any], error: KubeError, reason: str) -> None:
-        """A write that the API server refused."""
-        self._event(INFERENCE_WORKLOADS, raw, reason, str(error))
+        kind: EventType = "Warning" if decision.action == reasons.PAUSED else "Normal"
+        self._event(INFERENCE_WORKLOADS, raw, kind, decision.action, f"{decision.message} [{decision.decision_id}]")
 
     async def _ready(self, resource: Resource, raw: Mapping[str, Any], holds: bool, reason: str, message: str) -> None:
         generation = raw["metadata"].get("generation", 0)
@@ -126,26 +123,31 @@ class Reporter:
     def _say_troubles(
         self, resource: Resource, raw: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
     ) -> None:
-        """An Event for each abnormal condition that is new or has another reason."""
+        """An Event for each abnormal condition that is new or has another reason; a pause was said as a decision."""
         before = {c["type"]: (c["status"], c["reason"]) for c in old.get("conditions", ())}
         for condition in new["conditions"]:
             now = (condition["status"], condition["reason"])
-            if (
-                condition["type"] in _SPOKEN
-                and condition["reason"] in WARNINGS
-                and before.get(condition["type"]) != now
-            ):
-                self._event(resource, raw, condition["reason"], condition["message"])
+            abnormal = condition["status"] == _ABNORMAL.get(condition["type"])
+            if abnormal and before.get(condition["type"]) != now and condition["reason"] != reasons.PAUSED:
+                self._event(resource, raw, "Warning", condition["reason"], condition["message"])
 
-    def _event(self, resource: Resource, raw: Mapping[str, Any], reason: str, message: str) -> None:
-        kind: EventType = "Warning" if reason in WARNINGS else "Normal"
+    def _event(self, resource: Resource, raw: Mapping[str, Any], kind: EventType, reason: str, message: str) -> None:
         self._recorder.record(resource, raw, kind, reason=reason, action=_ACTIONS.get(reason, "Decide"), note=message)
 
     async def _write(self, resource: Resource, raw: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        uid, text = raw["metadata"]["uid"], ""
         try:
             await self._applier.apply_status(resource, dict(raw), status)
         except KubeError as error:
-            log.warning("status not written", resource=resource.plural, name=raw["metadata"]["name"], error=str(error))
+            text = str(error)
+            if isinstance(error, Forbidden):  # no status can say it
+                self._event(resource, raw, "Warning", reasons.PERMISSION_DENIED, text)
+            if self._unwritten.get(uid) != text:
+                log.warning("status not written", resource=resource.plural, name=raw["metadata"]["name"], error=text)
+        if text:
+            self._unwritten[uid] = text
+        else:
+            self._unwritten.pop(uid, None)
 
 
 _ACTIONS = {
@@ -155,7 +157,12 @@ _ACTIONS = {
     reasons.WRITE_REFUSED: "Write",
     reasons.PERMISSION_DENIED: "Write",
 }
-_SPOKEN = (reasons.STALLED, reasons.SATISFIABLE_CONDITION, reasons.TELEMETRY_HEALTHY_CONDITION)
+_ABNORMAL = {
+    reasons.STALLED: "True",
+    reasons.SATISFIABLE_CONDITION: "False",
+    reasons.TELEMETRY_HEALTHY_CONDITION: "False",
+}
+"""Conditions that are worth an Event, and in which state."""
 
 
 async def all_of(writes: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.kube import Forbidden, Unauthorized
 from lowbeam.planning import Alternative
 from lowbeam.planning.words import option_text
 from lowbeam.runtime.clock import timestamp
@@ -32,6 +33,8 @@ class WorkloadFacts:
     generation: int
     advise: bool
     refusal: Refusal | None
+    unreadable: str
+    """Why a kind of object cannot be read; empty when all can."""
     pods: int
     ready: int
     trouble: str
@@ -80,8 +83,8 @@ def _option_shown(facts: WorkloadFacts, memory: WorkloadMemory) -> Option | None
 
 def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | None) -> list[Row]:
     if facts.refusal is not None:
-        return _refused(facts.refusal.reason, facts.refusal.message)
-    choice = memory.choice
+        return _refused(facts.refusal.reason, facts.refusal.message + _still_running(facts))
+    choice, obstacle = memory.choice, _obstacle(facts, memory)
     if facts.advise:
         message = choice.message if choice else "not planned yet"
         return [
@@ -89,6 +92,8 @@ def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | N
             (reasons.MODEL_SELECTED, option is not None, choice.reason if choice else reasons.PENDING, message),
         ]
     if choice is None and memory.target is None:
+        if obstacle is not None:
+            return _refused(*obstacle)
         return [
             (reasons.READY, None, reasons.PENDING, "not planned yet"),
             (reasons.RECONCILING, True, reasons.PENDING, "not planned yet"),
@@ -97,12 +102,14 @@ def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | N
         reason = choice.reason if choice else reasons.PENDING
         message = choice.message if choice else "not planned yet"
         capped = bool(choice and choice.desired is not None)
-        rows = _refused(reason, message)
+        rows = _refused(*(obstacle or (reason, message)))
         rows.append(_dimmed(memory))
         rows.append((reasons.CAP_UNSATISFIABLE_CONDITION, capped, reason, message))
         return rows
+    if choice is not None and choice.option is None:  # the spec asks for what cannot be: nothing is ended for that
+        return _refused(choice.reason, choice.message + _still_running(facts))
     return [
-        *_readiness(facts, memory, option),
+        *_readiness(facts, memory, option, obstacle),
         (
             reasons.MODEL_SELECTED,
             True,
@@ -124,7 +131,32 @@ def _refused(reason: str, message: str) -> list[Row]:
     ]
 
 
-def _readiness(facts: WorkloadFacts, memory: WorkloadMemory, option: Option) -> list[Row]:
+def _still_running(facts: WorkloadFacts) -> str:
+    return f" Until then the {facts.pods} pods of before stay." if facts.pods else ""
+
+
+def _obstacle(facts: WorkloadFacts, memory: WorkloadMemory) -> tuple[str, str] | None:
+    """What somebody has to change in the cluster before Lowbeam can go on: (reason, message)."""
+    if facts.unreadable:
+        return reasons.PERMISSION_DENIED, facts.unreadable
+    error = memory.write_error
+    if error is None or error.retriable:
+        return None
+    denied = isinstance(error, Forbidden | Unauthorized)
+    return (reasons.PERMISSION_DENIED if denied else reasons.WRITE_REFUSED), str(error)
+
+
+def _readiness(
+    facts: WorkloadFacts, memory: WorkloadMemory, option: Option, obstacle: tuple[str, str] | None
+) -> list[Row]:
+    if obstacle is not None:
+        ready = facts.ready >= option.replicas
+        count = f"{facts.ready} of {option.replicas} replicas ready"
+        return [
+            (reasons.READY, ready, reasons.ALL_REPLICAS_READY if ready else obstacle[0], count),
+            (reasons.RECONCILING, False, obstacle[0], ""),
+            (reasons.STALLED, True, *obstacle),
+        ]
     if facts.ready >= option.replicas and not memory.waiting_for:
         message = f"{facts.ready} of {option.replicas} replicas ready"
         return [
@@ -151,10 +183,11 @@ def _dimmed(memory: WorkloadMemory) -> Row:
     if dimming is None:
         return (reasons.DIMMED_CONDITION, False, reasons.NOT_DIMMED, "")
     target = memory.target.option if memory.target else None
+    held = f"; not back yet: {memory.held.reason}" if memory.held else ""
     if choice is not None and choice.option == target and choice.binding_cap:
-        return (reasons.DIMMED_CONDITION, True, dimming.reason, choice.message)
+        return (reasons.DIMMED_CONDITION, True, dimming.reason, choice.message + held)
     # Another step than the plan's: the guard's, or one that the restore gate still holds.
-    message = f'"{dimming.power_cap}": {dimming.lever}, {dimming.milliwatts_freed / 1000:.0f} W freed'
+    message = f'"{dimming.power_cap}": {dimming.lever}, {dimming.milliwatts_freed / 1000:.0f} W freed{held}'
     return (reasons.DIMMED_CONDITION, True, dimming.reason, message)
 
 
@@ -182,7 +215,7 @@ def _energy(option: Option, facts: WorkloadFacts, previous: Mapping[str, Any]) -
     energy: dict[str, Any] = {
         "joulesPerRequest": decimal_text(option.millijoules_per_request, 1000),
         "basis": option.basis.value,
-        "committedWatts": round(facts.committed_milliwatts / 1000),
+        "committedWatts": steady_watts(facts.committed_milliwatts, previous.get("committedWatts")),
     }
     if facts.stars is not None:
         energy["stars"] = "*" * facts.stars

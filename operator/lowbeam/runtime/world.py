@@ -68,6 +68,12 @@ class World:
     children: Mapping[WorkloadKey, list[Child]]
     services: Mapping[WorkloadKey, Raw]
     replicas: Mapping[WorkloadKey, list[Replica]]
+    names: Mapping[WorkloadKey, WorkloadKey]
+    """(namespace, label value) -> workload."""
+
+    def key_of(self, labelled: WorkloadKey) -> WorkloadKey:
+        """The workload behind (namespace, value of the workload label): long names are shortened in labels."""
+        return self.names.get(labelled, labelled)
 
     def enforced(self) -> list[WorkloadKey]:
         """Workloads that Lowbeam acts on, in canonical order."""
@@ -134,7 +140,12 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
     workloads: dict[WorkloadKey, InferenceWorkload] = {}
     refusals: dict[WorkloadKey, Refusal] = {}
     requirements: dict[WorkloadKey, Requirements] = {}
-    raw_workloads = {_key(raw): raw for raw in objects.workloads if "deletionTimestamp" not in raw["metadata"]}
+    ending = {_name(raw) for raw in objects.namespaces if "deletionTimestamp" in raw["metadata"]}
+    raw_workloads = {
+        _key(raw): raw
+        for raw in objects.workloads
+        if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
+    }
     for key, raw in sorted(raw_workloads.items()):
         workload, problem = parser.read(raw)
         if problem is not None:
@@ -158,7 +169,7 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
         pool_selectors={"": {}, **dict(pools)},
         node_pools=node_pools,
         node_classes=node_classes,
-        inventory=inventory_of(objects.nodes, node_pools, node_classes, catalogue),
+        inventory=inventory_of(objects.nodes, node_pools, node_classes, catalogue, pods),
         workloads=workloads,
         refusals=refusals,
         requirements=requirements,
@@ -167,26 +178,39 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
             (names.get(_owner(raw), _owner(raw)), child_of(raw)) for raw in sorted(objects.deployments, key=_name)
         ),
         services={names.get(_owner(raw), _owner(raw)): raw for raw in objects.services},
+        names=names,
         replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
     )
 
 
 def inventory_of(
-    nodes: Iterable[Raw], node_pools: Mapping[str, str], node_classes: Mapping[str, str], catalogue: Catalogue
+    nodes: Iterable[Raw],
+    node_pools: Mapping[str, str],
+    node_classes: Mapping[str, str],
+    catalogue: Catalogue,
+    replicas: Iterable[Replica] = (),
 ) -> tuple[Inventory, ...]:
-    """Allocatable accelerators per pool and class; nodes that are not ready or cordoned do not count.
+    """Allocatable accelerators per pool and class.
 
-    A node of a class without devices (cpu) counts one replica per allocatable core.
+    A node that is cordoned or not ready counts only what our own replicas hold on it: nothing new may be planned there,
+    and nothing that runs is ended because a node is being drained or its kubelet is silent for a minute. A node of a
+    class without devices (cpu) counts one replica per allocatable core.
     """
+    held: dict[str, int] = {}
+    for replica in replicas:
+        if not replica.terminating:
+            held[replica.node] = held.get(replica.node, 0) + max(1, replica.accelerators)
     total: dict[tuple[str, str], int] = {}
     largest: dict[tuple[str, str], int] = {}
     for node in nodes:
         name = node_classes.get(_name(node))
-        if name is None or not _schedulable(node):
+        if name is None:
             continue
         allocatable = node.get("status", {}).get("allocatable", {})
         on_device = bool(catalogue.accelerator_classes[name].product_labels)
         count = int(allocatable.get(labels.GPU_RESOURCE, 0)) if on_device else _whole_cores(allocatable.get("cpu", "0"))
+        if not _schedulable(node):
+            count = min(count, held.get(_name(node), 0))
         where = (node_pools[_name(node)], name)
         total[where] = total.get(where, 0) + count
         largest[where] = max(largest.get(where, 0), count)
