@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -229,4 +229,6 @@ class PowerControl(RuleBasedStateMachine):
 
 
 TestPowerControl = PowerControl.TestCase
-TestPowerControl.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestPowerControl.settings = settings(
+    max_examples=1500, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

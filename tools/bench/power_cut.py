@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class Run:
     """The cap's status says that measured and committed watts are under its usable watts."""
     restored: float | None = None
     dimmed: int = 0
+    drawn_before: float = 0.0
+    committed_before: int = 0
 
 
 @dataclass(slots=True)
@@ -97,7 +99,9 @@ def measure(say: Callable[[str], None], runs: int) -> Section:
         ),
         tables=[Table(("seconds", "p50", "p99", "max"), rows)],
         remarks=[
-            f"workloads dimmed per cut: {min(run.dimmed for run in found)} to {max(run.dimmed for run in found)}",
+            f"before a cut {_range([run.drawn_before for run in found])} W were drawn and "
+            f"{_range([run.committed_before for run in found])} W committed",
+            f"workloads dimmed per cut: {_range([run.dimmed for run in found])}",
             f"first actions seen: {', '.join(firsts) or 'none'}",
             f"not under the cap within {_WITHIN_SECONDS:.0f} s: {sum(run.under is None for run in found)} of "
             f"{len(found)}; not restored: {sum(run.restored is None for run in found)}",
@@ -135,12 +139,12 @@ async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
     seen.acts.clear()
     workers.restart()
     await asyncio.sleep(2 * _POLL_SECONDS)  # the batches before the cut are known
-    started = await seen.set_watts(_CAP, watts * (100 - _CUT_PERCENT) // 100)
+    run.drawn_before, run.committed_before = workers.watts, seen.cap(_CAP)["status"]["committedWatts"]
+    started, generation = await seen.set_watts(_CAP, watts * (100 - _CUT_PERCENT) // 100)
 
     def is_under() -> bool:
-        raw = seen.cap(_CAP)
-        status = raw.get("status", {})
-        if status.get("observedGeneration") != raw["metadata"]["generation"]:
+        status = seen.cap(_CAP).get("status", {})
+        if status.get("observedGeneration", 0) < generation:
             return False
         if run.drawn is None and workers.watts <= status["usableWatts"]:
             run.drawn = time.monotonic() - started
@@ -157,11 +161,15 @@ async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
         at, run.what = min(acts)
         run.first_act = at - started
     run.dimmed = sum("dimming" in raw.get("status", {}) for raw in seen.workloads())
-    raised = await seen.set_watts(_CAP, watts)
+    raised, _ = await seen.set_watts(_CAP, watts)
     run.restored = await seconds_until(
         lambda: len(seen.settled()) == _workload_count(), started=raised, within=3 * _WITHIN_SECONDS
     )
     return run
+
+
+def _range(values: Sequence[float]) -> str:
+    return " to ".join(dict.fromkeys(number(value, 0) for value in (min(values), max(values))))
 
 
 def _shown(run: Run) -> str:

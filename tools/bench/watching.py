@@ -44,15 +44,15 @@ class Watching:
         for resource in (DEPLOYMENTS, EVENTS):
             self.informers[resource].on_change(self._saw)
 
-    async def set_watts(self, cap: str, watts: int) -> float:
-        """Change a cap; the moment just before."""
+    async def set_watts(self, cap: str, watts: int) -> tuple[float, int]:
+        """Change a cap; the moment just before, and the generation of its spec afterwards."""
         live = self.informers[POWER_CAPS].get("", cap)
         if live is None:
             raise LookupError(f"no PowerCap {cap}")
         body = {"metadata": {"name": cap}, "spec": {"scope": live["spec"]["scope"], "watts": watts}}
         started = time.monotonic()
-        await self._transport.apply(POWER_CAPS, body, field_manager=_FIELD_MANAGER)
-        return started
+        changed = await self._transport.apply(POWER_CAPS, body, field_manager=_FIELD_MANAGER)
+        return started, changed["metadata"]["generation"]
 
     def cap(self, name: str) -> KubeObject:
         """One cap as last seen; empty before it is seen."""

@@ -13,6 +13,8 @@ from tools.demo.picture import Recorder
 from tools.demo.scene import ROOT, Scene
 from tools.demo.stage import Stage
 
+CALM_SECONDS = 6.0
+
 
 def main() -> int:
     """Tell the story; returns the exit code."""
@@ -32,13 +34,19 @@ def main() -> int:
         chapters.install(stage, scene)
         chapters.choose(stage, scene)
         chapters.serve(stage, scene)
-        recorder = Recorder(scene.cap, scene.workloads)
         if args.picture:
+            recorder = Recorder(scene.cap, scene.workloads)
             recorder.start()
+            calm = CALM_SECONDS  # so that the picture shows the state before, between and after
+        else:
+            calm = 0.0
+        time.sleep(calm)
         chapters.cut(stage, scene)
+        time.sleep(calm)
         chapters.restore(stage, scene)
-        recorder.stop()
+        time.sleep(calm)
         if args.picture:
+            recorder.stop()
             recorder.draw(args.picture)
         stage.figure("the whole story", f"{time.monotonic() - started:.0f} s")
         stage.box()

@@ -102,11 +102,10 @@ def serve(stage: Stage, scene: Scene) -> None:
 def cut(stage: Stage, scene: Scene) -> None:
     """The cap falls by 30 %."""
     stage.chapter("cut", f"The platform team lowers the cluster cap from {CAP_WATTS} W to {CUT_WATTS} W.")
-    before = {_key(w): w for w in scene.workloads()}
-    generation = {key: w["status"].get("history", [{}])[0].get("decisionId") for key, w in before.items()}
+    before = {_key(w): _decision(w) for w in scene.workloads()}
     started = time.monotonic()
     _patch(stage, CUT_WATTS)
-    first = wait_until(lambda: any(_decision(w) != generation[_key(w)] for w in scene.workloads()), 30, 0.1)
+    first = wait_until(lambda: any(_decision(w) != before[_key(w)] for w in scene.workloads()), 30, 0.1)
     under = wait_until(lambda: _within(scene, CUT_WATTS), 60, 0.2)
     total = time.monotonic() - started
     wait_until(lambda: all(_settled(w) for w in scene.workloads()), 30)  # replaced pods may still be starting

@@ -60,7 +60,7 @@ class Recorder:
         axes.step(seconds, [s[3] / 1000 for s in self.samples], color="#2f6fab", where="post", label="measured")
         for row, (at, name) in enumerate(self.dimmed):
             axes.axvline(at, color="#b23b3b", linewidth=0.6, alpha=0.6)
-            axes.text(at + 0.5, 0.4 + 0.5 * row, f"{name} dimmed", color="#b23b3b", fontsize=8)
+            axes.text(at + 0.3, 0.4 + 0.6 * row, f"{name} dimmed", color="#b23b3b", fontsize=8)
         axes.set_ylim(0, max(s[1] for s in self.samples) / 1000 * 1.08)
         axes.set_xlabel("seconds")
         axes.set_ylabel("kW")

@@ -79,19 +79,19 @@ def run(args: argparse.Namespace) -> int:
 def comparison_line(world: World, answer: Plan) -> str:
     """What the largest model of each task would draw for the same work, where it can be placed."""
     chosen = sum(c.option.expected_milliwatts for c in answer.choices if c.option)
-    largest = largest_milliwatts(world)
+    largest = largest_milliwatts(world, {c.key for c in answer.choices if c.option})
     known = [milliwatts for milliwatts in largest.values() if milliwatts is not None]
     unplaced = len(largest) - len(known)
-    note = f" ({unplaced} of its choices would not even fit these accelerators)" if unplaced else ""
+    note = f" ({unplaced} would not even fit)" if unplaced else ""
     return f"the largest model for each task would draw {watts(sum(known))}{note}; this plan {watts(chosen)}"
 
 
-def largest_milliwatts(world: World) -> dict[tuple[str, str], int | None]:
-    """Expected milliwatts of each workload with the largest model of its task that has a profile on these classes.
+def largest_milliwatts(world: World, keys: set[tuple[str, str]]) -> dict[tuple[str, str], int | None]:
+    """Expected milliwatts of each workload with the largest model of its task that has a profile on its classes.
 
     Sized on its own, with latency and floor as asked for, and as many accelerators as there are; None: does not fit.
     """
-    return {key: _largest(world, needs) for key, needs in sorted(world.requirements.items())}
+    return {key: _largest(world, world.requirements[key]) for key in sorted(keys)}
 
 
 def _largest(world: World, needs: Requirements) -> int | None:

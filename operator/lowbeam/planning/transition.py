@@ -200,8 +200,8 @@ class _Walk:
         if blocked:
             self._held[key] = self._no_headroom(blocked, raises)
             return
+        net = contribution(self._snapshot.caps, key, option, minus=target.option)
         if target.dimmed_by:
-            net = contribution(self._snapshot.caps, key, option, minus=target.option)
             if target.dimmed_by not in self._views:
                 net[target.dimmed_by] = max(0, _worst(option) - _worst(target.option))
             answer = permit(
@@ -218,7 +218,8 @@ class _Walk:
                 return
             self._gate = self._gate.restored(key, net, self._views, self._now_ms)
         else:
-            frozen = sorted(c for c, extra in raises.items() if extra > 0 and not self._may_grow(c))
+            # Also when pods that still drain would be taken back: the ledger has not changed, the intention has.
+            frozen = sorted(c for c in net if max(net[c], raises[c]) > 0 and not self._may_grow(c))
             if frozen:
                 message = f'PowerCap "{frozen[0]}" is shedding or sees too few accelerators: nothing grows under it now'
                 self._held[key] = Hold(GROWTH_FROZEN, message, self._now_ms + RECHECK_MS)

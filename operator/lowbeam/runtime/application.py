@@ -52,6 +52,13 @@ class Application:
         async with contextlib.AsyncExitStack() as stack:
             if self.transport is None:
                 self.transport = await stack.enter_async_context(await connect(self.settings.kubeconfig))
+                # A connection of its own: a renewal must not wait its turn behind the writes of a whole fleet.
+                lease_transport: KubeTransport = await stack.enter_async_context(
+                    await connect(self.settings.kubeconfig)
+                )
+                lease_transport.calls = self.transport.calls
+            else:
+                lease_transport = self.transport
             telemetry = await self._telemetry(stack)
             recorder = EventRecorder(
                 self.transport,
@@ -60,7 +67,7 @@ class Application:
                 now=self.clock.now,
             )
             elector = LeaderElector(
-                self.transport,
+                lease_transport,
                 namespace=self.settings.namespace,
                 name=LEASE_NAME,
                 identity=self.settings.identity,

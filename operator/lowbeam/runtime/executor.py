@@ -46,6 +46,8 @@ class Executor:
         self._applier = applier
         self._poller = poller
         self._settings = settings
+        self._asked: dict[str, tuple[int, int]] = {}
+        """Pod uid -> (batch limit, time of the sample that asked for it): asked once per sample, then it must show."""
         self._render = RenderSettings(
             worker_image=settings.worker_image,
             image_pull_policy=settings.image_pull_policy,
@@ -70,6 +72,8 @@ class Executor:
 
     def endpoints(self, world: World) -> list[WorkerEndpoint]:
         """Control ports of all replicas that have an address."""
+        alive = {replica.uid for replicas in world.replicas.values() for replica in replicas}
+        self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
         return [
             self._endpoint(world, key, replica)
             for key, replicas in world.replicas.items()
@@ -89,10 +93,10 @@ class Executor:
 
     def _pending(
         self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
-    ) -> list[tuple[Replica, RunningProfile]]:
+    ) -> list[tuple[Replica, Sample, RunningProfile]]:
         digest = Placement.of(option).digest(key[1])
         return [
-            (replica, sample.profile)
+            (replica, sample, sample.profile)
             for replica in world.replicas.get(key, [])
             if replica.placement_digest == digest
             and not replica.terminating
@@ -100,6 +104,7 @@ class Executor:
             and sample.profile is not None
             and sample.state is not WorkerState.LOADING
             and sample.profile.batch_limit != option.batch_limit
+            and self._asked.get(replica.uid) != (option.batch_limit, sample.received_at_ms)
         ]
 
     async def _write_service(self, world: World, key: WorkloadKey) -> None:
@@ -155,8 +160,9 @@ class Executor:
             return []
         pending = [
             (replica, running)
-            for replica, running in self._pending(world, key, option, samples)
+            for replica, sample, running in self._pending(world, key, option, samples)
             if (running.batch_limit > option.batch_limit) is lower
+            and self._note_asked(replica, option.batch_limit, sample)
         ]
         answers = await asyncio.gather(
             *(
@@ -165,6 +171,10 @@ class Executor:
             )
         )
         return [answer for answer in answers if answer]
+
+    def _note_asked(self, replica: Replica, batch_limit: int, sample: Sample) -> bool:
+        self._asked[replica.uid] = (batch_limit, sample.received_at_ms)
+        return True
 
     async def _set_batch_limit(
         self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int

@@ -148,7 +148,12 @@ def _option(memory: WorkloadMemory) -> Option | None:
 
 def _drawn(books: Books, key: WorkloadKey) -> int | None:
     """Trusted milliwatts of a workload; None where any of its replicas has none."""
-    values = [r.milliwatts for r in books.readings if (r.namespace, r.workload) == key]
+    values = [
+        # What was reserved for a replica that has not answered yet is no measurement.
+        reading.milliwatts if books.verdicts[reading.pod_uid].trusted else None
+        for reading in books.readings
+        if (reading.namespace, reading.workload) == key
+    ]
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -165,6 +165,19 @@ _ABNORMAL = {
 """Conditions that are worth an Event, and in which state."""
 
 
-async def all_of(writes: Iterable[Any]) -> None:
-    """Await writes together; each has reported its own trouble."""
-    await asyncio.gather(*writes)
+STATUS_WRITERS = 8
+"""Half of the transport's places: what dims a workload must not wait behind the statuses of a whole fleet."""
+
+
+async def all_of(writes: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Await writes together, so many at a time; each has reported its own trouble."""
+    places = asyncio.Semaphore(STATUS_WRITERS)
+
+    async def one(write: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with places:
+                await write
+        finally:
+            write.close()  # one that was cancelled before its turn
+
+    await asyncio.gather(*(one(write) for write in writes))

@@ -1,0 +1,271 @@
+"""The way of a workload through its life, as a user sees it, on the real control plane."""
+
+from __future__ import annotations
+
+from tests.operator_harness import BULK, CHAT, TRIAGE, Stage, condition, power_cap, stage, workload
+
+__all__ = ["stage"]
+
+
+def test_a_workload_gets_right_sized_pods_and_leaves_nothing_behind(stage: Stage, namespace: str) -> None:
+    stage.apply(workload(namespace, "triage"))
+    stage.ready(namespace, "triage")
+
+    # 1. Children: owned by the workload, made by nobody else.
+    found = stage.iw(namespace, "triage")
+    (deployment,) = stage.deployments(namespace)
+    service = stage.api.get(f"/api/v1/namespaces/{namespace}/services/triage")
+    assert service is not None
+    for child in (deployment, service):
+        (owner,) = child["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"]) == ("InferenceWorkload", "triage", found["metadata"]["uid"])
+        assert owner["controller"] is True
+    assert len(stage.pods(namespace)) == deployment["spec"]["replicas"]
+
+    # 2. Status: what was chosen, what it costs, and the watts of its own pods.
+    stage.eventually(
+        "watts measured",
+        lambda: condition(stage.iw(namespace, "triage"), "EnergyMeasured").get("status") == "True",
+    )
+    status = stage.iw(namespace, "triage")["status"]
+    assert status["selected"]["acceleratorClass"] == "l4"
+    assert status["selected"]["replicas"] == status["replicas"] == status["readyReplicas"] == 1
+    assert float(status["energy"]["joulesPerRequest"]) > 0
+    assert 0 < status["energy"]["measuredWatts"] <= status["energy"]["committedWatts"]
+    assert status["alternatives"]
+    assert status["alternatives"][0]["message"]
+    row = stage.cluster.kubectl("get", "iw", "triage", "-n", namespace, "--no-headers").split()
+    assert row[:3] == ["triage", "True", status["selected"]["model"]]
+    assert [(kind, reason) for kind, reason, _ in stage.events("triage", namespace)] == [("Normal", "Selected")]
+
+    # 3. kopf is a shell only: no finalizer and no annotation of its on anything.
+    for thing in (stage.iw(namespace, "triage"), deployment, service, *stage.pods(namespace)):
+        assert not thing["metadata"].get("finalizers")
+        assert not [key for key in thing["metadata"].get("annotations", {}) if "kopf" in key]
+
+    # 4. In steady state nothing is written.
+    stage.eventually("what is measured has settled", lambda: _quiet(stage, seconds=11), 60)  # a report of each in 10 s
+    before, versions = stage.operator.writes(), _versions(stage, namespace)
+    stage.stays("nothing is written", lambda: stage.operator.writes() == before, 15)
+    assert _versions(stage, namespace) == versions
+
+    # 5. Deleted: everything goes by garbage collection.
+    stage.cluster.kubectl("delete", "iw", "triage", "-n", namespace)
+    stage.eventually("no children", lambda: not stage.deployments(namespace) and not stage.pods(namespace))
+    assert stage.operator.metric("lowbeam_workload_committed_watts", namespace=namespace) == 0
+
+
+def _quiet(stage: Stage, seconds: float) -> bool:
+    before = stage.operator.writes()
+    try:
+        stage.stays("quiet", lambda: stage.operator.writes() == before, seconds)
+    except AssertionError:
+        return False
+    return True
+
+
+def _versions(stage: Stage, namespace: str) -> list[str]:
+    objects = [stage.iw(namespace, "triage"), *stage.deployments(namespace)]
+    return [it["metadata"]["resourceVersion"] for it in objects]
+
+
+def test_another_model_is_made_before_the_old_one_breaks(stage: Stage, namespace: str) -> None:
+    stage.apply(workload(namespace, "swap"))
+    stage.ready(namespace, "swap")
+    (old,) = stage.pods(namespace, "swap")
+
+    stage.patch("iw", "swap", {"model": {"pinned": "roberta-base-sst2"}}, namespace)
+    stage.eventually("the new pod", lambda: len(stage.deployments(namespace, "swap")) > 1)
+    served = _always_served(stage, namespace, old["metadata"]["uid"])
+
+    assert served >= 1, "the old pod was looked at beside the new one"
+    stage.ready(namespace, "swap")
+    (new,) = stage.pods(namespace, "swap")
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    assert stage.iw(namespace, "swap")["status"]["selected"]["model"] == "roberta-base-sst2"
+    assert [reason for _, reason, _ in stage.events("swap", namespace)] == ["Selected", "Replaced"]
+
+
+def _always_served(stage: Stage, namespace: str, old: str) -> int:
+    """Looks at which the old pod still stood; until then no moment without a ready pod."""
+    looks = 0
+    while True:
+        pods = stage.pods(namespace, "swap")
+        ready = [pod for pod in pods if _pod_ready(pod)]
+        assert ready, "a moment without any ready pod"
+        if all(pod["metadata"]["uid"] != old for pod in pods):
+            return looks
+        looks += 1
+
+
+def _pod_ready(pod: dict[str, object]) -> bool:
+    status = pod["status"]
+    assert isinstance(status, dict)
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_made(
+    stage: Stage, namespace: str
+) -> None:
+    stage.apply(workload(namespace, "tight", CHAT))
+    stage.ready(namespace, "tight")
+    committed = stage.iw(namespace, "tight")["status"]["energy"]["committedWatts"]
+    with stage.caps(power_cap(f"{namespace}-tight", round(committed * 1.15), namespaces=[namespace])):
+        stage.says(lambda: stage.own("powercaps", f"{namespace}-tight"), "Ready", "True", "InForce")
+        old = {d["metadata"]["name"] for d in stage.deployments(namespace)}
+        model = _another_model(stage, namespace)
+        stage.patch(
+            "iw", "tight", {"model": {"pinned": model}, "quality": {"benchmark": "mmlu-pro", "floor": "0"}}, namespace
+        )
+        together: list[set[str]] = []
+
+        def replaced() -> bool:
+            together.append({_deployment_of(pod) for pod in stage.pods(namespace)})
+            names = {d["metadata"]["name"] for d in stage.deployments(namespace)}
+            return bool(names) and not names & old
+
+        stage.eventually("the new Deployment instead of the old one", replaced, 60)
+        assert all(len(names) <= 1 for names in together), f"two models at once: {together}"
+        stage.ready(namespace, "tight")
+
+
+def _another_model(stage: Stage, namespace: str) -> str:
+    status = stage.iw(namespace, "tight")["status"]
+    others = [a["model"] for a in status["alternatives"] if a["model"] != status["selected"]["model"]]
+    model: str = others[0] if others else "qwen3-4b-instruct-2507"
+    return model
+
+
+def _deployment_of(pod: dict[str, object]) -> str:
+    metadata = pod["metadata"]
+    assert isinstance(metadata, dict)
+    name: str = metadata["labels"]["lowbeam.dev/placement"]
+    return name
+
+
+def test_a_new_batch_limit_reaches_running_workers_without_a_restart(stage: Stage, namespace: str) -> None:
+    fixed = {"scaling": {"minReplicas": 3, "maxReplicas": 3}, "placement": {"acceleratorClasses": ["h100"]}}
+    fixed["model"] = {"pinned": "qwen3-4b-instruct-2507"}
+    stage.apply(workload(namespace, "hot", BULK, **fixed))
+    stage.ready(namespace, "hot")
+    pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)}
+    wanted = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
+    stage.eventually("the first limit", lambda: set(stage.batch_limits(namespace).values()) == {wanted})
+
+    stage.patch("iw", "hot", {"load": {**BULK["load"], "requestsPerMinute": 300}}, namespace)
+
+    def lower() -> int:
+        now: int = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
+        return now if now < wanted else 0
+
+    now = stage.eventually("a smaller batch is decided", lower)
+    stage.eventually("every worker runs it", lambda: set(stage.batch_limits(namespace).values()) == {now})
+    assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)} == pods
+
+
+def test_draining_the_nodes_of_a_class_ends_no_running_workload(stage: Stage, namespace: str) -> None:
+    stage.apply(workload(namespace, "stays"))
+    stage.ready(namespace, "stays")
+    (pod,) = stage.pods(namespace)
+    nodes = [f"l4-{number}" for number in range(1, 5)]
+    try:
+        stage.cluster.kubectl("cordon", *nodes)
+        stage.apply(workload(namespace, "probe", {**TRIAGE, "task": "no-such-task"}))
+        stage.says(lambda: stage.iw(namespace, "probe"), "Ready", "False", "UnknownTask")  # planned again since then
+        stage.stays(
+            "the pod runs on",
+            lambda: [p["metadata"]["uid"] for p in stage.pods(namespace)] == [pod["metadata"]["uid"]],
+            3,
+        )
+    finally:
+        stage.cluster.kubectl("uncordon", *nodes)
+
+
+BENCHMARK = "tickets-of-a-test"
+SOURCE = {"citation": "made for a test", "date": "2026-11"}
+
+
+def fact(kind: str, name: str, **spec: object) -> dict[str, object]:
+    body = {**spec, "source": SOURCE}
+    return {"apiVersion": "lowbeam.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": body}
+
+
+def card(name: str, *tasks: str) -> dict[str, object]:
+    quality = {"benchmark": BENCHMARK, "metric": "accuracy-percent", "score": "94.0", "source": SOURCE}
+    return fact(
+        "ModelCard",
+        name,
+        modelPath="/models/it",
+        tasks=list(tasks),
+        licence="apache-2.0",
+        totalParametersMillions=67,
+        activeParametersMillions=67,
+        contextTokens=512,
+        generative=False,
+        variants=[{"precision": "bf16", "weightsMebibytes": 128, "quality": [quality]}],
+    )
+
+
+def profile(name: str, model: str, accelerator: str, *watts: str) -> dict[str, object]:
+    times = {"latencyP50Milliseconds": 4, "latencyP95Milliseconds": 6}
+    points = [
+        {"batch": 4**place, "watts": value, "requestsPerSecond": str(300 * 4**place), **times}
+        for place, value in enumerate(watts)
+    ]
+    return fact(
+        "EnergyProfile",
+        name,
+        model=model,
+        precision="bf16",
+        task="text-classification",
+        acceleratorClass=accelerator,
+        accelerators=1,
+        engine="native",
+        inputTokens=128,
+        points=points,
+        basis="Measured",
+    )
+
+
+def test_facts_in_the_cluster_are_used_live_and_a_bad_one_harms_nobody_else(stage: Stage, namespace: str) -> None:
+    model, good, bad = f"{namespace}-m", f"{namespace}-good", f"{namespace}-bad"
+    quality = {"benchmark": BENCHMARK, "floor": "90.0"}
+    stage.apply(workload(namespace, "triage"), workload(namespace, "own", quality=quality))
+    stage.ready(namespace, "triage")
+    stage.says(lambda: stage.iw(namespace, "own"), "Stalled", "True", "NoModelMeetsFloor")
+    lamp = fact(
+        "AcceleratorClass",
+        bad,
+        productLabels=["NVIDIA-L4"],
+        memoryMebibytes=23034,
+        computeCapability="8.9",
+        precisions=["bf16"],
+        idleWatts="20",
+        maxWatts="72",
+    )
+    try:
+        # 1. Each bad one says what is wrong with which of its fields.
+        stage.apply(card(bad, "no-such-task"), lamp, profile(bad, "distilbert-sst2", "l4", "30", "5000"))
+        for plural, field in (
+            ("modelcards", "spec.tasks"),
+            ("acceleratorclasses", "spec.productLabels"),
+            ("energyprofiles", "spec.points[1].watts"),
+        ):
+
+            def refused(plural: str = plural) -> dict[str, object]:
+                row = condition(stage.own(plural, bad), "Ready")
+                return row if row.get("status") == "False" else {}
+
+            row = stage.eventually(f"{plural} {bad} refused", refused)
+            assert field in row["message"], row
+            assert [reason for kind, reason, _ in stage.events(bad) if kind == "Warning" and reason == row["reason"]]
+
+        # 2. The others hold, and a good one is used at once.
+        stage.apply(card(model, "text-classification"), profile(good, model, "l4", "30", "50"))
+        stage.ready(namespace, "own", "triage")
+        assert stage.iw(namespace, "own")["status"]["selected"]["model"] == model
+        stage.says(lambda: stage.own("modelcards", model), "Ready", "True", "InCatalogue")
+        stage.says(lambda: stage.own("energyprofiles", good), "Ready", "True", "InCatalogue")
+    finally:
+        for kind, names in (("mcard", (model, bad)), ("eprof", (good, bad)), ("accel", (bad,))):
+            stage.cluster.kubectl("delete", kind, *names, "--ignore-not-found")

@@ -1,0 +1,175 @@
+"""Bad input and trouble: each says what to do, harms nobody else, and ends by itself when the cause goes.
+
+A healthy workload stands beside every one of them; that it is still reconciled is tested by changing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.operator_harness import CHAT, TRIAGE, Stage, condition, is_ready, power_cap, stage, workload
+
+__all__ = ["stage"]
+
+
+@pytest.fixture
+def beside(stage: Stage, namespace: str) -> Iterator[None]:
+    """A healthy workload that stays Ready, and is still cared for at the end."""
+    stage.apply(workload(namespace, "healthy"))
+    stage.ready(namespace, "healthy")
+    yield
+    assert is_ready(stage.iw(namespace, "healthy"))
+    (deployment,) = stage.deployments(namespace, "healthy")
+    stage.cluster.kubectl("delete", "deployment", deployment["metadata"]["name"], "-n", namespace)
+
+    def made_again() -> bool:
+        found = stage.deployments(namespace, "healthy")
+        return bool(found) and found[0]["metadata"]["uid"] != deployment["metadata"]["uid"]
+
+    stage.eventually("the healthy workload's Deployment again", made_again)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "hint", "repair"),
+    [
+        pytest.param({"task": "text-clasification"}, "UnknownTask", "text-classification", TRIAGE, id="unknown-task"),
+        pytest.param(
+            {"quality": {"benchmark": "sst2", "floor": "99.9"}},
+            "NoModelMeetsFloor",
+            "sst2",
+            TRIAGE,
+            id="floor-too-high",
+        ),
+        pytest.param(
+            {"model": {"pinned": "distilbert-sst"}},
+            "ModelNotInCatalogue",
+            "distilbert-sst2",
+            {"model": {"pinned": "distilbert-sst2"}},
+            id="unknown-model",
+        ),
+        pytest.param(
+            {"latency": {"endToEndMilliseconds": 1}}, "NoOption", "end-to-end", TRIAGE, id="too-fast"
+        ),
+    ],
+)
+@pytest.mark.usefixtures("beside")
+def test_a_workload_that_cannot_run_says_what_to_change(  # noqa: PLR0917 - one row of the table
+    stage: Stage, namespace: str, spec: dict[str, Any], reason: str, hint: str, repair: dict[str, Any]
+) -> None:
+    stage.apply(workload(namespace, "odd", **spec))
+
+    row = stage.says(lambda: stage.iw(namespace, "odd"), "Stalled", "True", reason)
+
+    assert hint in row["message"], row
+    assert hint in stage.warned(reason, "odd", namespace)
+    assert not stage.deployments(namespace, "odd")
+    assert condition(stage.iw(namespace, "odd"), "Ready")["status"] == "False"
+    stage.patch("iw", "odd", repair, namespace)
+    stage.ready(namespace, "odd")
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_typing_error_in_a_running_workload_ends_none_of_its_pods(stage: Stage, namespace: str) -> None:
+    stage.apply(workload(namespace, "typo"))
+    stage.ready(namespace, "typo")
+    (pod,) = stage.pods(namespace, "typo")
+    for spec, reason in (
+        ({"quality": {"benchmark": "sst2", "floor": "99.9"}}, "NoModelMeetsFloor"),
+        ({"model": {"pinned": "no-such-model"}}, "ModelNotInCatalogue"),
+    ):
+        stage.patch("iw", "typo", spec, namespace)
+        row = stage.says(lambda: stage.iw(namespace, "typo"), "Stalled", "True", reason)
+        assert "stay" in row["message"]
+    assert [it["metadata"]["uid"] for it in stage.pods(namespace, "typo")] == [pod["metadata"]["uid"]]
+    stage.patch("iw", "typo", {**TRIAGE, "model": {"pinned": ""}}, namespace)
+    stage.ready(namespace, "typo")
+    assert [it["metadata"]["uid"] for it in stage.pods(namespace, "typo")] == [pod["metadata"]["uid"]]
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_workload_waits_for_a_node_of_its_class(stage: Stage, namespace: str) -> None:
+    node = f"{namespace}-b200"
+    wish = {"placement": {"acceleratorClasses": ["b200"]}}
+    stage.apply(workload(namespace, "wish", CHAT, load={**CHAT["load"], "requestsPerMinute": 300}, **wish))
+
+    row = stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "NoAcceleratorOfClass")
+    assert "b200" in row["message"]
+    assert "b200" in stage.warned("NoAcceleratorOfClass", "wish", namespace)
+
+    stage.apply(_node(node, "NVIDIA-B200", 8))
+    try:
+        stage.ready(namespace, "wish", seconds=60)
+        assert stage.iw(namespace, "wish")["status"]["selected"]["acceleratorClass"] == "b200"
+    finally:
+        stage.cluster.kubectl("delete", "node", node)
+
+
+def _node(name: str, product: str, boards: int) -> dict[str, Any]:
+    """A node that KWOK plays."""
+    labels = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.product": product, "nvidia.com/gpu.count": str(boards)}
+    there = {"cpu": "64", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(boards)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **labels},
+        },
+        "status": {"allocatable": there, "capacity": there},
+    }
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_pod_that_cannot_be_scheduled_is_quoted_until_it_can(stage: Stage, namespace: str) -> None:
+    label = f"lowbeam.test/{namespace}"
+    stage.apply(workload(namespace, "lost", placement={"nodeSelector": {label: "yes"}}))
+
+    row = stage.says(lambda: stage.iw(namespace, "lost"), "Stalled", "True", "ReplicasNotReady")
+
+    assert "not scheduled" in row["message"]
+    assert "not scheduled" in stage.warned("ReplicasNotReady", "lost", namespace)
+    assert condition(stage.iw(namespace, "lost"), "Ready")["status"] == "False"
+    try:
+        stage.cluster.kubectl("label", "node", "l4-1", f"{label}=yes")
+        stage.ready(namespace, "lost")
+    finally:
+        stage.cluster.kubectl("label", "node", "l4-1", f"{label}-")
+
+
+@pytest.mark.usefixtures("beside")
+def test_caps_that_are_their_own_ancestors_hold_on_their_own_and_say_so(stage: Stage, namespace: str) -> None:
+    one, two = f"{namespace}-one", f"{namespace}-two"
+    caps = [
+        power_cap(one, 5000, namespaces=[namespace], parent=two),
+        power_cap(two, 6000, namespaces=[namespace], parent=one),
+    ]
+    with stage.caps(*caps):
+        for name in (one, two):
+            row = stage.says(lambda name=name: stage.own("powercaps", name), "Stalled", "True", "CapCycle")
+            assert "spec.parent" in row["message"]
+            assert "spec.parent" in stage.warned("CapCycle", name)
+        assert stage.own("powercaps", one)["status"]["effectiveWatts"] == 5000
+        stage.cluster.kubectl("patch", "pcap", two, "--type=json", "-p", '[{"op":"remove","path":"/spec/parent"}]')
+        for name in (one, two):
+            stage.says(lambda name=name: stage.own("powercaps", name), "Ready", "True", "InForce")
+        assert stage.own("powercaps", one)["status"]["limitedBy"] == one
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_cap_whose_parent_is_missing_holds_on_its_own_until_it_appears(stage: Stage, namespace: str) -> None:
+    child, parent = f"{namespace}-child", f"{namespace}-parent"
+    with stage.caps(power_cap(child, 5000, namespaces=[namespace], parent=parent)):
+        row = stage.says(lambda: stage.own("powercaps", child), "Stalled", "True", "CapParentMissing")
+        assert parent in row["message"]
+        assert parent in stage.warned("CapParentMissing", child)
+        assert stage.own("powercaps", child)["status"]["effectiveWatts"] == 5000
+        with stage.caps(power_cap(parent, 4000, namespaces=[namespace])):
+            stage.says(lambda: stage.own("powercaps", child), "Ready", "True", "InForce")
+            stage.eventually(
+                "the parent limits it",
+                lambda: stage.own("powercaps", child)["status"]["effectiveWatts"] == 4000,
+            )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lowbeam.runtime.children import next_step
+from lowbeam.runtime.replicas import Child, Replica, child_of, replica_of
+
+OLD, NEW = "triage-old", "triage-new"
+
+
+def child(name: str, *, replicas: int = 2, ready: int = 2) -> Child:
+    return Child(name, f"uid-{name}", None, name.rsplit("-", 1)[-1], replicas, ready, {})
+
+
+def pods(name: str, count: int = 2) -> list[Replica]:
+    digest = name.rsplit("-", 1)[-1]
+    return [
+        Replica(f"{name}-{n}", f"{name}-{n}", ("team", "triage"), digest, "10.0.0.1", "node", 1, True, False, "")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("make_before_break", [True, False])
+def test_a_first_deployment_is_applied_whole(make_before_break: bool) -> None:
+    step = next_step(NEW, 2, make_before_break, [], [])
+    assert (step.apply_replicas, step.delete, step.waiting_for) == (2, (), "")
+
+
+def test_made_before_broken_the_old_one_stays_until_every_new_replica_is_ready() -> None:
+    old = child(OLD)
+    for ready, gone in ((0, ()), (1, ()), (2, (old,))):
+        step = next_step(NEW, 2, True, [old, child(NEW, ready=ready)], [*pods(OLD), *pods(NEW, ready)])
+        assert step.apply_replicas == 2
+        assert step.delete == gone
+
+
+def test_broken_before_made_the_new_one_waits_until_the_last_old_pod_is_gone() -> None:
+    first = next_step(NEW, 2, False, [child(OLD)], pods(OLD))
+    assert (first.apply_replicas, [c.name for c in first.delete]) == (None, [OLD])
+    meanwhile = next_step(NEW, 2, False, [], pods(OLD, 1))
+    assert meanwhile.apply_replicas is None
+    assert meanwhile.waiting_for
+    assert next_step(NEW, 2, False, [], []).apply_replicas == 2
+
+
+def test_broken_before_made_what_already_runs_of_the_new_one_does_not_grow() -> None:
+    step = next_step(NEW, 4, False, [child(OLD), child(NEW, replicas=1)], [*pods(OLD), *pods(NEW, 1)])
+    assert step.apply_replicas == 1
+
+
+def test_nothing_to_run_deletes_everything_and_waits_for_the_pods() -> None:
+    step = next_step(None, 0, False, [child(OLD), child(NEW)], pods(OLD))
+    assert step.apply_replicas is None
+    assert [c.name for c in step.delete] == [OLD, NEW]
+    assert step.waiting_for
+    assert not next_step(None, 0, False, [], []).waiting_for
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    labels = {"lowbeam.dev/workload": "triage", "lowbeam.dev/placement": "abc"}
+    return {"metadata": {"uid": "u", "name": "p", "namespace": "team", "labels": labels}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}, "0/3 nodes"),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}, "ImagePullBackOff"),
+        ({"containerStatuses": [{"state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}, "137: OOMKilled"),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
+    ],
+)
+def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], words: str) -> None:
+    replica = replica_of(pod(**status))
+    assert replica is not None
+    assert words in replica.trouble
+    assert bool(words) is bool(replica.trouble)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_draws_nothing(phase: str) -> None:
+    assert replica_of(pod(phase=phase)) is None
+
+
+def test_a_deployment_with_an_edited_annotation_has_no_placement() -> None:
+    raw = {"metadata": {"name": NEW, "uid": "u", "annotations": {"lowbeam.dev/option": "{"}}, "spec": {}}
+    assert child_of(raw).placement is None

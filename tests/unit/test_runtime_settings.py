@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lowbeam.errors import BadInput
+from lowbeam.runtime import settings_from_environment
+
+
+def test_defaults_hold_where_the_environment_says_nothing() -> None:
+    settings = settings_from_environment({"POD_NAME": "lowbeam-0"})
+    assert (settings.identity, settings.namespace, settings.leader_election) == ("lowbeam-0", "lowbeam-system", True)
+    assert settings.guard_seconds == 2.0
+    assert settings.control_key == b""
+
+
+def test_variables_become_values_of_their_type(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef\n")
+    settings = settings_from_environment(
+        {
+            "LOWBEAM_METRICS_PORT": "9500",
+            "LOWBEAM_PLANNER_SECONDS": "7.5",
+            "LOWBEAM_LEADER_ELECTION": "false",
+            "LOWBEAM_KUBECONFIG": "/a",
+            "LOWBEAM_CONTROL_KEY_FILE": str(key),
+        }
+    )
+    assert (settings.metrics_port, settings.planner_seconds, settings.leader_election) == (9500, 7.5, False)
+    assert (settings.kubeconfig, settings.control_key) == ("/a", b"0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("METRICS_PORT", "many"), ("LEADER_ELECTION", "perhaps"), ("GUARD_SECONDS", "2s")]
+)
+def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(BadInput, match=f"LOWBEAM_{name}.*{value}"):
+        settings_from_environment({f"LOWBEAM_{name}": value})
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+def test_a_missing_or_short_control_key_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match="control key file"):
+        settings_from_environment({"LOWBEAM_CONTROL_KEY_FILE": str(path)})

@@ -1,0 +1,296 @@
+"""What a user reads: decisions in words, conditions, and figures that move only when something moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.kube import Forbidden
+from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
+from lowbeam.planning import Choice
+from lowbeam.planning.committed import Target
+from lowbeam.power.gate import DWELL, Hold
+from lowbeam.runtime.condition_rows import as_conditions
+from lowbeam.runtime.decisions import decision_of, dimming_of
+from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
+from lowbeam.runtime.recovery import last_action, recover
+from lowbeam.runtime.replicas import Child
+from lowbeam.runtime.status_cap import CapFacts, cap_status
+from lowbeam.runtime.status_workload import WorkloadFacts, decimal_text, steady_watts, workload_status
+from lowbeam.sizing import Option, Refusal, Sizer
+from tests.builders import catalogue_of, model, option, stock, workload
+
+NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+
+
+# ---- conditions
+
+
+def test_a_transition_time_changes_only_with_the_status() -> None:
+    first = as_conditions([], [("Ready", False, "A", "a")], 1, NOW)
+    same = as_conditions(first, [("Ready", False, "B", "b")], 2, LATER)
+    other = as_conditions(same, [("Ready", True, "B", "b")], 2, LATER)
+    assert same[0]["lastTransitionTime"] == first[0]["lastTransitionTime"]
+    assert (same[0]["reason"], same[0]["observedGeneration"]) == ("B", 2)
+    assert other[0]["lastTransitionTime"] != first[0]["lastTransitionTime"]
+
+
+def test_conditions_that_are_not_said_any_more_go_away_and_long_messages_are_cut() -> None:
+    first = as_conditions([], [("Ready", True, "A", ""), ("Dimmed", None, "B", "x" * 99_999)], 1, NOW)
+    assert [c["status"] for c in first] == ["Unknown", "True"]
+    assert first[0]["message"].endswith("…")
+    assert [c["type"] for c in as_conditions(first, [("Ready", True, "A", "")], 1, NOW)] == ["Ready"]
+
+
+# ---- decisions
+
+
+def decide(before: Option | None, after: Option | None, **told: Any) -> Decision:
+    told = {"desired": before, "cap": "", "was_dimmed": False, "first": False, **told}
+    return decision_of(before, after, now=NOW, decision_id="d-1", **told)
+
+
+BIG, SMALL = option(watts=300, batch=64, replicas=3), option(watts=100, batch=8, replicas=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told", "action", "words"),
+    [
+        (None, BIG, {"first": True}, reasons.SELECTED, "3 replicas"),
+        (None, SMALL, {"first": True, "cap": "c"}, reasons.DIMMED, 'because of "c"'),
+        (BIG, SMALL, {"cap": "c"}, reasons.DIMMED, '"c": batch 64 -> 8, 3 -> 1 replicas, 200 W freed'),
+        (SMALL, BIG, {"was_dimmed": True, "desired": BIG}, reasons.RESTORED, "1 -> 3 replicas"),
+        (SMALL, BIG, {"was_dimmed": True, "desired": option("x")}, reasons.RESTORED, "not yet all"),
+        (BIG, replace(BIG, batch_limit=8), {}, reasons.RECONFIGURED, "batch 64 -> 8"),
+        (BIG, replace(BIG, replicas=4), {}, reasons.SCALED, "3 -> 4 replicas"),
+        (BIG, option("other"), {}, reasons.REPLACED, "m bf16 on gpu -> other"),
+        (BIG, None, {"cap": "c"}, reasons.PAUSED, '"c" leaves no watts: paused, 300 W freed'),
+    ],
+)
+def test_a_change_is_named_after_what_it_does(
+    before: Option | None, after: Option | None, told: dict[str, Any], action: str, words: str
+) -> None:
+    decision = decide(before, after, **told)
+    assert decision.action == action
+    assert words in decision.message
+
+
+def test_dimming_is_the_distance_to_what_would_run_without_the_cap() -> None:
+    decision = decide(BIG, SMALL, cap="c")
+    dimming = dimming_of(SMALL, BIG, "c", None, decision)
+    assert dimming is not None
+    assert (dimming.power_cap, dimming.milliwatts_freed, dimming.since) == ("c", 200_000, NOW)
+    deeper = dimming_of(None, BIG, "c", dimming, replace(decision, time=LATER))
+    assert deeper is not None
+    assert (deeper.lever, deeper.since, deeper.milliwatts_freed) == ("Pause", NOW, 300_000)
+    assert dimming_of(BIG, BIG, "c", dimming, decision) is None
+    assert dimming_of(SMALL, BIG, "", dimming, decision) is None
+
+
+# ---- a workload's status
+
+FACTS = WorkloadFacts(
+    generation=3,
+    advise=False,
+    refusal=None,
+    unreadable="",
+    pods=3,
+    ready=3,
+    trouble="",
+    selector="a=b",
+    measured_milliwatts=250_000,
+    committed_milliwatts=300_000,
+    telemetry_problem="",
+    stars=3,
+)
+CHOICE = Choice("team", "w", BIG, reasons.SELECTED, "chosen", desired=BIG)
+
+
+def status(facts: WorkloadFacts = FACTS, previous: dict[str, Any] | None = None, **memory: Any) -> dict[str, Any]:
+    kept = WorkloadMemory(**{"target": Target(BIG), "choice": CHOICE, **memory})
+    return workload_status(facts, kept, previous or {}, NOW)
+
+
+def rows(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {c["type"]: (c["status"], c["reason"]) for c in found["conditions"]}
+
+
+def message(found: dict[str, Any], type_: str) -> str:
+    text: str = next(c["message"] for c in found["conditions"] if c["type"] == type_)
+    return text
+
+
+def test_a_healthy_workload_is_ready_measured_and_not_dimmed() -> None:
+    found = rows(status())
+    assert found["Ready"] == ("True", reasons.ALL_REPLICAS_READY)
+    assert (found["Reconciling"][0], found["Stalled"][0], found["Dimmed"][0]) == ("False", "False", "False")
+    assert found["EnergyMeasured"] == ("True", reasons.MEASURED)
+    assert status()["energy"]["stars"] == "***"
+
+
+def test_the_same_facts_write_nothing_and_noise_moves_no_watts() -> None:
+    first = status()
+    noisy = replace(FACTS, measured_milliwatts=253_000, committed_milliwatts=301_000)
+    assert workload_status(noisy, WorkloadMemory(target=Target(BIG), choice=CHOICE), first, LATER) == first
+    assert status(replace(FACTS, measured_milliwatts=280_000), first)["energy"]["measuredWatts"] == 280
+
+
+def test_missing_replicas_quote_the_pod() -> None:
+    found = status(replace(FACTS, ready=1, trouble="pod p not scheduled: 0/3 nodes"))
+    assert rows(found)["Ready"] == ("False", reasons.REPLICAS_NOT_READY)
+    assert rows(found)["Stalled"] == ("True", reasons.REPLICAS_NOT_READY)
+    assert "0/3 nodes" in message(found, "Ready")
+
+
+def test_unknown_watts_are_not_zero() -> None:
+    found = status(replace(FACTS, measured_milliwatts=None, telemetry_problem="no answer"))
+    assert "measuredWatts" not in found["energy"]
+    assert rows(found)["EnergyMeasured"] == ("False", reasons.NOT_MEASURED)
+
+
+def test_a_refused_spec_stalls_and_says_that_the_old_pods_stay() -> None:
+    found = status(replace(FACTS, refusal=Refusal(reasons.UNKNOWN_TASK, "spec.task", "no such task.")))
+    assert rows(found)["Stalled"] == ("True", reasons.UNKNOWN_TASK)
+    assert "3 pods of before stay" in message(found, "Ready")
+
+
+def test_an_impossible_spec_of_a_running_workload_is_said_beside_its_pods() -> None:
+    nothing = Choice("team", "w", None, reasons.NO_MODEL_MEETS_FLOOR, "too high.")
+    assert rows(status(choice=nothing))["Stalled"] == ("True", reasons.NO_MODEL_MEETS_FLOOR)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Forbidden(Request("patch", "deployments"), "no", 403), reasons.PERMISSION_DENIED),
+        (Invalid(Request("patch", "deployments"), "quota"), reasons.WRITE_REFUSED),
+    ],
+)
+def test_a_refused_write_stalls_with_what_to_do_and_ready_still_means_that_pods_answer(
+    error: KubeError, reason: str
+) -> None:
+    found = status(write_error=error)
+    assert rows(found)["Stalled"] == ("True", reason)
+    assert rows(found)["Ready"][0] == "True"
+    assert "deployments" in message(found, "Stalled")
+    assert rows(status(replace(FACTS, ready=0), write_error=error))["Ready"] == ("False", reason)
+
+
+def test_an_api_server_that_is_away_is_nobody_s_mistake() -> None:
+    error = ServerUnavailable(Request("patch", "deployments"), "gone")
+    assert rows(status(write_error=error))["Stalled"][0] == "False"
+
+
+def test_a_kind_that_cannot_be_read_is_said_before_the_first_plan_too() -> None:
+    found = status(replace(FACTS, unreadable='add verb "watch" on "powercaps"'), target=None, choice=None)
+    assert rows(found)["Ready"] == ("False", reasons.PERMISSION_DENIED)
+    assert "powercaps" in message(found, "Stalled")
+
+
+def test_a_dimmed_workload_says_why_it_is_not_back() -> None:
+    dimming = Dimming("Replicas", NOW, reasons.DIMMED, "c", "d-1", 200_000, 150)
+    found = status(target=Target(SMALL, dimmed_by="c"), dimming=dimming, held=Hold(DWELL, "shed 3 s ago", 99))
+    assert rows(found)["Dimmed"] == ("True", reasons.DIMMED)
+    assert message(found, "Dimmed").endswith("not back yet: DwellTime")
+    assert (found["dimming"]["wattsFreed"], found["dimming"]["qualityLost"]) == (200, "1.50")
+
+
+def test_advice_changes_nothing_and_shows_what_would_be_chosen() -> None:
+    found = status(replace(FACTS, advise=True), target=None)
+    assert rows(found)["Ready"] == ("Unknown", reasons.ADVISED)
+    assert found["selected"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(("value", "text"), [(28_412, "28.4"), (180, "0.18"), (12, "0.012"), (2_179_000, "2179")])
+def test_decimals_have_about_three_digits(value: int, text: str) -> None:
+    assert decimal_text(value, 1000) == text
+
+
+def test_watts_stay_while_they_differ_by_noise_only() -> None:
+    assert [steady_watts(w * 1000, 1000) for w in (1000, 1029, 1031, 970, 969)] == [1000, 1000, 1031, 1000, 969]
+    assert steady_watts(7_400, None) == 7
+
+
+# ---- a cap's status
+
+CAP = CapFacts(
+    generation=1,
+    enforced=True,
+    problem_reason="",
+    problem="",
+    effective_watts=1000,
+    limited_by="c",
+    usable_milliwatts=950_000,
+    measured_milliwatts=500_000,
+    committed_milliwatts=600_000,
+    coverage_percent=100,
+    metered=True,
+    state="WithinCap",
+    state_message="",
+    unsatisfiable="",
+    price_per_watt=0.0,
+    last_action=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "type_", "row"),
+    [
+        (CAP, "Ready", ("True", reasons.IN_FORCE)),
+        (replace(CAP, enforced=False), "Ready", ("True", reasons.OBSERVING)),
+        (replace(CAP, problem_reason=reasons.CAP_CYCLE, problem="p"), "Stalled", ("True", reasons.CAP_CYCLE)),
+        (replace(CAP, measured_milliwatts=960_000), "WithinCap", ("False", reasons.OVER_CAP)),
+        (replace(CAP, state="Shedding"), "Shedding", ("True", reasons.SHEDDING)),
+        (replace(CAP, coverage_percent=50), "TelemetryHealthy", ("False", reasons.TELEMETRY_STALE)),
+        (replace(CAP, coverage_percent=0, metered=False), "TelemetryHealthy", ("True", reasons.TELEMETRY_HEALTHY)),
+        (replace(CAP, unsatisfiable="u"), "Satisfiable", ("False", reasons.CAP_BELOW_MINIMUM)),
+    ],
+)
+def test_a_cap_says_how_it_stands(facts: CapFacts, type_: str, row: tuple[str, str]) -> None:
+    assert rows(cap_status(facts, {}, NOW))[type_] == row
+
+
+def test_a_cap_remembers_its_last_action_over_a_restart() -> None:
+    action = Decision(NOW, "d-9", reasons.DIMMED, "team/low: batch 64 -> 8")
+    written = cap_status(replace(CAP, last_action=action), {}, NOW)
+    read = last_action(written)
+    assert read is not None
+    assert (read.time, read.decision_id, read.message) == (action.time, action.decision_id, action.message)
+    assert cap_status(replace(CAP, last_action=read), written, LATER) == written
+    assert last_action({}) is None
+
+
+# ---- a successor's memory
+
+
+def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
+    catalogue = catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20)))
+    sizer = Sizer(catalogue, stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    running = sizer.options_for(needs, None).options[0]
+    dimming = Dimming("Batch", NOW, reasons.DIMMED, "c", "d-1", 50_000, 0)
+    decision = Decision(NOW, "d-1", reasons.DIMMED, "less")
+    memory = WorkloadMemory(target=Target(running), choice=CHOICE, dimming=dimming, history=(decision,))
+    written = workload_status(FACTS, memory, {}, NOW)
+    child = Child("w-x", "u", None, "x", 1, 1, {})
+
+    read = recover(written, needs, [child], sizer)
+
+    assert read.target is not None
+    assert read.target.option is not None
+    assert read.target.option.setting == running.setting
+    assert (read.target.dimmed_by, read.dimming, read.history) == ("c", dimming, (decision,))
+    assert recover(written, needs, [], sizer).target is None, "nothing runs: planned anew"
+    assert recover({}, needs, [child], sizer).target is None
+
+
+def test_decision_ids_sort_by_time_and_never_repeat() -> None:
+    fleet = Fleet()
+    ids = [fleet.decision_id(NOW), fleet.decision_id(NOW), fleet.decision_id(LATER)]
+    assert len(set(ids)) == 3
+    assert ids[0] < ids[2]

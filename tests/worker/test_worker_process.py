@@ -1,0 +1,110 @@
+"""The process that a pod runs: a meter that is a stub, the openai library, SIGTERM, and starts that cannot succeed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from openai import OpenAI
+
+from lowbeam.api.wire import WorkerTelemetry
+from lowbeam_worker.models import CannotLoadError, choose_device, load
+from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.sentence import embedder, read_recipe
+from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
+
+CHAT = ("--task", "text-generation", "--model", "tiny", "--model-path", LLAMA, "--max-output-tokens", "900")
+
+
+def test_a_metered_worker_says_what_an_answer_cost_and_finishes_it_after_sigterm(
+    worker_process: type[WorkerProcess], nvml_stub: Path
+) -> None:
+    worker = worker_process(*CHAT, LD_LIBRARY_PATH=str(nvml_stub), POD_NAME="chat-0", POD_NAMESPACE="shop")
+    worker.wait_until_ready()
+    client = OpenAI(base_url=f"{worker.url}/v1", api_key="none", max_retries=0)
+    hello = [{"role": "user", "content": "hello"}]
+    answer = client.chat.completions.create(model="tiny", messages=hello, max_tokens=200, temperature=0)  # type: ignore[arg-type]
+    assert answer.usage is not None
+    energy = (answer.usage.model_extra or {})["energy"]
+    assert energy["method"] == "nvml"
+    assert energy["scope"] == "device"
+    assert energy["joules"] > 0
+    assert energy["window_s"] > 0
+
+    telemetry = WorkerTelemetry.model_validate_json(httpx.get(f"{worker.control_url}/telemetry").content)
+    assert (telemetry.pod, telemetry.namespace) == ("chat-0", "shop")
+    assert telemetry.watts is not None
+    assert 20 < telemetry.watts <= 72
+    assert telemetry.devices[0].power_limit_watts == 72
+    parts = telemetry.energy_joules
+    assert parts is not None
+    assert parts.load > 0
+    assert parts.active + parts.idle + parts.load + parts.reconfigure == pytest.approx(parts.counter, abs=0.005)
+    assert energy["joules"] < parts.counter
+    assert abs(time.time() - telemetry.sampled_at_seconds) < 2
+
+    with httpx.Client(base_url=worker.url) as kept_open:  # a connection from before the signal still gets an answer
+        kept_open.get("/ready")
+        stream = client.chat.completions.create(
+            model="tiny", messages=hello, max_tokens=800, temperature=0, stream=True
+        )  # type: ignore[arg-type]
+        events = iter(stream)
+        next(events)
+        worker.terminate()
+        while kept_open.get("/ready").status_code == 200:
+            pass
+        refused = kept_open.post("/v1/completions", json={"model": "tiny", "prompt": "x"})
+    rest = list(events)
+    assert refused.status_code == 503
+    assert rest[-1].choices[0].finish_reason in {"length", "stop"}
+    code, log = worker.end()
+    assert code == 0, log
+
+
+def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
+    command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
+    done = subprocess.run(
+        [*command, "--model-path", "/nowhere/at-all", "--port", "18998", "--control-port", "18999"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "model '/nowhere/at-all' cannot be loaded for --task text-generation" in done.stderr
+    assert "Mount its folder and name it with --model-path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "message"),
+    [
+        ("package:no_such_package", Task.TEXT_GENERATION, "package:no_such_package is not a known model package"),
+        (LLAMA, Task.FEATURE_EXTRACTION, "it does not serve --task feature-extraction"),
+        ("somebody/not-downloaded", Task.TEXT_GENERATION, "or start with --allow-downloads"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_named(source: str, task: Task, message: str) -> None:
+    with pytest.raises(CannotLoadError, match=message):
+        load(source, task, Precision.FP32, choose_device("cpu"), allow_downloads=False)
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced_by_a_cpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(CannotLoadError, match="torch sees no GPU here"):
+        choose_device("cuda")
+
+
+def test_int8_weights_give_nearly_the_same_vectors() -> None:
+    texts = ["A cat sits on the mat.", "The stock market fell by three percent.", "Where can I return my shoes?"]
+    rows = []
+    for precision in (Precision.FP32, Precision.INT8):
+        loaded = load(MINILM, Task.FEATURE_EXTRACTION, precision, choose_device("cpu"), allow_downloads=False)
+        rows.append(embedder(loaded, read_recipe(loaded.folder))(loaded.tokenizer(texts)["input_ids"]))
+    assert (rows[0] * rows[1]).sum(1).min() > 0.95

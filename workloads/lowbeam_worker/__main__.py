@@ -1,0 +1,28 @@
+"""`lowbeam-worker`: threads first, torch after, then the two ports."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from lowbeam_worker.cgroup import prepare_threads
+from lowbeam_worker.options import parse
+
+
+def main() -> None:
+    """Entry point; exits 0 after a drain, 1 when the model, a port or the meter is not to be had, 2 on wrong flags."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = parse(sys.argv[1:])
+    threads = prepare_threads()
+    os.environ["HF_HUB_OFFLINE"] = "0" if options.allow_downloads else "1"
+    logging.getLogger(__name__).info("lowbeam-worker starts with %d threads", threads)
+    import uvloop  # noqa: PLC0415 - nothing that imports torch may load before the thread variables are set
+
+    from lowbeam_worker.serving import serve  # noqa: PLC0415
+
+    sys.exit(uvloop.run(serve(options)))
+
+
+if __name__ == "__main__":
+    main()

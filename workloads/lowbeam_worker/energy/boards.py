@@ -1,0 +1,111 @@
+"""The GPUs that NVML shows to this process, read with the official bindings. Used by the worker and by the node agent.
+
+Decides what is readable; never invents a value: what a board does not tell is None. Units: millijoules, watts.
+Energy comes from the board's total-energy counter, not from integrated power samples: on A100 and H100 the power sensor
+sees only about a quarter of the time. Power is for control and for cross-checks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+
+from lowbeam.api.wire import DeviceReading, MeterScope
+
+
+class NoMeterError(Exception):
+    """NVML cannot be used here; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All boards at one time."""
+
+    devices: tuple[DeviceReading, ...]
+    at_unix_s: float
+    at_monotonic_s: float
+    counter_mj: int | None
+    """Sum of the energy counters in millijoules; None when one of them cannot be read."""
+    watts: float | None
+    """Sum of the boards' power; None when one of them cannot be read."""
+
+
+class Boards:
+    """Open NVML handles. One object per process; `close` when done."""
+
+    def __init__(self, visible: Sequence[str] = ()) -> None:
+        """Open the boards in `visible` (indices or UUIDs, as in CUDA_VISIBLE_DEVICES); none named: all of them."""
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            raise NoMeterError(
+                f"NVML does not start ({error}); on a GPU node give the container a GPU or the NVIDIA runtime "
+                "(libnvidia-ml.so.1 must be on its library path)"
+            ) from error
+        every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        named = {key: handle for index, handle in enumerate(every) for key in (str(index), _uuid(handle))}
+        unknown = [name for name in visible if name not in named]
+        if unknown or not every:
+            self.close()
+            what = f"no board called {', '.join(unknown)}" if unknown else "no board at all"
+            raise NoMeterError(f"NVML shows {what}; check the pod's GPU request and CUDA_VISIBLE_DEVICES")
+        self._handles = [(_uuid(handle), handle) for handle in ([named[n] for n in visible] if visible else every)]
+        self.scope = MeterScope.SHARED if any(_is_mig(handle) for _, handle in self._handles) else MeterScope.DEVICE
+
+    def read(self) -> Reading:
+        """Read every board now."""
+        at_unix_s, at_monotonic_s = time.time(), time.monotonic()
+        counters = [_ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle) for _, handle in self._handles]
+        powers = [_ask(pynvml.nvmlDeviceGetPowerUsage, handle) for _, handle in self._handles]
+        limits = [_ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle) for _, handle in self._handles]
+        devices = tuple(
+            DeviceReading(
+                uuid=uuid,
+                watts=_thousandth(power),
+                joules_total=_thousandth(counter),
+                power_limit_watts=_thousandth(limit),
+            )
+            for (uuid, _), counter, power, limit in zip(self._handles, counters, powers, limits, strict=True)
+        )
+        return Reading(devices, at_unix_s, at_monotonic_s, _sum(counters), _thousandth(_sum(powers)))
+
+    def close(self) -> None:
+        """Give NVML back."""
+        pynvml.nvmlShutdown()
+
+
+def visible_devices(environment_value: str | None) -> tuple[str, ...]:
+    """The names in CUDA_VISIBLE_DEVICES; unset, empty, `all` or MIG names mean every board that NVML shows."""
+    names = tuple(name.strip() for name in (environment_value or "").split(",") if name.strip())
+    return () if names == ("all",) or any(name.startswith("MIG-") for name in names) else names
+
+
+def _ask(function: Any, handle: Any) -> int | None:
+    try:
+        return int(function(handle))
+    except pynvml.NVMLError:
+        return None  # not supported, no permission, or the board fell off the bus: unknown
+
+
+def _uuid(handle: Any) -> str:
+    return str(pynvml.nvmlDeviceGetUUID(handle))
+
+
+def _is_mig(handle: Any) -> bool:
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except pynvml.NVMLError:
+        return False
+
+
+def _thousandth(value: int | None) -> float | None:
+    return None if value is None else value / 1000
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

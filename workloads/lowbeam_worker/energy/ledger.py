@@ -1,0 +1,236 @@
+"""Where the device's joules went: active, idle, load and reconfigure, and which request caused the active ones.
+
+Decides the split only; `meter.py` reads the device, the engines say which request took part in which step. No clock and
+no I/O here: every call carries its own (monotonic) time.
+
+A window lies between two readings of the counter. It is split by these rules:
+- while the worker loads or reconfigures, the whole window is `load` or `reconfigure`;
+- a window without any step is idle, and its watts are the idle watts from then on;
+- in any other window the time between the steps costs the idle watts, the rest is active (as long as no idle window has
+  been seen, time alone splits it);
+- active joules go to requests by (seconds of each step x the request's share of the tokens in that step).
+
+Charging by tokens alone would be wrong several times over: at batch 1 a decoded token costs more than ten prefilled
+ones.
+
+Invariants, in integer millijoules, at all times:
+- active + idle + load + reconfigure = counter, the sum of the device counter's accepted differences;
+- what closed windows charged to requests = active.
+A counter that runs backwards (driver reload) starts a new window; that window's joules are unknown and in no part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What the worker as a whole is doing."""
+
+    SERVE = "serve"
+    LOAD = "load"
+    RECONFIGURE = "reconfigure"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Millijoules since the worker started; the first four add up to `counter_mj`."""
+
+    active_mj: int = 0
+    idle_mj: int = 0
+    load_mj: int = 0
+    reconfigure_mj: int = 0
+    counter_mj: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Account:
+    """What one request has been charged so far; compared by identity."""
+
+    opened_s: float
+    idle_mj_before: int
+    charged_mj: int = 0
+    open_s: float = 0.0
+    """Its share of the busy seconds in the window that is still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one request cost. None: not known (no meter, or no window has closed yet)."""
+
+    joules: float | None
+    idle_joules: float | None
+    """Idle joules of the whole device while the request was here: shown beside `joules`, never part of it."""
+    window_s: float | None
+    """Length of the newest counter window behind the figure: its resolution in time."""
+    elapsed_s: float
+    """From opening the account to the charge."""
+
+
+Shares = Sequence[tuple[Account, int]]
+"""Who is in a step, each with its tokens in that step; an account may stand there several times."""
+
+
+@dataclass(slots=True)
+class _Window:
+    started_s: float
+    counter_mj: int
+    busy_s: float = 0.0
+    shares: dict[Account, float] = field(default_factory=dict)
+
+
+class Ledger:
+    """Thread-safe: the sampler closes windows, the engine's thread reports steps, the event loop opens accounts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._phase = Phase.SERVE
+        self._active_mj = self._idle_mj = self._load_mj = self._reconfigure_mj = self._counter_mj = 0
+        self._window: _Window | None = None
+        self._step: tuple[float, Shares] | None = None
+        self._idle_watts: float | None = None
+        self._busy_watts: float | None = None
+        self._window_s: float | None = None
+        self._step_s = 0.0
+        self.counter_resets = 0
+        self.settle: Callable[[], None] = lambda: None
+        """Reads the counter now; the meter puts itself here, so that phases end at a window's end."""
+
+    # --- what the worker does ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Everything the device uses inside belongs to `phase`."""
+        self.settle()
+        with self._lock:
+            before, self._phase = self._phase, phase
+        try:
+            yield
+        finally:
+            self.settle()
+            with self._lock:
+                self._phase = before
+
+    def begin_step(self, now_s: float, shares: Shares) -> None:
+        """The device starts on these requests. One step at a time."""
+        with self._lock:
+            self._step = (now_s, shares)
+
+    def end_step(self, now_s: float) -> None:
+        """The device is done with them."""
+        with self._lock:
+            self._add_step_until(now_s)
+            self._step = None
+
+    def open_account(self, now_s: float) -> Account:
+        """Start charging a request."""
+        with self._lock:
+            return Account(now_s, self._idle_mj)
+
+    def charge(self, account: Account, now_s: float) -> Charge:
+        """What the request has cost up to now.
+
+        Its share of the window that is still open is valued at the busy watts of the last window, because the counter
+        moves only about every 100 ms and an answer does not wait for it. The totals are settled when the window closes.
+        """
+        with self._lock:
+            elapsed_s = now_s - account.opened_s
+            if self._window_s is None or self._busy_watts is None:
+                return Charge(None, None, None, elapsed_s)
+            joules = account.charged_mj / 1000 + account.open_s * self._busy_watts
+            idle_joules = (self._idle_mj - account.idle_mj_before) / 1000
+            return Charge(round(joules, 6), round(idle_joules, 3), round(self._window_s, 3), elapsed_s)
+
+    # --- what the device says ----------------------------------------------------------------------------------------
+
+    def observe(self, now_s: float, counter_mj: int) -> None:
+        """A reading of the counter: closes the open window and starts the next one."""
+        with self._lock:
+            if self._step is not None:
+                self._add_step_until(now_s)
+                self._step = (now_s, self._step[1])
+            window, self._window = self._window, _Window(now_s, counter_mj)
+            if window is None:
+                return
+            for account in window.shares:
+                account.open_s = 0.0
+            if counter_mj < window.counter_mj:
+                self.counter_resets += 1
+            elif now_s > window.started_s:
+                self._close(window, now_s - window.started_s, counter_mj - window.counter_mj)
+            else:  # two readings at one time: keep the first, or its joules would be lost
+                self._window = window
+
+    def parts(self) -> Parts:
+        """A consistent copy of the totals, by closed windows."""
+        with self._lock:
+            return Parts(self._active_mj, self._idle_mj, self._load_mj, self._reconfigure_mj, self._counter_mj)
+
+    def step_seconds(self) -> float:
+        """Seconds during which the engine was in a step."""
+        with self._lock:
+            return self._step_s
+
+    # --- the split ---------------------------------------------------------------------------------------------------
+
+    def _add_step_until(self, now_s: float) -> None:
+        if self._step is None:
+            return
+        started_s, shares = self._step
+        seconds = max(0.0, now_s - started_s)
+        self._step_s += seconds
+        if self._window is None:
+            return
+        self._window.busy_s += seconds
+        tokens = sum(count for _, count in shares)
+        for account, count in shares:
+            share = seconds * count / tokens if tokens else seconds / len(shares)
+            self._window.shares[account] = self._window.shares.get(account, 0.0) + share
+            account.open_s += share
+
+    def _close(self, window: _Window, seconds: float, millijoules: int) -> None:
+        busy_s = min(window.busy_s, seconds)
+        self._counter_mj += millijoules
+        self._window_s = seconds
+        if self._phase is not Phase.SERVE:
+            if busy_s:  # the warm-up: the first price of a busy second
+                self._busy_watts = millijoules / 1000 / seconds
+            if self._phase is Phase.LOAD:
+                self._load_mj += millijoules
+            else:
+                self._reconfigure_mj += millijoules
+            return
+        if not window.shares:
+            self._idle_watts = millijoules / 1000 / seconds
+            self._idle_mj += millijoules
+            return
+        idle_s = seconds - busy_s
+        watts = millijoules / 1000 / seconds if self._idle_watts is None else self._idle_watts
+        idle_mj = min(millijoules, round(watts * idle_s * 1000))
+        active_mj = millijoules - idle_mj
+        self._idle_mj += idle_mj
+        self._active_mj += active_mj
+        if busy_s:
+            self._busy_watts = active_mj / 1000 / busy_s
+        for account, charged_mj in zip(window.shares, apportion(active_mj, list(window.shares.values())), strict=True):
+            account.charged_mj += charged_mj
+
+
+def apportion(total: int, shares: Sequence[float]) -> list[int]:
+    """Split a non-negative integer by shares so that the pieces add up to it exactly; each is off by less than 1."""
+    weight = sum(shares)
+    pieces, given, passed = [], 0, 0.0
+    for index, share in enumerate(shares):
+        passed += share if weight > 0 else 1.0
+        last = index == len(shares) - 1
+        # Rounding the running sum, not the piece: the pieces then add up whatever the rounding of floats.
+        until = (
+            total if last else min(total, max(given, round(total * passed / (weight if weight > 0 else len(shares)))))
+        )
+        pieces.append(until - given)
+        given = until
+    return pieces

@@ -1,0 +1,1 @@
+"""The serving port: OpenAI and TEI routes, validation, errors in OpenAI's shape."""

@@ -1,0 +1,65 @@
+"""From tokens to text as they come: whole characters only, and nothing of a stop sequence ever gets out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_BROKEN = "\ufffd"
+
+
+class TextStream:
+    """Text of one answer. `stopped` turns True when a stop sequence was met; the text ends before it."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._ids: list[int] = []
+        self._shown_from = 0
+        """Decoding starts here, a little before the new tokens: some tokens' text depends on the one before."""
+        self._shown_to = 0
+        self._held = ""
+        """Text that may be the beginning of a stop sequence."""
+        self.stopped = False
+
+    def push(self, ids: Sequence[int]) -> str:
+        """The text that these tokens make certain."""
+        if self.stopped:
+            return ""
+        self._ids.extend(ids)
+        before = self._decode(self._ids[self._shown_from : self._shown_to])
+        now = self._decode(self._ids[self._shown_from :])
+        if now.endswith(_BROKEN) or len(now) <= len(before):
+            return ""  # in the middle of a character, or a token without text
+        self._shown_from, self._shown_to = self._shown_to, len(self._ids)
+        return self._release(now[len(before) :])
+
+    def finish(self) -> str:
+        """What was held back: the answer is over."""
+        if self.stopped:
+            return ""
+        before = self._decode(self._ids[self._shown_from : self._shown_to])
+        rest = self._release(self._decode(self._ids[self._shown_from :])[len(before) :])
+        if self.stopped:
+            return rest
+        held, self._held = self._held, ""
+        return rest + held
+
+    def _release(self, text: str) -> str:
+        text = self._held + text
+        found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

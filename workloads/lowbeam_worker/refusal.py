@@ -1,0 +1,76 @@
+"""The one way in which a request is refused: an HTTP status and OpenAI's error body.
+
+    Refusal
+    ├── invalid(...)        400  the request is wrong, or asks for something this worker does not do
+    ├── too_long(...)       400  context_length_exceeded
+    ├── wrong_model(...)    404
+    ├── overloaded(...)     429  with Retry-After
+    ├── unavailable(...)    503  loading or draining, with Retry-After
+    └── engine_failed(...)  500  the engine died under this request
+
+A field that this worker does not support is refused, never ignored: a client must not pay for an answer it did not ask
+for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+RETRY_AFTER_SECONDS = 1
+
+
+class Refusal(Exception):
+    """An answer other than 200, in OpenAI's shape."""
+
+    def __init__(
+        self, status: int, message: str, *, kind: str, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """`{"error": {"message", "type", "param", "code"}}`."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The same as an HTTP response."""
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if self.status in {429, 503} else None
+        return Response(orjson.dumps(self.body()), self.status, headers, "application/json")
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> Refusal:
+    """400: say what is wrong with which field, and what would be accepted."""
+    return Refusal(400, message, kind="invalid_request_error", param=param, code=code)
+
+
+def too_long(message: str, param: str) -> Refusal:
+    """400 with OpenAI's code for it, so that clients cut their prompt instead of trying again."""
+    return invalid(message, param, "context_length_exceeded")
+
+
+def wrong_model(asked: str, served: str) -> Refusal:
+    """404: this worker serves exactly one model."""
+    message = f"The model {asked!r} is not served here; this worker serves {served!r}."
+    return Refusal(404, message, kind="invalid_request_error", param="model", code="model_not_found")
+
+
+def overloaded(message: str) -> Refusal:
+    """429: the queue is full."""
+    return Refusal(429, message, kind="rate_limit_error", code="queue_full")
+
+
+def unavailable(message: str) -> Refusal:
+    """503: not ready yet, or going away."""
+    return Refusal(503, message, kind="server_error", code="not_ready")
+
+
+def engine_failed(message: str) -> Refusal:
+    """500: the engine failed while this request was in it; the request may be sent again."""
+    return Refusal(500, message, kind="server_error", code="engine_failed")

@@ -1,0 +1,141 @@
+"""The life of the process: listen, load, warm up, serve, drain, exit.
+
+Both ports listen before the model is loaded, so that probes and the operator see LOADING instead of a refused
+connection. SIGTERM or SIGINT: /ready turns 503, new requests are refused, requests in flight finish (at most
+`DRAIN_SECONDS`), exit code 0. A model that cannot be loaded: the reason on stderr, exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from transformers.utils.logging import disable_progress_bar
+
+from lowbeam_worker.building import build
+from lowbeam_worker.control.app import control_app
+from lowbeam_worker.energy.boards import visible_devices
+from lowbeam_worker.energy.ledger import Ledger, Phase
+from lowbeam_worker.energy.meter import open_meter
+from lowbeam_worker.front.app import serving_app
+from lowbeam_worker.metrics import Metrics
+from lowbeam_worker.models import CannotLoadError, choose_device
+from lowbeam_worker.options import WorkerOptions
+from lowbeam_worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 50
+"""Longest wait for requests in flight after SIGTERM; below the grace period that the operator gives a pod."""
+_KEEP_ALIVE_SECONDS = 5
+_LAST_BYTES_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: two servers share this process, and draining is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(options: WorkerOptions) -> int:
+    """Run until a signal; returns the exit code."""
+    worker = Worker(options, Ledger(), Metrics())
+    show_on(worker)
+    told_to_end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+    disable_progress_bar()
+    servers = [_server(serving_app(worker), options.port), _server(control_app(worker), options.control_port)]
+    listening = [asyncio.create_task(server.serve()) for server in servers]
+    starting = asyncio.create_task(bring_up(worker))
+    ending = asyncio.create_task(told_to_end.wait())
+    code = 0
+    try:
+        await asyncio.wait({ending, *listening, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and not ending.done():
+            starting.result()
+            await asyncio.wait({ending, *listening}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            await _drain(worker)
+        else:
+            log.error("lowbeam-worker ends: a port could not be opened, see above")
+            code = 1
+    except CannotLoadError as error:
+        log.error("lowbeam-worker ends: %s", error)  # noqa: TRY400 - the message says it all, a traceback hides it
+        code = 1
+    finally:
+        starting.cancel()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*listening, return_exceptions=True)
+        ending.cancel()
+        if worker.engine is not None:
+            await worker.engine.stop()
+        worker.meter.stop()
+    return code
+
+
+def show_on(worker: Worker) -> None:
+    """Connect a worker's telemetry to its /metrics."""
+    worker.metrics.show(lambda: (worker.telemetry(), worker.engine.stats() if worker.engine else None))
+
+
+async def bring_up(worker: Worker) -> None:
+    """Meter, model, engine, warm-up; the worker is READY afterwards. Raises CannotLoadError."""
+    options, began = worker.options, time.monotonic()
+    device = choose_device(options.device)
+    worker.meter = open_meter(visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES")), worker.ledger)
+    worker.meter.start()
+    with worker.ledger.phase(Phase.LOAD):
+        built = await asyncio.to_thread(build, worker, device)
+        worker.engine, worker.random_weights = built.engine, built.random_weights
+        built.engine.start()
+        try:
+            await built.service.warm_up()
+        except Exception as error:
+            raise CannotLoadError(f"the model is loaded, but its warm-up request failed: {error}") from error
+    worker.ready(built.service)
+    log.info(
+        "ready: %s as %s, %s on %s, energy by %s, %.1f s after start",
+        options.task,
+        options.model,
+        options.precision,
+        device,
+        worker.meter.method,
+        time.monotonic() - began,
+    )
+
+
+async def _drain(worker: Worker) -> None:
+    worker.drain()
+    try:
+        await asyncio.wait_for(worker.idle.wait(), DRAIN_SECONDS)
+    except TimeoutError:
+        log.warning("%d requests did not finish within %.0f s and are cut off", worker.in_flight, DRAIN_SECONDS)
+
+
+def _server(app: Starlette, port: int) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            host="0.0.0.0",
+            port=port,
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
+        )
+    )
