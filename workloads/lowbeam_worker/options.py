@@ -84,7 +84,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         "--control-port", default=CONTROL_PORT, type=_port, help=f"telemetry and control (default {CONTROL_PORT})"
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model runs")
-    parser.add_argument("--allow-downloads", action="store_true", help="let transformers fetch the model from its hub")
+    parser.add_argument(
+        "--allow-downloads",
+        action="store_true",
+        default=environment.get("HF_HUB_OFFLINE") == "0",
+        help="let transformers fetch the model from its hub; HF_HUB_OFFLINE=0 (spec.pod.env) says the same",
+    )
     given = parser.parse_args(arguments)
     return WorkerOptions(
         task=Task(given.task),

@@ -94,12 +94,13 @@ class Application:
             for runner in runners:
                 stack.push_async_callback(runner.cleanup)
             log.info("started", identity=self.settings.identity)
+            # In the order in which they end: the Lease is given back when nothing of ours can write any longer.
             await _until(
                 stop,
+                controller.run(),
+                telemetry.run(),
                 mirror.run(),
                 recorder.run(),
-                telemetry.run(),
-                controller.run(),
                 *([elector.run()] if self.settings.leader_election else []),
             )
             log.info("stopped", identity=self.settings.identity)
@@ -123,7 +124,7 @@ class Application:
 
 
 async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run all until `stop`, or until one ends by an error; then cancel the others and wait for them."""
+    """Run all until `stop`, or until one ends by an error; then cancel them one after the other, waiting for each."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -131,7 +132,7 @@ async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) ->
     finally:
         for task in (stopping, *tasks):
             task.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
     for task in done:
         if task is not stopping:
             task.result()

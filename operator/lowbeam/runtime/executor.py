@@ -158,12 +158,11 @@ class Executor:
         refusing ones say."""
         if option is None:
             return []
-        pending = [
-            (replica, running)
-            for replica, sample, running in self._pending(world, key, option, samples)
-            if (running.batch_limit > option.batch_limit) is lower
-            and self._note_asked(replica, option.batch_limit, sample)
-        ]
+        pending = []
+        for replica, sample, running in self._pending(world, key, option, samples):
+            if (running.batch_limit > option.batch_limit) is lower:
+                self._asked[replica.uid] = (option.batch_limit, sample.received_at_ms)
+                pending.append((replica, running))
         answers = await asyncio.gather(
             *(
                 self._set_batch_limit(world, key, replica, running=running, batch_limit=option.batch_limit)
@@ -171,10 +170,6 @@ class Executor:
             )
         )
         return [answer for answer in answers if answer]
-
-    def _note_asked(self, replica: Replica, batch_limit: int, sample: Sample) -> bool:
-        self._asked[replica.uid] = (batch_limit, sample.received_at_ms)
-        return True
 
     async def _set_batch_limit(
         self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int

@@ -1,0 +1,240 @@
+"""Raw objects become a World, and replicas become readings and charges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.wire import MeterMethod, RunningProfile
+from lowbeam.catalog import load_builtin
+from lowbeam.power.ledger import ReplicaState
+from lowbeam.render import Placement, labels
+from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
+from lowbeam.runtime.replicas import Replica
+from lowbeam.runtime.world import Objects, Parser, World, build_world, inventory_of
+from lowbeam.telemetry import Sample, SampleSource
+
+TODAY = date(2026, 11, 21)
+CATALOGUE = load_builtin()
+L4 = next(iter(CATALOGUE.accelerator_classes["l4"].product_labels))
+
+
+def node(name: str, *, boards: int = 4, ready: bool = True, cordoned: bool = False, **more: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"nvidia.com/gpu.product": L4, **more}},
+        "spec": {"unschedulable": cordoned},
+        "status": {
+            "allocatable": {labels.GPU_RESOURCE: str(boards), "cpu": "8"},
+            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
+        },
+    }
+
+
+def iw(name: str, *, uid: str = "", namespace: str = "team", **spec: Any) -> dict[str, Any]:
+    body = {"task": "text-classification", "load": {"requestsPerMinute": 60, "inputTokens": 100, "outputTokens": 1}}
+    return {
+        "apiVersion": "lowbeam.dev/v1alpha1",
+        "kind": "InferenceWorkload",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": uid or f"uid-{name}",
+            "resourceVersion": "1",
+            "generation": 1,
+        },
+        "spec": {**body, **spec},
+    }
+
+
+def pcap(name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 1}
+    body = {"scope": {"cluster": {}}, "watts": 1000, **spec}
+    return {"apiVersion": "lowbeam.dev/v1alpha1", "kind": "PowerCap", "metadata": metadata, "spec": body}
+
+
+def replica(**told: Any) -> Replica:
+    plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, False, "")
+    return replace(plain, **told)
+
+
+def count(nodes: list[dict[str, Any]], replicas: tuple[Replica, ...] = ()) -> dict[str, int]:
+    names = [n["metadata"]["name"] for n in nodes]
+    rows = inventory_of(nodes, dict.fromkeys(names, ""), dict.fromkeys(names, "l4"), CATALOGUE, replicas)
+    return {row.accelerator_class: row.accelerators for row in rows}
+
+
+# ---- world
+
+
+def test_one_bad_object_is_set_aside_with_its_field_and_the_rest_goes_on() -> None:
+    objects = Objects(
+        workloads=(iw("good"), iw("bad", scaling={"minReplicas": "many"}), iw("odd", task="no-such-task")),
+        power_caps=(pcap("good"), pcap("bad", watts=-1)),
+    )
+    world = build_world(objects, TODAY, Parser())
+    assert world.enforced() == [("team", "good")]
+    assert world.refusals["team", "bad"].reason == reasons.INVALID_SPEC
+    assert "minReplicas" in world.refusals["team", "bad"].field
+    assert world.refusals["team", "odd"].reason == reasons.UNKNOWN_TASK
+    assert [cap.name for cap in world.caps.caps] == ["good"]
+    assert "watts" in world.cap_problems["bad"].field
+
+
+def test_what_is_being_deleted_is_not_planned() -> None:
+    going = iw("going")
+    going["metadata"]["deletionTimestamp"] = "2026-11-21T09:00:00Z"
+    ending = {"metadata": {"name": "ending", "deletionTimestamp": "2026-11-21T09:00:00Z"}}
+    objects = Objects(workloads=(going, iw("stays"), iw("with-it", namespace="ending")), namespaces=(ending,))
+    assert list(build_world(objects, TODAY, Parser()).raw_workloads) == [("team", "stays")]
+
+
+@given(st.permutations([iw("a"), iw("b", namespace="other"), iw("c")]), st.permutations([pcap("x"), pcap("y")]))
+def test_the_order_of_objects_does_not_matter(workloads: list[dict[str, Any]], caps: list[dict[str, Any]]) -> None:
+    world = build_world(Objects(workloads=tuple(workloads), power_caps=tuple(caps)), TODAY, Parser())
+    assert world.enforced() == [("other", "b"), ("team", "a"), ("team", "c")]
+    assert [cap.name for cap in world.caps.caps] == ["x", "y"]
+
+
+def test_a_long_name_is_found_again_behind_its_shortened_label() -> None:
+    name = "w" * 100
+    world = build_world(Objects(workloads=(iw(name),)), TODAY, Parser())
+    assert world.key_of(("team", labels.label_value(name))) == ("team", name)
+    assert world.key_of(("team", "unknown")) == ("team", "unknown")
+
+
+def test_a_cap_finds_namespaces_by_label() -> None:
+    namespaces = (
+        {"metadata": {"name": "a", "labels": {"centre": "one"}}},
+        {"metadata": {"name": "b", "labels": {"centre": "two"}}},
+    )
+    cap = pcap("c", scope={"namespaces": {"names": ["z"], "selector": {"matchLabels": {"centre": "one"}}}})
+    (found,) = build_world(Objects(power_caps=(cap,), namespaces=namespaces), TODAY, Parser()).caps.caps
+    assert found.namespaces == {"a", "z"}
+
+
+# ---- inventory
+
+
+def test_nodes_that_take_no_pods_count_only_what_our_replicas_hold_there() -> None:
+    nodes = [node("n1"), node("n2", cordoned=True), node("n3", ready=False)]
+    assert count(nodes) == {"l4": 4}
+    held = (replica(node="n2", accelerators=2), replica(node="n3"), replica(node="n3", terminating=True))
+    assert count(nodes, held) == {"l4": 4 + 2 + 1}
+
+
+def test_a_cordoned_node_never_counts_more_than_it_has() -> None:
+    assert count([node("n1", boards=1, cordoned=True)], (replica(accelerators=8),)) == {"l4": 1}
+
+
+def test_a_node_without_boards_is_no_inventory() -> None:
+    assert count([node("n1", boards=0)]) == {}
+
+
+# ---- meters
+
+PROFILE = next(
+    p for p in CATALOGUE.profiles if p.accelerator_class == "l4" and p.accelerators == 1 and len(p.points) > 2
+)
+PLACEMENT = Placement(
+    PROFILE.model, PROFILE.precision, PROFILE.reasoning, "l4", PROFILE.accelerators, "", PROFILE.engine
+)
+
+
+def seen(replicas: list[Replica]) -> World:
+    world = build_world(Objects(workloads=(iw("w", task=PROFILE.task),), nodes=(node("n1"),)), TODAY, Parser())
+    return replace(world, replicas={("team", "w"): replicas}, children={("team", "w"): [_child()]})
+
+
+def _child() -> Any:
+    from lowbeam.runtime.replicas import Child  # noqa: PLC0415
+
+    return Child("w-d", "u", PLACEMENT, "d", 1, 1, {})
+
+
+def sample(watts: float | None, *, at_ms: int = 1000, batch: int = 1) -> Sample:
+    return Sample(
+        pod_uid="pod-1",
+        source=SampleSource.WORKER,
+        sampled_at_ms=at_ms,
+        received_at_ms=at_ms,
+        milliwatts=None if watts is None else round(watts * 1000),
+        method=MeterMethod.UNAVAILABLE if watts is None else MeterMethod.NVML_POWER,
+        scope=None,
+        joules_total=None,
+        requests_running=1,
+        requests_waiting=0,
+        requests_received_total=1,
+        requests_completed_total=1,
+        input_tokens_total=None,
+        output_tokens_total=None,
+        profile=RunningProfile(
+            model=PROFILE.model,
+            revision="",
+            precision=PROFILE.precision,
+            reasoning=PROFILE.reasoning.value,
+            batch_limit=batch,
+            generation=1,
+        ),
+        state=None,
+        devices=(),
+    )
+
+
+def books(replicas: list[Replica], samples: dict[str, Sample], now_ms: int = 1500) -> Books:
+    return Meters().read(seen(replicas), {("team", "w"): None}, samples, now_ms)
+
+
+BOARD = CATALOGUE.accelerator_classes["l4"].max_milliwatts
+
+
+def test_a_fresh_sample_is_read_and_a_confirmed_batch_limits_the_charge() -> None:
+    small, large = PROFILE.points[0], PROFILE.points[-1]
+    (reading,) = books([replica()], {"pod-1": sample(small.milliwatts / 1000)}).readings
+    assert reading.milliwatts == small.milliwatts
+    charged = [
+        books([replica()], {"pod-1": sample(small.milliwatts / 1000, batch=b)}).charges[0].worst_case_milliwatts
+        for b in (small.batch, large.batch)
+    ]
+    assert charged == [small.milliwatts, max(p.milliwatts for p in PROFILE.points)]
+
+
+def test_a_replica_that_was_never_heard_is_charged_its_worst_case_and_not_zero() -> None:
+    book = books([replica(ready=True)], {})
+    (charge,), (reading,) = book.charges, book.readings
+    assert charge.milliwatts == max(p.milliwatts for p in PROFILE.points)
+    assert reading.milliwatts == charge.milliwatts
+    assert reading.worst_case_milliwatts == BOARD
+
+
+def test_a_worker_without_a_meter_counts_at_its_worst_case_and_is_told_apart() -> None:
+    (reading,) = books([replica()], {"pod-1": sample(None)}).readings
+    assert (reading.milliwatts, reading.metered, reading.worst_case_milliwatts) == (None, False, BOARD)
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "read"),
+    [
+        ({}, ReplicaState.LIVE, True),
+        ({"node": "", "ip": ""}, ReplicaState.PENDING, False),
+        ({"terminating": True}, ReplicaState.TERMINATING, True),
+    ],
+)
+def test_every_pod_is_charged_in_every_state(told: dict[str, Any], state: ReplicaState, read: bool) -> None:
+    book = books([replica(**told)], {})
+    assert [charge.state for charge in book.charges] == [state]
+    assert bool(book.readings) is read
+
+
+def test_an_unknown_placement_counts_all_that_its_boards_can_draw() -> None:
+    (charge,) = books([replica(placement_digest="edited")], {}).charges
+    assert charge.milliwatts == BOARD
+    unknown = replace(PLACEMENT, model="no-such-model")
+    assert worst_case_milliwatts(CATALOGUE, unknown, PROFILE.task, 1) == BOARD
