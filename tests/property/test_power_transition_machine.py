@@ -230,5 +230,5 @@ class PowerControl(RuleBasedStateMachine):
 
 TestPowerControl = PowerControl.TestCase
 TestPowerControl.settings = settings(
-    max_examples=1500, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

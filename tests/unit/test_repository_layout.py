@@ -7,7 +7,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_operator_is_still_the_standard_library() -> None:
-    assert not (ROOT / "operator" / "__init__.py").exists(), "operator/__init__.py shadows the standard library: remove it"
+    shadow = ROOT / "operator" / "__init__.py"
+    assert not shadow.exists(), "it shadows the standard library: remove it"
     assert not Path(operator.__file__ or "").is_relative_to(ROOT)
 
 

@@ -16,7 +16,7 @@ from lowbeam.catalog import load_builtin
 from lowbeam.power.ledger import ReplicaState
 from lowbeam.render import Placement, labels
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
-from lowbeam.runtime.replicas import Replica
+from lowbeam.runtime.replicas import Child, Replica
 from lowbeam.runtime.world import Objects, Parser, World, build_world, inventory_of
 from lowbeam.telemetry import Sample, SampleSource
 
@@ -55,7 +55,7 @@ def iw(name: str, *, uid: str = "", namespace: str = "team", **spec: Any) -> dic
 
 
 def pcap(name: str, **spec: Any) -> dict[str, Any]:
-    metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 1}
+    metadata = {"name": name, "uid": f"uid-cap-{name}", "resourceVersion": "1", "generation": 1}
     body = {"scope": {"cluster": {}}, "watts": 1000, **spec}
     return {"apiVersion": "lowbeam.dev/v1alpha1", "kind": "PowerCap", "metadata": metadata, "spec": body}
 
@@ -153,8 +153,7 @@ def seen(replicas: list[Replica]) -> World:
     return replace(world, replicas={("team", "w"): replicas}, children={("team", "w"): [_child()]})
 
 
-def _child() -> Any:
-    from lowbeam.runtime.replicas import Child  # noqa: PLC0415
+def _child() -> Child:
 
     return Child("w-d", "u", PLACEMENT, "d", 1, 1, {})
 
@@ -166,7 +165,7 @@ def sample(watts: float | None, *, at_ms: int = 1000, batch: int = 1) -> Sample:
         sampled_at_ms=at_ms,
         received_at_ms=at_ms,
         milliwatts=None if watts is None else round(watts * 1000),
-        method=MeterMethod.UNAVAILABLE if watts is None else MeterMethod.NVML_POWER,
+        method=MeterMethod.UNAVAILABLE if watts is None else MeterMethod.NVML,
         scope=None,
         joules_total=None,
         requests_running=1,

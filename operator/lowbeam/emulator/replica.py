@@ -58,11 +58,11 @@ class Boards:
     limit_watts: float | None
 
 
-class StaleGeneration(Exception):  # noqa: N818 - named for what the caller sent, as HTTP 409 says it
+class StaleGeneration(Exception):
     """A change with an older generation than the one in force, or another change under the same generation."""
 
 
-class StillLoading(Exception):  # noqa: N818 - named for the worker's state
+class StillLoading(Exception):
     """A change before there is anything to change."""
 
 

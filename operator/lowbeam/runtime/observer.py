@@ -71,8 +71,8 @@ class Observer:
         workloads = {object_key(raw): raw for raw in mirror.informers[INFERENCE_WORKLOADS].objects()}
         for index, key in enumerate(sorted(world.raw_workloads)):
             raw = workloads.get(key, world.raw_workloads[key])
-            if index % SLICES == self._tick % SLICES or not _settled(raw) or unreadable:
-                memory = fleet.of(key)
+            memory = fleet.of(key)
+            if index % SLICES == self._tick % SLICES or not _settled(raw, memory) or unreadable:
                 facts = self._facts(world, key, memory, books, poller=poller, unreadable=unreadable)
                 writes.append(self._reporter.workload(key, raw, facts, memory))
         caps = {raw["metadata"]["name"]: raw for raw in mirror.informers[POWER_CAPS].objects()}
@@ -132,9 +132,12 @@ class Observer:
         )
 
 
-def _settled(raw: Mapping[str, Any]) -> bool:
-    """Whether the status as written says that nothing is going on and is about the present spec."""
+def _settled(raw: Mapping[str, Any], memory: WorkloadMemory) -> bool:
+    """Whether the status as written says that nothing is going on, and knows the present spec and the last decision."""
     status, metadata = raw.get("status", {}), raw["metadata"]
+    told = next((entry["decisionId"] for entry in status.get("history", ())), None)
+    if memory.history and told != memory.history[0].decision_id:
+        return False
     conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
     current = bool(status.get("observedGeneration") == metadata.get("generation"))
     return current and conditions.get(reasons.READY) == "True" and conditions.get(reasons.RECONCILING) == "False"
