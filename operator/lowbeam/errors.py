@@ -1,9 +1,9 @@
 """Errors that reach a user: each says what happened, to which object and field, and what to do.
 
-    LowbeamError            base; `code` is stable, documented and safe to match on
-    ├── BadInput            a file, flag or object is wrong (exit code 2)
-    ├── Impossible          the request is understood and cannot be met (exit code 1)
-    └── Unreachable         the cluster does not answer (exit code 3)
+LowbeamError            base; `code` is stable, documented and safe to match on
+├── BadInput            a file, flag or object is wrong (exit code 2)
+├── Impossible          the request is understood and cannot be met (exit code 1)
+└── Unreachable         the cluster does not answer (exit code 3)
 """
 
 from __future__ import annotations

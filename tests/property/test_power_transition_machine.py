@@ -136,7 +136,10 @@ class PowerControl(RuleBasedStateMachine):
             others = [p for p in mine if p.placement != placement]
             self.end(on[target.option.replicas :])
             each = target.option.worst_case_milliwatts // target.option.replicas
+            surplus = len([p for p in mine if p.placement == placement]) > target.option.replicas
             for pod in on[: target.option.replicas]:
+                if surplus and each > pod.worst_case_milliwatts:
+                    continue  # fewer replicas before a higher batch limit
                 self.pods[self.pods.index(pod)] = replace(pod, worst_case_milliwatts=each)
             if target.order is Order.BREAK_BEFORE_MAKE and others:
                 self.end(others)

@@ -238,3 +238,12 @@ def test_the_ledger_of_decisions_is_the_plan_once_everything_else_is_gone() -> N
     targets = {KEY: Target(option(3)), OTHER: Target(None)}
     assert decided_milliwatts(TREE, targets) == {"cluster": 300_000}
     assert committed_milliwatts(TREE, targets, pods(OTHER, option(2))) == {"cluster": 500_000}
+
+
+def test_fewer_replicas_with_a_higher_batch_limit_are_never_charged_as_both() -> None:
+    wide, deep = option(3, batch=8), option(1, batch=64, each_watts=200)
+    result = move(TREE, {KEY: deep}, {KEY: Target(wide)}, pods(KEY, wide))
+    assert result.committed_milliwatts == {"cluster": 300_000}
+    ending = [*pods(KEY, wide, 1), *pods(KEY, wide, 2, ReplicaState.TERMINATING)]
+    assert committed_milliwatts(TREE, result.targets, ending) == {"cluster": 300_000}
+    assert committed_milliwatts(TREE, result.targets, pods(KEY, wide, 1)) == {"cluster": 200_000}

@@ -172,12 +172,14 @@ def _compare(stage: Stage, scene: Scene) -> None:
         shown="lowbeam plan -f workloads/samples/ --nodes nodes.json",
         may_fail=True,
     )
-    line = next((text for text in output.splitlines() if text.startswith("the largest model")), "")
-    stage.claim("a comparison with the largest models", bool(line), "printed above" if line else "missing")
-    if line:
-        stage.figure(
-            "largest models would draw / this plan", line.split("would draw ")[1].replace("; this plan ", " / ")
-        )
+    figures = {
+        start: line.removeprefix(start).split(" (")[0].strip()
+        for line in output.splitlines()
+        for start in ("the largest model for each task would draw", "this plan draws")
+        if line.startswith(start)
+    }
+    stage.claim("a comparison with the largest models", len(figures) == 2, " / ".join(figures.values()))
+    stage.figure("largest models / this plan", " / ".join(figures.values()))
 
 
 def _patch(stage: Stage, watts: int) -> None:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             print()
             print("\n".join(cap_table(answer, world.caps)))
         print()
-        print(comparison_line(world, answer))
+        print(comparison(world, answer))
     else:
         data: dict[str, Any] = {**plan_data(answer), "refused": refused}
         text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
@@ -76,14 +76,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if refused or nothing or answer.unsatisfiable_caps or world.caps.problems else 0
 
 
-def comparison_line(world: World, answer: Plan) -> str:
+def comparison(world: World, answer: Plan) -> str:
     """What the largest model of each task would draw for the same work, where it can be placed."""
     chosen = sum(c.option.expected_milliwatts for c in answer.choices if c.option)
     largest = largest_milliwatts(world, {c.key for c in answer.choices if c.option})
     known = [milliwatts for milliwatts in largest.values() if milliwatts is not None]
     unplaced = len(largest) - len(known)
     note = f" ({unplaced} would not even fit)" if unplaced else ""
-    return f"the largest model for each task would draw {watts(sum(known))}{note}; this plan {watts(chosen)}"
+    return f"the largest model for each task would draw {watts(sum(known))}{note}\nthis plan draws {watts(chosen)}"
 
 
 def largest_milliwatts(world: World, keys: set[tuple[str, str]]) -> dict[tuple[str, str], int | None]:

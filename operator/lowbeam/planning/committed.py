@@ -128,7 +128,7 @@ class Ledger:
     def charged_by(self, key: Key) -> dict[str, int]:
         """Milliwatts that the existing pods of one workload put on each cap."""
         pods = self._pods.get(key, [])
-        return {c.name: sum(p.milliwatts for p in pods if c.covers(key[0], p.pool)) for c in self._tree.caps}
+        return {cap.name: _under_cap(cap, pods) for cap in self._tree.caps}
 
     def assume(self, key: Key, target: Target) -> None:
         """Charge `target` from now on."""
@@ -147,21 +147,20 @@ class Ledger:
         pods = self._pods.get(key, [])
         option = target.option
         if option is None:
-            return sum(pod.milliwatts for pod in pods if cap.covers(key[0], pod.pool))
+            return _under_cap(cap, pods)
         placement, each = placement_of(option), replica_milliwatts(option)
-        kept = [p for p in pods if p.placement == placement and p.state is not ReplicaState.TERMINATING]
+        same = [p for p in pods if p.placement == placement]
+        kept = [p for p in same if p.state is not ReplicaState.TERMINATING]
         kept.sort(key=lambda pod: -pod.milliwatts)
-        raised = [
-            replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) if i < option.replicas else p
-            for i, p in enumerate(kept)
-        ]
-        leaving = sum(
-            p.milliwatts
-            for p in pods
-            if (p.placement != placement or p.state is ReplicaState.TERMINATING) and cap.covers(key[0], p.pool)
-        )
-        staying = sum(p.milliwatts for p in raised if cap.covers(key[0], p.pool))
+        raised = [replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) for p in kept[: option.replicas]]
+        # The batch limit rises only when the surplus pods are gone: it is one or the other, never both.
+        staying = max(_under_cap(cap, same), _under_cap(cap, raised))
+        leaving = _under_cap(cap, [p for p in pods if p.placement != placement])
         missing = max(0, option.replicas - len(kept)) * each if cap.covers(key[0], option.pool) else 0
         if target.order is Order.BREAK_BEFORE_MAKE:
             return staying + max(leaving, missing)
         return staying + leaving + missing
+
+
+def _under_cap(cap: Cap, pods: Iterable[ReplicaCharge]) -> int:
+    return sum(pod.milliwatts for pod in pods if cap.covers(pod.namespace, pod.pool))
