@@ -224,13 +224,13 @@ class Stage:
         """The operator that was started last."""
         return self.operators[-1]
 
-    def start_operator(self, kubeconfig: Path | None = None, *, wait: bool = True) -> Operator:
-        """One more operator process; `wait`: until it leads."""
-        identity = f"operator-{len(self.operators)}"
+    def start_operator(self, kubeconfig: Path | None = None, *, identity: str = "", wait: bool = True) -> Operator:
+        """One more operator process; `wait`: until it leads. The same identity is the same pod, restarted."""
+        identity = identity or f"operator-{len(self.operators)}"
         operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, self.lease_namespace, identity)
         self.operators.append(operator)
         if wait:
-            self.eventually(f"{identity} leads", lambda: self.lease_holder() == identity, seconds=60)
+            self.eventually(f"{identity} leads", lambda: "leading" in operator.log.read_text(), seconds=60)
         return operator
 
     def close(self) -> None:
@@ -282,6 +282,20 @@ class Stage:
         finally:
             names = [cap["metadata"]["name"] for cap in caps]
             self.cluster.kubectl("delete", "pcap", *names, "--ignore-not-found", "--wait=false")
+
+    def allow_pods(self, namespace: str, count: int | None) -> None:
+        """No more pods than these in the namespace; None: any number."""
+        if count is None:
+            self.cluster.kubectl("delete", "resourcequota", "pods", "-n", namespace)
+        else:
+            metadata = {"name": "pods", "namespace": namespace}
+            hard = {"pods": str(count)}
+            self.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}})
+
+    def restart(self) -> Operator:
+        """SIGKILL, and the same operator again."""
+        self.operator.kill()
+        return self.start_operator(identity=self.operator.identity)
 
     def iw(self, namespace: str, name: str) -> Object:
         """One InferenceWorkload; empty where there is none."""
@@ -365,6 +379,11 @@ def condition(obj: Object, type_: str) -> Object:
             found: Object = row
             return found
     return {}
+
+
+def pod_ready(pod: Object) -> bool:
+    """Whether a pod answers."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
 
 def is_ready(obj: Object) -> bool:

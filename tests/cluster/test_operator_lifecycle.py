@@ -73,35 +73,25 @@ def test_another_model_is_made_before_the_old_one_breaks(stage: Stage, namespace
     stage.apply(workload(namespace, "swap"))
     stage.ready(namespace, "swap")
     (old,) = stage.pods(namespace, "swap")
+    stage.allow_pods(namespace, 1)  # the new pod has to wait
 
     stage.patch("iw", "swap", {"model": {"pinned": "roberta-base-sst2"}}, namespace)
-    stage.eventually("the new pod", lambda: len(stage.deployments(namespace, "swap")) > 1)
-    served = _always_served(stage, namespace, old["metadata"]["uid"])
+    stage.eventually("the new Deployment", lambda: len(stage.deployments(namespace, "swap")) == 2)
+    stage.stays(
+        "the old pod serves until the new one does",
+        lambda: [pod["metadata"]["uid"] for pod in stage.pods(namespace)] == [old["metadata"]["uid"]],
+        3,
+    )
+    assert condition(stage.iw(namespace, "swap"), "Ready")["status"] == "True"
+    assert "waiting for the new replicas" in condition(stage.iw(namespace, "swap"), "Reconciling")["message"]
 
-    assert served >= 1, "the old pod was looked at beside the new one"
+    stage.allow_pods(namespace, None)
     stage.ready(namespace, "swap")
     (new,) = stage.pods(namespace, "swap")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    assert len(stage.deployments(namespace, "swap")) == 1
     assert stage.iw(namespace, "swap")["status"]["selected"]["model"] == "roberta-base-sst2"
     assert [reason for _, reason, _ in stage.events("swap", namespace)] == ["Selected", "Replaced"]
-
-
-def _always_served(stage: Stage, namespace: str, old: str) -> int:
-    """Looks at which the old pod still stood; until then no moment without a ready pod."""
-    looks = 0
-    while True:
-        pods = stage.pods(namespace, "swap")
-        ready = [pod for pod in pods if _pod_ready(pod)]
-        assert ready, "a moment without any ready pod"
-        if all(pod["metadata"]["uid"] != old for pod in pods):
-            return looks
-        looks += 1
-
-
-def _pod_ready(pod: dict[str, object]) -> bool:
-    status = pod["status"]
-    assert isinstance(status, dict)
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_made(

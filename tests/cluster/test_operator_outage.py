@@ -67,7 +67,12 @@ def test_an_api_server_that_is_away_for_a_minute_costs_nobody_a_pod(stage: Stage
     assert left <= pods
     stage.eventually("two is dimmed, not ended", lambda: is_ready(stage.iw(team, "two")), 60)
     for name in ("one", "two", "three"):
+        stage.eventually(f"{name} counts what is there", lambda name=name: _counts(stage, team, name))
         status = stage.iw(team, name)["status"]
-        assert status["replicas"] == len(stage.pods(team, name)) == status["selected"]["replicas"]
         assert len(stage.deployments(team, name)) == 1
         assert "nothing runs any longer" not in [entry["message"] for entry in status["history"]]
+
+
+def _counts(stage: Stage, namespace: str, name: str) -> bool:
+    status = stage.iw(namespace, name)["status"]
+    return bool(status["replicas"] == len(stage.pods(namespace, name)) == status["selected"]["replicas"])

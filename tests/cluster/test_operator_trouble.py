@@ -50,9 +50,7 @@ def beside(stage: Stage, namespace: str) -> Iterator[None]:
             {"model": {"pinned": "distilbert-sst2"}},
             id="unknown-model",
         ),
-        pytest.param(
-            {"latency": {"endToEndMilliseconds": 1}}, "NoOption", "end-to-end", TRIAGE, id="too-fast"
-        ),
+        pytest.param({"latency": {"endToEndMilliseconds": 1}}, "NoOption", "end-to-end", TRIAGE, id="too-fast"),
     ],
 )
 @pytest.mark.usefixtures("beside")

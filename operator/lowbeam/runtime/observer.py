@@ -72,7 +72,11 @@ class Observer:
         for index, key in enumerate(sorted(world.raw_workloads)):
             raw = workloads.get(key, world.raw_workloads[key])
             memory = fleet.of(key)
-            if index % SLICES == self._tick % SLICES or not _settled(raw, memory) or unreadable:
+            if (
+                index % SLICES == self._tick % SLICES
+                or unreadable
+                or not _settled(raw, memory, world.replicas.get(key, []))
+            ):
                 facts = self._facts(world, key, memory, books, poller=poller, unreadable=unreadable)
                 writes.append(self._reporter.workload(key, raw, facts, memory))
         caps = {raw["metadata"]["name"]: raw for raw in mirror.informers[POWER_CAPS].objects()}
@@ -132,11 +136,13 @@ class Observer:
         )
 
 
-def _settled(raw: Mapping[str, Any], memory: WorkloadMemory) -> bool:
-    """Whether the status as written says that nothing is going on, and knows the present spec and the last decision."""
+def _settled(raw: Mapping[str, Any], memory: WorkloadMemory, replicas: Iterable[Replica]) -> bool:
+    """Whether the status as written says that nothing is going on, and knows the present spec, decision and pods."""
     status, metadata = raw.get("status", {}), raw["metadata"]
     told = next((entry["decisionId"] for entry in status.get("history", ())), None)
     if memory.history and told != memory.history[0].decision_id:
+        return False
+    if status.get("readyReplicas", 0) != sum(replica.ready and not replica.terminating for replica in replicas):
         return False
     conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
     current = bool(status.get("observedGeneration") == metadata.get("generation"))
