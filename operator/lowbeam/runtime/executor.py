@@ -155,8 +155,8 @@ class Executor:
         self, world: World, key: WorkloadKey, option: Option | None, samples: Mapping[str, Sample], *, lower: bool
     ) -> list[str]:
         """PATCH every replica of the option whose running batch limit has to fall (`lower`) or to rise; what the
-        refusing ones say."""
-        if option is None:
+        refusing ones say. Limits rise only when surplus pods are gone: the ledger has watts for one of the two."""
+        if option is None or (not lower and self._has_surplus(world, key, option)):
             return []
         pending = []
         for replica, sample, running in self._pending(world, key, option, samples):
@@ -170,6 +170,10 @@ class Executor:
             )
         )
         return [answer for answer in answers if answer]
+
+    def _has_surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
+        digest = Placement.of(option).digest(key[1])
+        return sum(r.placement_digest == digest for r in world.replicas.get(key, [])) > option.replicas
 
     async def _set_batch_limit(
         self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int

@@ -47,6 +47,8 @@ class Meters:
 
     _histories: dict[str, MeterHistory] = field(default_factory=dict)
     _highest: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    _confirmed: dict[str, int] = field(default_factory=dict)
+    """Batch limit that each worker last said it runs."""
     _first_seen_ms: dict[str, int] = field(default_factory=dict)
     _placements: dict[str, Placement] = field(default_factory=dict)
     """By digest: a Deployment may be gone while its last pods still draw."""
@@ -127,13 +129,15 @@ class Meters:
         )
         verdict = judge(reading, history, limits, now_ms)
         self._histories[uid] = history.append(reading)
-        if verdict.trusted:
-            kept = [
-                (at, mw)
-                for at, mw in self._highest.get(uid, [])
-                if now_ms - at <= OBSERVED_MS and mw > verdict.milliwatts
-            ]
-            self._highest[uid] = [*kept, (now_ms, verdict.milliwatts)]
+        if sample.profile is not None:
+            if sample.profile.batch_limit < self._confirmed.get(uid, 0):
+                self._highest.pop(uid, None)  # what it drew at the higher limit says nothing any longer
+            self._confirmed[uid] = sample.profile.batch_limit
+        believed = verdict.believed_milliwatts
+        if believed is not None:
+            since_ms = now_ms - OBSERVED_MS
+            kept = [(at, mw) for at, mw in self._highest.get(uid, []) if at >= since_ms and mw > believed]
+            self._highest[uid] = [*kept, (now_ms, believed)]
         return verdict
 
     def _charge(
@@ -178,7 +182,7 @@ class Meters:
         return highest if highest * 100 > worst_case_milliwatts * METER_ERROR_PERCENT else None
 
     def _forget(self, alive: set[str]) -> None:
-        for memory in (self._histories, self._highest, self._first_seen_ms):
+        for memory in (self._histories, self._highest, self._confirmed, self._first_seen_ms):
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
 
