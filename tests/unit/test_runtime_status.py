@@ -12,7 +12,7 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.kube import Forbidden
 from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
 from lowbeam.planning import Choice
-from lowbeam.planning.committed import Target
+from lowbeam.planning.committed import Order, Target
 from lowbeam.power.gate import DWELL, Hold
 from lowbeam.runtime.condition_rows import as_conditions
 from lowbeam.runtime.decisions import decision_of, dimming_of
@@ -285,6 +285,7 @@ def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
     assert read.target.option is not None
     assert read.target.option.setting == running.setting
     assert (read.target.dimmed_by, read.dimming, read.history) == ("c", dimming, (decision,))
+    assert (read.target.order, read.waiting_for) == (Order.BREAK_BEFORE_MAKE, "the change that was under way")
     assert recover(written, needs, [], sizer).target is None, "nothing runs: planned anew"
     assert recover({}, needs, [child], sizer).target is None
 

@@ -43,6 +43,7 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
         # Pods of another placement: a change was under way; break-before-make never draws more than it does now.
         placement = Placement.of(running)
         elsewhere = any(child.placement != placement for child in children)
+        memory.waiting_for = "the change that was under way" if elsewhere else ""
         memory.target = Target(
             running,
             Order.BREAK_BEFORE_MAKE if elsewhere else Order.IN_PLACE,
