@@ -67,7 +67,8 @@ def test_an_installed_operator_has_the_rights_it_needs_and_no_others(release: Re
     ]:
         assert release.may(verb, resource, "-A"), (verb, resource)
     assert release.may("patch", "inferenceworkloads.lowbeam.dev", "--subresource=status", "-A")
-    assert release.may("patch", "powercaps.lowbeam.dev", "--subresource=status")
+    for kind in ("powercaps", "modelcards", "acceleratorclasses", "energyprofiles"):
+        assert release.may("patch", f"{kind}.lowbeam.dev", "--subresource=status"), kind
     assert release.may("patch", "leases.coordination.k8s.io/lowbeam-operator", "-n", release.namespace)
     for verb, resource in [
         ("get", "secrets"),

@@ -52,7 +52,8 @@ def test_a_workload_gets_right_sized_pods_and_leaves_nothing_behind(stage: Stage
     # 5. Deleted: everything goes by garbage collection.
     stage.cluster.kubectl("delete", "iw", "triage", "-n", namespace)
     stage.eventually("no children", lambda: not stage.deployments(namespace) and not stage.pods(namespace))
-    assert stage.operator.metric("lowbeam_workload_committed_watts", namespace=namespace) == 0
+    series = "lowbeam_workload_committed_watts"
+    stage.eventually("no series of it", lambda: stage.operator.metric(series, namespace=namespace) == 0)
 
 
 def _quiet(stage: Stage, seconds: float) -> bool:
@@ -142,14 +143,15 @@ def test_a_new_batch_limit_reaches_running_workers_without_a_restart(stage: Stag
     wanted = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
     stage.eventually("the first limit", lambda: set(stage.batch_limits(namespace).values()) == {wanted})
 
-    stage.patch("iw", "hot", {"load": {**BULK["load"], "requestsPerMinute": 300}}, namespace)
-
     def lower() -> int:
         now: int = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
         return now if now < wanted else 0
 
-    now = stage.eventually("a smaller batch is decided", lower)
-    stage.eventually("every worker runs it", lambda: set(stage.batch_limits(namespace).values()) == {now})
+    watts = stage.iw(namespace, "hot")["status"]["energy"]["committedWatts"]
+    with stage.caps(power_cap(namespace, round(watts * 0.8), namespaces=[namespace], levers=["Batch"])):
+        now = stage.eventually("a smaller batch is decided", lower)
+        stage.eventually("every worker runs it", lambda: set(stage.batch_limits(namespace).values()) == {now})
+    stage.eventually("and back", lambda: set(stage.batch_limits(namespace).values()) == {wanted}, 60)
     assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)} == pods
 
 

@@ -17,7 +17,7 @@ def child(name: str, *, replicas: int = 2, ready: int = 2) -> Child:
 def pods(name: str, count: int = 2) -> list[Replica]:
     digest = name.rsplit("-", 1)[-1]
     return [
-        Replica(f"{name}-{n}", f"{name}-{n}", ("team", "triage"), digest, "10.0.0.1", "node", 1, True, False, "")
+        Replica(f"{name}-{n}", f"{name}-{n}", ("team", "triage"), digest, "10.0.0.1", "node", 1, True, True, False, "")
         for n in range(count)
     ]
 

@@ -14,6 +14,7 @@ from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
 from lowbeam.planning import Choice
 from lowbeam.planning.committed import Order, Target
 from lowbeam.power.gate import DWELL, Hold
+from lowbeam.render import Placement
 from lowbeam.runtime.condition_rows import as_conditions
 from lowbeam.runtime.decisions import decision_of, dimming_of
 from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
@@ -286,7 +287,32 @@ def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
     assert read.target.option.setting == running.setting
     assert (read.target.dimmed_by, read.dimming, read.history) == ("c", dimming, (decision,))
     assert (read.target.order, read.waiting_for) == (Order.BREAK_BEFORE_MAKE, "the change that was under way")
-    assert recover(written, needs, [], sizer).target is None, "nothing runs: planned anew"
+
+
+def test_a_workload_that_a_cap_paused_is_still_paused_for_a_successor_and_asks_the_gate() -> None:
+    needs = workload("w").rate(5).build()
+    dimming = Dimming("Pause", NOW, reasons.PAUSED, "c", "d-1", 50_000, 0)
+    paused = WorkloadMemory(target=Target(None, dimmed_by="c"), choice=CHOICE, dimming=dimming)
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10))), stock(gpu=8))
+
+    read = recover(workload_status(FACTS, paused, {}, NOW), needs, [], sizer)
+
+    assert read.target == Target(None, dimmed_by="c")
+
+
+def test_a_successor_believes_the_deployments_where_the_status_was_not_written_yet() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(30).build()
+    running = max(sizer.options_for(needs, None).options, key=lambda option: option.replicas)
+    assert running.replicas > 1
+    written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE), {}, NOW)
+    child = Child("w-x", "u", Placement.of(running), "x", 1, 1, {})  # one replica: the shed was written, then the kill
+
+    read = recover(written, needs, [child], sizer)
+
+    assert read.target is not None
+    assert read.target.option is not None
+    assert read.target.option.replicas == 1
     assert recover({}, needs, [child], sizer).target is None
 
 

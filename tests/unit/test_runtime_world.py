@@ -61,7 +61,7 @@ def pcap(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def replica(**told: Any) -> Replica:
-    plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, False, "")
+    plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, True, False, "")
     return replace(plain, **told)
 
 

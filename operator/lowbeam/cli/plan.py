@@ -99,7 +99,8 @@ def _largest(world: World, needs: Requirements) -> int | None:
     model = largest_model(world.catalogue, needs.task, needs.reasoning, classes)
     if model is None:
         return None
-    forced = replace(needs, pinned_model=model.name, model_names=(), floor_centi=0, target_centi=0, max_replicas=1000)
+    anything = replace(needs, own_engine=True, floor_centi=0, target_centi=0, model_names=(), max_replicas=1000)
+    forced = replace(anything, pinned_model=model.name)
     answer = plan(Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(forced),)))
     option = answer.choices[0].option
     return None if option is None else option.expected_milliwatts

@@ -201,8 +201,9 @@ class _Walk:
             self._held[key] = self._no_headroom(blocked, raises)
             return
         net = contribution(self._snapshot.caps, key, option, minus=target.option)
-        if target.dimmed_by:
-            if target.dimmed_by not in self._views:
+        # Also when its load fell and rose again meanwhile: else a smaller load for a moment would open the gate.
+        if target.dimmed_by or self._gate.went_down_last(key):
+            if target.dimmed_by and target.dimmed_by not in self._views:
                 net[target.dimmed_by] = max(0, _worst(option) - _worst(target.option))
             answer = permit(
                 self._gate,

@@ -104,6 +104,11 @@ class GateState:
         moves = {**self.workloads, key: self.workloads.get(key, MoveHistory()).moved(Direction.UP, now_ms)}
         return GateState(caps, moves)
 
+    def went_down_last(self, key: Key) -> bool:
+        """Whether a cap dimmed the workload and nothing was restored since."""
+        history = self.workloads.get(key)
+        return history is not None and history.last is Direction.DOWN
+
     def pruned(self, workloads: frozenset[Key], caps: frozenset[str]) -> GateState:
         """The state without what no longer exists."""
         return GateState(

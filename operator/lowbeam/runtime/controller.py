@@ -198,11 +198,17 @@ class Controller:
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
                 world = self._look()
                 fleet.forget_all_but(set(world.raw_workloads))
+                snapshot = self._snapshot(world, fleet)
+            # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
+            answer = await asyncio.to_thread(plan, snapshot)
+            async with self._deciding:
+                if self._fleet is not fleet:
+                    return  # not the leader any longer, or again and with another memory
+                # What happened meanwhile counts: caps, pods and what the guard shed are those of now.
+                world, self._plan = self._look(), answer
                 books = self._read_meters(world, fleet)
-                self._power.look(world, books, self._plan, fleet)
-                # Pure and possibly long: in a thread, so that telemetry and probes go on.
-                self._plan = await asyncio.to_thread(plan, self._snapshot(world, fleet))
-                changed = self._power.follow(fleet, books, self._plan, self._snapshot(world, fleet))
+                self._power.look(world, books, answer, fleet)
+                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet))
                 self._observer.advise(world, fleet)
         self._announce(world, fleet, changed)
         self._work.add(*changed)
@@ -231,8 +237,8 @@ class Controller:
         key = world.key_of(key)
         if fleet is None or not self._leads() or key not in world.requirements:
             return True
-        if self.mirror.never_seen():
-            return False
+        if self.mirror.never_seen() or self._plan is None:
+            return False  # a new leader writes nothing before it has planned: what it remembers may be half a decision
         memory = fleet.of(key)
         if memory.target is None or world.workloads[key].spec.mode is not WorkloadMode.ENFORCE:
             return True
@@ -259,7 +265,10 @@ class Controller:
         for key in world.enforced():
             memory = fleet.of(key)
             running = memory.target.option if memory.target else None
-            states.append(WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None))
+            pinned = self._power.pinned(key)
+            states.append(
+                WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None, held=pinned)
+            )
         return Snapshot(world.catalogue, world.caps, world.inventory, tuple(states))
 
     def _announce(self, world: World, fleet: Fleet, keys: Iterable[WorkloadKey]) -> None:

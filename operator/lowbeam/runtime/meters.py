@@ -153,7 +153,7 @@ class Meters:
         target: Option | None,
     ) -> ReplicaCharge:
         confirmed = sample.profile.batch_limit if sample is not None and sample.profile is not None else None
-        if confirmed is None and not replica.ready:
+        if confirmed is None and not replica.started and not replica.terminating:
             confirmed = 1  # as it starts; only a confirmed change raises it
         task = world.workloads[key].spec.task if key in world.workloads else ""
         on_target = target is not None and placement == Placement.of(target)
@@ -221,7 +221,8 @@ def _placement_text(placement: Placement | None) -> str:
 def _limits(world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
     name = world.node_classes.get(replica.node) or (placement.accelerator_class if placement else "")
     accelerator = world.catalogue.accelerator_classes.get(name)
-    boards = max(1, replica.accelerators)
     if accelerator is None:
         return MeterLimits(max_milliwatts=0, idle_milliwatts=0)
+    # A pod that asks for no device on a class that has some draws nothing from them, whatever its labels say.
+    boards = replica.accelerators if accelerator.product_labels else max(1, replica.accelerators)
     return MeterLimits(accelerator.max_milliwatts * boards, accelerator.idle_milliwatts * boards)

@@ -100,8 +100,11 @@ class Mirror:
         return next((i.message for i in self.informers.values() if i.state in _REFUSED), "")
 
     def never_seen(self) -> list[str]:
-        """Kinds without a first list; what was seen once counts, however old."""
-        return [i.resource.plural for i in self.informers.values() if not i.synced]
+        """Kinds that a plan cannot do without and that have no first list; what was seen once counts, however old.
+
+        Objects of the catalogue add to what is built in, and a Service moves no watts: those hold nobody up.
+        """
+        return [i.resource.plural for r, i in self.informers.items() if r in _INDISPENSABLE and not i.synced]
 
     def unreachable(self) -> bool:
         """Whether any kind has lost the server and was not heard of since."""
@@ -130,6 +133,7 @@ class Mirror:
             self._on_input(resource, old, new)
 
 
+_INDISPENSABLE = (INFERENCE_WORKLOADS, POWER_CAPS, NAMESPACES, NODES, DEPLOYMENTS, PODS)
 _REFUSED = (InformerState.FORBIDDEN, InformerState.MISSING_KIND)
 
 

@@ -88,7 +88,7 @@ class Observer:
                 writes.append(self._reporter.invalid(POWER_CAPS, caps[name], reasons.INVALID_SPEC, str(problem)))
         if self._tick % SLICES == 0:
             writes += self._catalogue(world, mirror)
-            self._reporter.forget(world.raw_workloads, caps)
+        self._reporter.forget(world.raw_workloads, caps)
         await all_of(writes)
 
     def _catalogue(self, world: World, mirror: Mirror) -> list[Coroutine[Any, Any, None]]:

@@ -17,6 +17,7 @@ from lowbeam.planning.committed import committed_milliwatts, decided_milliwatts
 from lowbeam.planning.transition import Step, Transition, next_targets, orders_of, promises_of, shed_targets
 from lowbeam.power.gate import CapView, GateState
 from lowbeam.power.ledger import measured_by_workload
+from lowbeam.power.progress import Promise
 from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.decisions import decision_of, dimming_of
@@ -40,6 +41,7 @@ class PowerControl:
         self._clock = clock
         self._state = WatchState()
         self._gate = GateState()
+        self._broken: list[Promise] = []
         self._seen: Watch | None = None
         """The newest look; None before the first."""
         self._committed: Mapping[str, int] = {}
@@ -63,17 +65,24 @@ class PowerControl:
             dimming=frozenset(m.dimming.power_cap for m in fleet.workloads.values() if m.dimming is not None),
         )
         self._state = self._seen.state
+        self._broken += self._seen.ineffective
 
     def ineffective(self) -> list[tuple[WorkloadKey, str]]:
-        """Workloads whose last move settled without giving what it promised, each with a sentence."""
+        """Workloads whose last move settled without giving what it promised, with a sentence; each told once."""
+        broken, self._broken = self._broken, []
         return [
             (
                 (promise.namespace, promise.workload),
-                f"{promise.predicted_milliwatts / 1000:.0f} W should be gone after {promise.settle_ms // 1000} s, less "
-                "than half is; the next move is tried. Check that the worker applies its batch limit.",
+                f"{promise.predicted_milliwatts / 1000:.0f} W should have gone within {promise.settle_ms // 1000} s "
+                "and less than half did; the next move is tried. Check that the worker applies its batch limit.",
             )
-            for promise in (self._seen.ineffective if self._seen else ())
+            for promise in broken
         ]
+
+    def pinned(self, key: WorkloadKey) -> bool:
+        """Whether anti-flap keeps the workload where it is."""
+        history = self._gate.workloads.get(key)
+        return history is not None and history.pinned(self._clock.monotonic_ms())
 
     def retry_at_ms(self, fleet: Fleet) -> int | None:
         """When the first held move is worth asking for again; None when nothing is held."""

@@ -35,11 +35,12 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
             milliwatts_freed=raw["wattsFreed"] * 1000,
             quality_lost_centi=round(float(raw.get("qualityLost", "0")) * 100),
         )
-    selected = status.get("selected")
-    if selected is None or not children:
-        return memory
-    running = sizer.options_for(needs, _setting(selected)).running
-    if running is not None:
+    dimmed_by = memory.dimming.power_cap if memory.dimming else ""
+    selected = _as_written(status.get("selected"), children)
+    running = sizer.options_for(needs, _setting(selected)).running if selected is not None else None
+    if running is None and dimmed_by:
+        memory.target = Target(None, dimmed_by=dimmed_by)  # paused by a cap: it comes back through the gate
+    elif running is not None:
         # Pods of another placement: a change was under way; break-before-make never draws more than it does now.
         placement = Placement.of(running)
         elsewhere = any(child.placement != placement for child in children)
@@ -47,9 +48,39 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
         memory.target = Target(
             running,
             Order.BREAK_BEFORE_MAKE if elsewhere else Order.IN_PLACE,
-            dimmed_by=memory.dimming.power_cap if memory.dimming else "",
+            dimmed_by=dimmed_by,
         )
     return memory
+
+
+def _as_written(selected: Mapping[str, Any] | None, children: list[Child]) -> Mapping[str, Any] | None:
+    """The selection that the Deployments show: a decision is written to them before the status tells of it.
+
+    With several Deployments a change is under way and the status says where to. None: nothing runs.
+    """
+    if selected is None or not children:
+        return None
+    child = next((c for c in children if _is_selected(c, selected)), None)
+    if child is None and len(children) == 1:
+        child = children[0]
+    if child is None or child.placement is None:
+        return selected
+    placement = child.placement
+    return {
+        **selected,
+        "model": placement.model,
+        "precision": placement.precision,
+        "reasoning": placement.reasoning.value,
+        "acceleratorClass": placement.accelerator_class,
+        "acceleratorsPerReplica": placement.accelerators,
+        "nodePool": placement.pool,
+        "engine": placement.engine,
+        "replicas": min(selected["replicas"], child.replicas) if _is_selected(child, selected) else child.replicas,
+    }
+
+
+def _is_selected(child: Child, selected: Mapping[str, Any]) -> bool:
+    return child.placement == Placement.of(_setting(selected))
 
 
 def last_action(status: Mapping[str, Any]) -> Decision | None:

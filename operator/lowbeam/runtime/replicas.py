@@ -29,6 +29,8 @@ class Replica:
     accelerators: int
     """Boards that it asks for; 0 for a CPU replica."""
     ready: bool
+    started: bool
+    """Whether its container has ever passed its startup probe: before, nobody can have raised its batch limit."""
     terminating: bool
     trouble: str
     """Why it does not become ready, in words of the kubelet or the scheduler; empty when all is well."""
@@ -73,6 +75,7 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
             for container in pod.get("spec", {}).get("containers", ())
         ),
         ready=ready,
+        started=ready or any(container.get("started", False) for container in status.get("containerStatuses", ())),
         terminating="deletionTimestamp" in metadata,
         trouble="" if ready else _trouble(conditions, status),
     )

@@ -52,7 +52,7 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
         "limitedBy": facts.limited_by,
         "usableWatts": facts.usable_milliwatts // 1000,
         "measuredWatts": steady_watts(facts.measured_milliwatts, previous.get("measuredWatts")),
-        "committedWatts": steady_watts(facts.committed_milliwatts, previous.get("committedWatts")),
+        "committedWatts": -(-facts.committed_milliwatts // 1000),
         "coveragePercent": facts.coverage_percent,
         "state": facts.state,
         "pricePerWatt": f"{facts.price_per_watt:.4f}".rstrip("0").rstrip(".") or "0",

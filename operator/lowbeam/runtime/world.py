@@ -175,9 +175,11 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
         requirements=requirements,
         raw_workloads=raw_workloads,
         children=by_workload(
-            (names.get(_owner(raw), _owner(raw)), child_of(raw)) for raw in sorted(objects.deployments, key=_name)
+            (names.get(_owner(raw), _owner(raw)), child_of(raw))
+            for raw in sorted(objects.deployments, key=_name)
+            if _is_ours(raw)
         ),
-        services={names.get(_owner(raw), _owner(raw)): raw for raw in objects.services},
+        services={names.get(_owner(raw), _owner(raw)): raw for raw in objects.services if _is_ours(raw)},
         names=names,
         replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
     )
@@ -236,6 +238,14 @@ def _name(raw: Raw) -> str:
 
 def _key(raw: Raw) -> WorkloadKey:
     return (raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def _is_ours(raw: Raw) -> bool:
+    """Whether an InferenceWorkload controls the object: labels alone can be copied."""
+    return any(
+        owner.get("kind") == "InferenceWorkload" and owner.get("controller")
+        for owner in raw["metadata"].get("ownerReferences", ())
+    )
 
 
 def _owner(raw: Raw) -> WorkloadKey:

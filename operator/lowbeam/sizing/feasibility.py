@@ -167,6 +167,28 @@ def fits_the_memory(needs: Requirements, it: Candidate) -> Miss | None:
     return None
 
 
+NATIVE_PRECISIONS = ("fp32", "bf16", "fp16")
+NATIVE_CPU_PRECISIONS = (*NATIVE_PRECISIONS, "int8")
+
+
+def runs_on_the_native_worker(needs: Requirements, it: Candidate) -> Miss | None:
+    """What our worker can serve (docs/worker.md); a workload with an image of its own is not asked."""
+    assert it.variant is not None  # noqa: S101 - a profile filter
+    assert it.profile is not None  # noqa: S101 - a profile filter
+    assert it.accelerator is not None  # noqa: S101 - a profile filter
+    precisions = NATIVE_PRECISIONS if it.accelerator.product_labels else NATIVE_CPU_PRECISIONS
+    lacks = ""
+    if it.variant.precision not in precisions:
+        lacks = f"does not serve {it.variant.precision}"
+    elif it.profile.accelerators > 1:
+        lacks = f"uses one accelerator, not {it.profile.accelerators}"
+    elif it.variant.reasoning is not Reasoning.OFF:
+        lacks = "does not switch reasoning on"
+    if not lacks or needs.own_engine:
+        return None
+    return Miss(reasons.NOT_SERVED_NATIVELY, f"the native worker {lacks}; spec.pod.image may name an engine that does")
+
+
 MODEL_CHAIN: tuple[Filter, ...] = (
     is_named,
     does_the_task,
@@ -175,4 +197,9 @@ MODEL_CHAIN: tuple[Filter, ...] = (
     holds_the_context,
 )
 VARIANT_CHAIN: tuple[Filter, ...] = (thinks_no_longer_than_asked, reaches_the_floor)
-PROFILE_CHAIN: tuple[Filter, ...] = (runs_on_an_allowed_class, computes_in_the_precision, fits_the_memory)
+PROFILE_CHAIN: tuple[Filter, ...] = (
+    runs_on_an_allowed_class,
+    computes_in_the_precision,
+    fits_the_memory,
+    runs_on_the_native_worker,
+)

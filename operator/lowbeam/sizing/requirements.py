@@ -69,6 +69,8 @@ class Requirements:
     max_milliwatts: int | None
     accelerator_classes: tuple[str, ...]
     """Allowed classes in any order; empty = all."""
+    own_engine: bool = False
+    """The workload brings an image: it answers for what that can serve."""
     notes: tuple[str, ...] = ()
     """What was lowered to a default and why, e.g. an opt-in that has run out; for the workload's own status."""
 
@@ -134,6 +136,7 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
         max_millijoules_per_request=None if joules is None else int(Decimal(joules) * 1000),
         max_milliwatts=None if spec.energy.max_watts is None else spec.energy.max_watts * 1000,
         accelerator_classes=tuple(sorted(spec.placement.accelerator_classes)),
+        own_engine=bool(spec.pod.image),
         notes=notes,
     )
 

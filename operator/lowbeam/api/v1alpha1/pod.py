@@ -276,7 +276,8 @@ class PodOptions(ApiModel):
     """What the owner says about the pods; everything has a default that works."""
 
     image: Annotated[str, Field(max_length=512)] = ""
-    """Image of the serving container; empty = the operator's default worker image."""
+    """Image of the serving container; empty = the operator's default worker image. An image of your own gets the
+    worker's arguments and may serve what the default one cannot: other precisions, several accelerators, reasoning."""
     command: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=32)] = ()
     """Replaces the entry point of the image; Lowbeam's arguments for the worker follow it."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()

@@ -103,6 +103,11 @@ CONTEXT_TOO_SHORT: Final = _reason("ContextTooShort", "Prompt and answer do not 
 REASONING_NOT_ALLOWED: Final = _reason("ReasoningNotAllowed", "The variant thinks longer than spec.reasoning allows.")
 QUALITY_UNKNOWN: Final = _reason("QualityUnknown", "The catalogue has no score of the variant on the benchmark.")
 BELOW_FLOOR: Final = _reason("BelowFloor", "The score is below spec.quality.floor.")
+NOT_SERVED_NATIVELY: Final = _reason(
+    "NotServedNatively",
+    "Lowbeam's own worker cannot serve it (precision, several accelerators, reasoning). An engine of your own can: "
+    "name its image in spec.pod.image; it gets the worker's arguments.",
+)
 NO_PROFILE: Final = _reason("NoProfile", "Nobody measured the variant for this task: add an EnergyProfile.")
 CLASS_NOT_ALLOWED: Final = _reason("ClassNotAllowed", "spec.placement.acceleratorClasses leaves the class out.")
 PRECISION_NOT_SUPPORTED: Final = _reason(
