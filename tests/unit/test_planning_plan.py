@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import pytest
@@ -270,3 +271,13 @@ def test_an_infeasible_answer_of_the_solver_never_leaves(monkeypatch: pytest.Mon
     made = planned(*team, caps=(cap("cluster", 1150),))
     assert made.cap_milliwatts["cluster"] <= 1_150_000
     assert chosen(made, "w900").unserved_millirps < chosen(made, "w100").unserved_millirps
+
+
+def test_watts_of_pods_that_are_not_planned_are_not_given_to_others() -> None:
+    free = snapshot([workload("w").rate(5)], CATALOGUE, ROOM, cap("c", 100))
+    assert plan(free).choices[0].option is not None
+
+    taken = plan(dataclasses.replace(free, reserved_milliwatts={"c": 80_000})).choices[0]
+
+    assert taken.option is None
+    assert "c" in taken.message

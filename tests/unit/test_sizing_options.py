@@ -91,7 +91,7 @@ REJECTIONS = [
     (
         "a precision that our worker lacks",
         workload("a"),
-        model("small").that(precision="fp8").on("gpu"),
+        model("small").that(precision="int8").on("gpu"),
         reasons.NOT_SERVED_NATIVELY,
     ),
     ("a class that no pool has", workload("a"), model("small").on("other"), reasons.NO_INVENTORY),

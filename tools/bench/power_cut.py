@@ -6,24 +6,25 @@ import asyncio
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from lowbeam.kube import DEPLOYMENTS
 from tools.localcluster import SAMPLE_KWOK_NODES
 
 from .figures import Section, Table, number, spread
 from .playground import SAMPLES, Playground, playground
-from .watching import Watching, seconds_until, watching
+from .watching import Watching, is_settled, seconds_until, watching
 
 _CAP = "cluster"
 _CUT_PERCENT = 30
 _WITHIN_SECONDS = 60.0
 _RESTORED_WITHIN_SECONDS = 180.0
 _CALM_SECONDS = 4.0
-"""Between the runs: two guard ticks in which nothing changes any more."""
+"""Before and after a run: two guard ticks in which nothing changes any more."""
 _POLL_SECONDS = 0.1
 
 
@@ -39,6 +40,8 @@ class Run:
     """The cap's status says that measured and committed watts are under its usable watts."""
     restored: float | None = None
     dimmed: int = 0
+    left: str = ""
+    """What stood in the way, where it did not get under the cap or was not restored."""
     drawn_before: float = 0.0
     committed_before: int = 0
 
@@ -79,7 +82,6 @@ def measure(say: Callable[[str], None], runs: int) -> Section:
     """Cut and restore so many times."""
     with playground("cut", _nodes()) as ground:
         ground.cluster.kubectl("apply", "--server-side", "-f", str(SAMPLES / "namespaces.yaml"))
-        ground.cluster.kubectl("apply", "--server-side", "-f", str(SAMPLES))
         found, watts = asyncio.run(_cut_often(ground, runs, say))
     names: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
         ("cap lowered -> first action", lambda run: run.first_act),
@@ -94,7 +96,8 @@ def measure(say: Callable[[str], None], runs: int) -> Section:
         about=(
             f"The {_workload_count()} samples on KWOK nodes, workers played by the emulator. The cap of the cluster "
             f"falls from {watts} W to {watts * (100 - _CUT_PERCENT) // 100} W ({_CUT_PERCENT} % less), {len(found)} "
-            "times; each run begins when everything is restored. The samples' caps have short dwell times (15 s). "
+            "times; each run begins with fresh objects that all run what they ask for. The samples' caps "
+            "have short dwell times (15 s). "
             "Seconds are wall time, seen through watches and the emulator; a status is written with the guard's tick "
             "of 2 s. The emulator needs time to fall, like a GPU: see `--settle-seconds`."
         ),
@@ -106,7 +109,7 @@ def measure(say: Callable[[str], None], runs: int) -> Section:
             f"first actions seen: {', '.join(firsts) or 'none'}",
             f"not under the cap within {_WITHIN_SECONDS:.0f} s: {sum(run.under is None for run in found)} of "
             f"{len(found)}; not restored within {_RESTORED_WITHIN_SECONDS:.0f} s: "
-            f"{sum(run.restored is None for run in found)} (the series ends with such a run; {runs} were asked for)",
+            f"{sum(run.restored is None for run in found)}",
         ],
     )
 
@@ -116,27 +119,44 @@ async def _cut_often(ground: Playground, runs: int, say: Callable[[str], None]) 
         workers = Workers(ground.emulator_url)
         poll = asyncio.create_task(workers.follow())
         try:
-            started = time.monotonic()
-            ready = await seconds_until(
-                lambda: len(seen.settled()) == _workload_count(), started=started, within=180, check=ground.check
-            )
-            if ready is None:
-                states = {raw["metadata"]["name"]: raw.get("status", {}).get("conditions") for raw in seen.workloads()}
-                raise RuntimeError(f"the samples did not get ready: {states}")
-            watts = int(seen.cap(_CAP)["spec"]["watts"])
-            say(f"{_workload_count()} workloads are ready {ready:.0f} s after apply, drawing {workers.watts:.0f} W")
             found = []
             for number_of_run in range(1, runs + 1):
-                await asyncio.sleep(_CALM_SECONDS)
-                ground.check()
+                watts = await _begin(ground, seen)
                 found.append(await _cut_once(seen, workers, watts))
                 say(f"run {number_of_run}/{runs}: {_shown(found[-1])}")
-                if found[-1].restored is None:
-                    say("the next cut would begin dimmed: the series ends here")
-                    break
+                await _end(ground, seen)
             return found, watts
         finally:
             poll.cancel()
+
+
+async def _begin(ground: Playground, seen: Watching) -> int:
+    """Apply the samples and wait until they run what they ask for; the watts of the cap."""
+    await asyncio.to_thread(ground.cluster.kubectl, "apply", "--server-side", "--force-conflicts", "-f", str(SAMPLES))
+    ready = await seconds_until(
+        lambda: len(seen.settled()) == _workload_count(),
+        started=time.monotonic(),
+        within=_RESTORED_WITHIN_SECONDS,
+        check=ground.check,
+    )
+    if ready is None:
+        states = {raw["metadata"]["name"]: raw.get("status", {}).get("conditions") for raw in seen.workloads()}
+        raise RuntimeError(f"the samples did not get ready: {states}")
+    await asyncio.sleep(_CALM_SECONDS)
+    return int(seen.cap(_CAP)["spec"]["watts"])
+
+
+async def _end(ground: Playground, seen: Watching) -> None:
+    """Take the samples away: a workload that was dimmed and restored a few times is held as it is for minutes."""
+    delete = ("delete", "inferenceworkloads,powercaps", "--all", "--all-namespaces", "--wait=true")
+    await asyncio.to_thread(ground.cluster.kubectl, *delete)
+    deployments = seen.informers[DEPLOYMENTS]
+    gone = await seconds_until(
+        lambda: not deployments.objects(), started=time.monotonic(), within=_RESTORED_WITHIN_SECONDS, check=ground.check
+    )
+    if gone is None:
+        raise RuntimeError("Deployments are left after their workloads are gone")
+    await asyncio.sleep(_CALM_SECONDS)
 
 
 async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
@@ -156,6 +176,9 @@ async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
         return bool(max(status["measuredWatts"], status["committedWatts"]) <= status["usableWatts"])
 
     run.under = await seconds_until(is_under, started=started, within=_WITHIN_SECONDS)
+    if run.under is None:
+        status = seen.cap(_CAP)["status"]
+        run.left = ", ".join(f"{name} {status[name]}" for name in ("usableWatts", "committedWatts", "measuredWatts"))
     usable = seen.cap(_CAP)["status"]["usableWatts"]
     if run.drawn is None:
         run.drawn = await seconds_until(lambda: workers.watts <= usable, started=started, within=_WITHIN_SECONDS)
@@ -170,7 +193,16 @@ async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
     run.restored = await seconds_until(
         lambda: len(seen.settled()) == _workload_count(), started=raised, within=_RESTORED_WITHIN_SECONDS
     )
+    if run.restored is None:
+        run.left += "; ".join(_why_not(raw) for raw in seen.workloads() if not is_settled(raw))
     return run
+
+
+def _why_not(raw: Mapping[str, Any]) -> str:
+    said = [
+        c["message"] for c in raw["status"].get("conditions", ()) if c["message"] and c["type"] in ("Ready", "Dimmed")
+    ]
+    return f"{raw['metadata']['name']}: {', '.join(said)}"
 
 
 def _range(values: Sequence[float]) -> str:
@@ -182,7 +214,7 @@ def _shown(run: Run) -> str:
     first, drawn, under, restored = (number(value) for value in figures)
     return (
         f"first action {first} s ({run.what or 'none'}), drawn {drawn} s, under {under} s, restored {restored} s, "
-        f"{run.dimmed} dimmed"
+        f"{run.dimmed} dimmed{'; ' if run.left else ''}{run.left}"
     )
 
 

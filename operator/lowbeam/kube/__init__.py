@@ -25,6 +25,7 @@ from lowbeam.kube.apply import Applier, differs, subset_equal
 from lowbeam.kube.errors import (
     AlreadyExists,
     Conflict,
+    Deposed,
     Forbidden,
     Gone,
     Invalid,
@@ -75,6 +76,7 @@ __all__ = [
     "Applier",
     "Change",
     "Conflict",
+    "Deposed",
     "EventRecorder",
     "Forbidden",
     "Gone",

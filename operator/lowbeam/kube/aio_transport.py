@@ -31,6 +31,7 @@ from kubernetes.aio import client, config
 from yarl import URL
 
 from lowbeam.kube.errors import (
+    Deposed,
     KubeError,
     Request,
     ServerUnavailable,
@@ -86,6 +87,8 @@ class AioTransport:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before each attempt of each write but the Lease's own: a retry may come after another one took over."""
         self._configuration = configuration
         self._reload = reload
         self._sleep = sleep
@@ -208,6 +211,8 @@ class AioTransport:
                 if slot is None:
                     return await self._answer(asked, http)
                 async with slot:
+                    if not self.may_write():
+                        raise Deposed(asked, "this process does not lead any longer")
                     return await self._answer(asked, http)
             except Unauthorized:
                 if renewed:

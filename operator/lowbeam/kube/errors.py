@@ -9,7 +9,8 @@
     ├── Conflict              LB406  a precondition (uid, resourceVersion, field owner) failed
     │   └── AlreadyExists     LB407  create: the name is taken
     ├── Gone                  LB408  the resourceVersion of a watch or page was compacted
-    └── Invalid               LB409  the server refuses the object or the request
+    ├── Invalid               LB409  the server refuses the object or the request
+    └── Deposed               LB410  not sent: another process may lead by now
 
 Decides which status is which error. Never decides whether to retry: `retriable` only says that trying again may help.
 """
@@ -112,6 +113,13 @@ class Conflict(KubeError):
 
     code = "LB406"
     advice = "read the object again and decide anew"
+
+
+class Deposed(KubeError):
+    """The write was not sent, because this process does not lead any longer: it would undo another one's decision."""
+
+    code = "LB410"
+    advice = "nothing to do: the new leader decides"
 
 
 class AlreadyExists(Conflict):

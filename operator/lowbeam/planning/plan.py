@@ -81,7 +81,9 @@ def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
         _entry(it, it.options.options if d is not None or it.state.held else _uncapped(it))
         for it, d in zip(sized, desired, strict=True)
     ]
-    problem = build(entries, rows_of(snapshot.caps, snapshot.inventory))
+    problem = build(
+        entries, rows_of(snapshot.caps, snapshot.inventory, reserved_milliwatts=snapshot.reserved_milliwatts)
+    )
     held = {i for i, it in enumerate(sized) if it.state.held and it.options.running is not None}
     wanted = _columns_of(problem, [it.options.running if i in held else desired[i] for i, it in enumerate(sized)])
     pressing = pressing_caps(problem, wanted)

@@ -9,7 +9,7 @@ broken by this order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,9 +67,19 @@ class Rows:
         return used
 
 
-def rows_of(tree: CapTree, inventory: Sequence[Inventory], *, with_caps: bool = True) -> Rows:
-    """Rows of the caps that enforce, and of the inventory; rows of one (pool, class) are added up."""
-    caps = tree.enforced() if with_caps else ()
+def rows_of(
+    tree: CapTree,
+    inventory: Sequence[Inventory],
+    *,
+    reserved_milliwatts: Mapping[str, int] | None = None,
+    with_caps: bool = True,
+) -> Rows:
+    """Rows of the caps that enforce, and of the inventory; rows of one (pool, class) are added up.
+
+    `reserved_milliwatts` per cap is taken by pods that are not planned and is not there for those that are.
+    """
+    taken = reserved_milliwatts or {}
+    caps = [(cap, max(0, usable - taken.get(cap.name, 0))) for cap, usable in tree.enforced()] if with_caps else []
     amounts: dict[tuple[str, str], Inventory] = {}
     for row in sorted(inventory, key=lambda r: (r.pool, r.accelerator_class)):
         key = (row.pool, row.accelerator_class)

@@ -6,7 +6,8 @@ from files. Two equal snapshots give equal plans, whatever the order in which th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.power.caps import CapTree
@@ -37,3 +38,5 @@ class Snapshot:
     caps: CapTree
     inventory: tuple[Inventory, ...]
     workloads: tuple[WorkloadState, ...]
+    reserved_milliwatts: Mapping[str, int] = field(default_factory=dict)
+    """Per cap: what pods may draw that no workload here stands for, because it was refused or only wants advice."""

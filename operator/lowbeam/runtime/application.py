@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from lowbeam.kube import Applier, EventRecorder, KubeTransport, LeaderElector, connect
+from lowbeam.kube import AioTransport, Applier, EventRecorder, KubeTransport, LeaderElector, connect
 from lowbeam.runtime.clock import Clock, SystemClock
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Executor
@@ -74,6 +74,8 @@ class Application:
                 monotonic_ms=self.clock.monotonic_ms,
                 now=self.clock.now,
             )
+            if self.settings.leader_election and isinstance(self.transport, AioTransport):
+                self.transport.may_write = lambda: elector.is_leader
             applier = Applier(self.transport)
             controller = Controller(
                 settings=self.settings,

@@ -12,7 +12,7 @@ before anything is written; only the holder of the Lease decides or writes; one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from lowbeam.kube import POWER_CAPS, KubeObject, Resource
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.plan import sizer_for
+from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
 from lowbeam.runtime.clock import Clock
@@ -198,7 +199,7 @@ class Controller:
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
                 world = self._look()
                 fleet.forget_all_but(set(world.raw_workloads))
-                snapshot = self._snapshot(world, fleet)
+                snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             answer = await asyncio.to_thread(plan, snapshot)
             async with self._deciding:
@@ -260,8 +261,8 @@ class Controller:
     def _read_meters(self, world: World, fleet: Fleet) -> Books:
         return self._meters.read(world, fleet.options(), self._poller.samples(), self._clock.monotonic_ms())
 
-    def _snapshot(self, world: World, fleet: Fleet) -> Snapshot:
-        states = []
+    def _snapshot(self, world: World, fleet: Fleet, charges: Sequence[ReplicaCharge] = ()) -> Snapshot:
+        planned, states = set(world.enforced()), []
         for key in world.enforced():
             memory = fleet.of(key)
             running = memory.target.option if memory.target else None
@@ -269,7 +270,14 @@ class Controller:
             states.append(
                 WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None, held=pinned)
             )
-        return Snapshot(world.catalogue, world.caps, world.inventory, tuple(states))
+        others = [charge for charge in charges if (charge.namespace, charge.workload) not in planned]
+        return Snapshot(
+            world.catalogue,
+            world.caps,
+            world.inventory,
+            tuple(states),
+            reserved_milliwatts=committed(world.caps, others),
+        )
 
     def _announce(self, world: World, fleet: Fleet, keys: Iterable[WorkloadKey]) -> None:
         for key in sorted(keys):

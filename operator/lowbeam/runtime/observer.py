@@ -130,6 +130,7 @@ class Observer:
             measured_milliwatts=_drawn(books, key),
             committed_milliwatts=sum(c.milliwatts for c in books.charges if (c.namespace, c.workload) == key),
             telemetry_problem=_why_not_measured(replicas, books, poller) if replicas else "nothing runs",
+            notes=world.requirements[key].notes if key in world.requirements else (),
             stars=None
             if option is None or workload is None
             else stars(workload.spec.task, option.reasoning, option.millijoules_per_request, option.basis),

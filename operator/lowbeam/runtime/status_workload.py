@@ -46,6 +46,8 @@ class WorkloadFacts:
     telemetry_problem: str
     """Why there is no measurement; empty when there is one."""
     stars: int | None
+    notes: tuple[str, ...] = ()
+    """What of the spec was lowered to a default, and why: an opt-in that has run out."""
 
 
 def workload_status(
@@ -69,7 +71,7 @@ def workload_status(
         status["energy"] = _energy(option, facts, previous.get("energy", {}))
     if choice is not None:
         status["alternatives"] = [_alternative(a) for a in choice.alternatives[:3]]
-        status["recommendations"] = list(choice.recommendations[:5])
+        status["recommendations"] = [text[:512] for text in (*facts.notes, *choice.recommendations)][:5]
     if memory.dimming is not None:
         status["dimming"] = _dimming(memory.dimming)
     return status
