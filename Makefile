@@ -7,7 +7,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 PY := .venv/bin/python
 STAMP := .venv/.synced
 
-.PHONY: help demo test lint bench clean env tools unit cluster node chart worker generate format clean-cache
+.PHONY: help demo test lint bench clean env tools unit cluster node chart worker generate format
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

@@ -6,8 +6,10 @@ import json
 import sys
 import time
 import urllib.request
+from datetime import datetime
 from typing import Any
 
+from lowbeam.catalog import load_builtin
 from tools.demo.scene import NAMESPACE, Scene
 from tools.demo.stage import Stage, table, wait_until
 
@@ -128,7 +130,7 @@ def cut(stage: Stage, scene: Scene) -> None:
     stage.claim("no quality floor fell without consent", not broken, ", ".join(broken) or "none")
     stage.figure("cap -30 % -> first decision", f"{first:.1f} s" if first else "-")
     stage.figure("cap -30 % -> under the cap", f"{total:.1f} s")
-    stage.figure("dimmed, in order of priority", ", ".join(w["metadata"]["name"] for w in dimmed))
+    stage.figure("dimmed, lowest priority first", ", ".join(w["metadata"]["name"] for w in dimmed))
 
 
 def restore(stage: Stage, scene: Scene) -> None:
@@ -154,6 +156,14 @@ def restore(stage: Stage, scene: Scene) -> None:
     stage.command("kubectl", "get", "iw", "-A")
     stage.command("kubectl", "get", "events", "-n", "support", "--field-selector", "reason=Restored")
     stage.claim("nobody is dimmed any longer", done is not None, f"{total:.0f} s")
+    times = sorted(_times(scene.workloads(), "Restored"))
+    last_dimmed = max((at for at in _times(scene.workloads(), "Dimmed") if not times or at <= times[-1]), default=None)
+    waited = (times[0] - last_dimmed).total_seconds() if times and last_dimmed else -1.0
+    dwell = restore_rules["dwellSeconds"]
+    # Stamps are whole seconds.
+    stage.claim(
+        "the gate held for the dwell time", waited >= dwell - 1, f"{waited:.0f} s after the last cut, {dwell} s set"
+    )
     usable = scene.cap()["status"]["usableWatts"]
     stage.claim("committed watts stayed under the cap on the way", peak <= usable, f"{peak} W of {usable} W")
     stage.figure("cap back -> all restored", f"{total:.0f} s")
@@ -213,6 +223,15 @@ def _watts(workload: dict[str, Any]) -> int | None:
     return watts
 
 
+def _times(workloads: list[dict[str, Any]], action: str) -> list[datetime]:
+    """When the workloads' last decisions of this sort were made."""
+    found = []
+    for workload in workloads:
+        history = workload["status"].get("history", [])
+        found += [datetime.fromisoformat(entry["time"]) for entry in history if entry["action"] == action][:1]
+    return found
+
+
 def _decision(workload: dict[str, Any]) -> str | None:
     history = workload["status"].get("history") or [{}]
     found: str | None = history[0].get("decisionId")
@@ -220,8 +239,14 @@ def _decision(workload: dict[str, Any]) -> str | None:
 
 
 def _below_floor(workload: dict[str, Any]) -> bool:
-    message = next((c["message"] for c in workload["status"]["conditions"] if c["type"] == "Dimmed"), "")
-    return "below the floor" in message
+    """Whether the catalogue's score of what runs now is below the workload's own floor."""
+    selected, quality = workload["status"].get("selected"), workload["spec"].get("quality", {})
+    if selected is None or "floor" not in quality:
+        return False
+    wanted = (selected["model"], selected["precision"], selected["reasoning"])
+    variants = load_builtin().models[selected["model"]].variants
+    score = next(v.quality_centi(quality["benchmark"]) for v in variants if (*v.key[:2], v.reasoning.value) == wanted)
+    return score is None or score < float(quality["floor"]) * 100
 
 
 def _key(workload: dict[str, Any]) -> tuple[str, str]:

@@ -86,7 +86,11 @@ class Meters:
                 if replica.scheduled and replica.ip:
                     verdict = verdicts[replica.uid] = self._judge(replica.uid, sample, limits, now_ms)
                     readings.append(self._reading(charge, replica, limits, sample, verdict=verdict, now_ms=now_ms))
-        self._forget({r.uid for replicas in world.replicas.values() for r in replicas})
+        alive = [replica for replicas in world.replicas.values() for replica in replicas]
+        children = [child for group in world.children.values() for child in group]
+        self._forget({replica.uid for replica in alive})
+        digests = {it.placement_digest for it in (*alive, *children)}
+        self._placements = {digest: it for digest, it in self._placements.items() if digest in digests}
         return Books(tuple(readings), tuple(charges), verdicts)
 
     def _reading(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tools.localcluster.debian import require
+
 LIBRARY = "libnvidia-ml.so.1"
 _SOURCE = Path(__file__).with_name("stub_nvml.c")
 
@@ -13,6 +15,7 @@ def build_stub(folder: Path) -> Path:
     """Compile the stub into `folder` and return `folder`: put it into LD_LIBRARY_PATH before a process starts."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / LIBRARY
+    require({"gcc": "build-essential"})
     if not target.exists() or target.stat().st_mtime < _SOURCE.stat().st_mtime:
         unfinished = target.with_suffix(".part")
         command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
