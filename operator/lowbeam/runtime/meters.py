@@ -89,7 +89,7 @@ class Meters:
         alive = [replica for replicas in world.replicas.values() for replica in replicas]
         children = [child for group in world.children.values() for child in group]
         self._forget({replica.uid for replica in alive})
-        digests = {it.placement_digest for it in (*alive, *children)}
+        digests = {replica.placement_digest for replica in alive} | {child.placement_digest for child in children}
         self._placements = {digest: it for digest, it in self._placements.items() if digest in digests}
         return Books(tuple(readings), tuple(charges), verdicts)
 
