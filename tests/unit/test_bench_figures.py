@@ -57,7 +57,7 @@ def test_a_page_without_markers_is_not_written() -> None:
 
 def test_every_table_says_when_and_with_which_command_it_was_made() -> None:
     section = Section("One", "About.", [Table(("a",), [["b"]])], ["remark"])
-    text = stamped("one", section, date(2026, 1, 2))
+    text = stamped(section, "python -m tools.bench one --write", date(2026, 1, 2))
     assert "2026-01-02" in text.splitlines()[0]
     assert "python -m tools.bench one --write" in text.splitlines()[0]
     assert text.endswith("- remark")

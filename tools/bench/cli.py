@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,11 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="planner, power-cut, fleet, startup (default: all)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--workloads", type=int, nargs="+", default=[8, 500], metavar="N", help="sizes of fleet (default 8 500)"
+    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(given)
     known: dict[str, Callable[[Say], Section]] = {
         "planner": planner.measure,
         "startup": startup.measure,
-        "fleet": fleet.measure,
+        "fleet": lambda say: fleet.measure(say, arguments.workloads),
         "power-cut": lambda say: power_cut.measure(say, arguments.runs),
     }
     if unknown := [name for name in arguments.names if name not in known]:
@@ -31,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         section = known[name](_progress(name))
         print(section.text(), end="\n\n", flush=True)
         if arguments.write:
-            document.write(name, section)
+            document.write(name, section, shlex.join(("python", "-m", "tools.bench", *given)))
     return 0
 
 

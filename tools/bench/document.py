@@ -20,9 +20,9 @@ class MissingSectionError(Exception):
     """The document has no markers of that name."""
 
 
-def stamped(name: str, section: Section, today: date) -> str:
+def stamped(section: Section, command: str, today: date) -> str:
     """The text between the markers."""
-    how = f"*{today.isoformat()} · `python -m tools.bench {name} --write` · {hardware()} · {versions()}*"
+    how = f"*{today.isoformat()} · `{command}` · {hardware()} · {versions()}*"
     return f"{how}\n\n{section.markdown()}"
 
 
@@ -37,6 +37,6 @@ def with_section(text: str, name: str, body: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{body}\n{end}", text, count=1)
 
 
-def write(name: str, section: Section) -> None:
-    """Put a section into docs/benchmarks.md."""
-    DOCUMENT.write_text(with_section(DOCUMENT.read_text(), name, stamped(name, section, date.today())))
+def write(name: str, section: Section, command: str) -> None:
+    """Put a section into docs/benchmarks.md, made by `command`."""
+    DOCUMENT.write_text(with_section(DOCUMENT.read_text(), name, stamped(section, command, date.today())))

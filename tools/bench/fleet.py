@@ -1,10 +1,10 @@
-"""What an operator costs at 8 and at 500 workloads: memory, CPU, writes, time to Ready, length of its cycles."""
+"""What an operator costs as its fleet grows: memory, CPU, writes, time to Ready, length of its cycles."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import instances
@@ -14,7 +14,6 @@ from .processes import Metrics
 from .reference import kernel_cpu_seconds
 from .watching import Watching, seconds_until, watching
 
-COUNTS = (8, 500)
 _CAP_WATTS = 2_000_000
 _READY_SECONDS = 600.0
 _CALM_SECONDS = 45.0
@@ -26,10 +25,10 @@ _GUARD = "lowbeam_guard_tick_seconds"
 Figures = dict[str, str]
 
 
-def measure(say: Callable[[str], None]) -> Section:
+def measure(say: Callable[[str], None], counts: Sequence[int]) -> Section:
     """One cluster per size."""
     kernel = kernel_cpu_seconds()
-    columns = [_one_fleet(count, say) for count in COUNTS]
+    columns = [_one_fleet(count, say) for count in counts]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     return Section(
         title="Fleet",
@@ -39,7 +38,7 @@ def measure(say: Callable[[str], None]) -> Section:
             "are those of all of them together. Writes are as the operator counts them (`lowbeam_api_calls_total`). "
             f"One kernel (`tools/bench/reference.py`) took {kernel * 1000:.0f} ms of CPU in this run."
         ),
-        tables=[Table(("", *(f"{count} workloads" for count in COUNTS)), rows)],
+        tables=[Table(("", *(f"{count} workloads" for count in counts)), rows)],
     )
 
 

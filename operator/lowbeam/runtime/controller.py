@@ -166,6 +166,8 @@ class Controller:
             self._power = PowerControl(self._clock, self._fleet, {cap: done for cap, done in last.items() if done})
             self._plan = None
             self._work.add(*self._look().requirements)
+            self._urgent.set()  # nothing is written before the first plan, not even a shed: it must not wait its turn
+            self._input.set()
         return self._fleet
 
     def _cut_off(self) -> bool:

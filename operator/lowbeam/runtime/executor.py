@@ -65,6 +65,9 @@ class Executor:
         except KubeError as error:
             outcome.error = error
             return outcome
+        if target.option is not None and self._surplus(world, key, target.option):
+            outcome.waiting_for = outcome.waiting_for or "surplus replicas to end before the batch limit may rise"
+            return outcome
         refused += await self._set_batch_limits(world, key, target.option, samples, lower=False)
         if refused and not outcome.waiting_for:
             outcome.waiting_for = f"a batch limit to be taken: {refused[0]}"
@@ -106,6 +109,11 @@ class Executor:
             and sample.profile.batch_limit != option.batch_limit
             and self._asked.get(replica.uid) != (option.batch_limit, sample.received_at_ms)
         ]
+
+    def _surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
+        """Whether more pods of the option exist than were decided: until they are gone they would draw the more too."""
+        digest = Placement.of(option).digest(key[1])
+        return sum(it.placement_digest == digest for it in world.replicas.get(key, [])) > option.replicas
 
     async def _write_service(self, world: World, key: WorkloadKey) -> None:
         desired = service(world.workloads[key])
@@ -155,8 +163,8 @@ class Executor:
         self, world: World, key: WorkloadKey, option: Option | None, samples: Mapping[str, Sample], *, lower: bool
     ) -> list[str]:
         """PATCH every replica of the option whose running batch limit has to fall (`lower`) or to rise; what the
-        refusing ones say. Limits rise only when surplus pods are gone: the ledger has watts for one of the two."""
-        if option is None or (not lower and self._has_surplus(world, key, option)):
+        refusing ones say."""
+        if option is None:
             return []
         pending = []
         for replica, sample, running in self._pending(world, key, option, samples):
@@ -170,10 +178,6 @@ class Executor:
             )
         )
         return [answer for answer in answers if answer]
-
-    def _has_surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
-        digest = Placement.of(option).digest(key[1])
-        return sum(r.placement_digest == digest for r in world.replicas.get(key, [])) > option.replicas
 
     async def _set_batch_limit(
         self, world: World, key: WorkloadKey, replica: Replica, *, running: RunningProfile, batch_limit: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lowbeam.render import Placement, labels
@@ -87,12 +88,18 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
     return Child(
         name=metadata["name"],
         uid=metadata["uid"],
-        placement=Placement.from_annotation(metadata.get("annotations", {}).get(labels.OPTION, "")),
+        placement=_placement(metadata.get("annotations", {}).get(labels.OPTION, "")),
         placement_digest=metadata.get("labels", {}).get(labels.PLACEMENT, ""),
         replicas=deployment.get("spec", {}).get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),
         raw=deployment,
     )
+
+
+@lru_cache(maxsize=4096)
+def _placement(annotation: str) -> Placement | None:
+    """Remembered: the same few texts are read again for every Deployment in every cycle."""
+    return Placement.from_annotation(annotation)
 
 
 def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, list[Any]]:

@@ -82,22 +82,25 @@ class World:
 
 @dataclass(slots=True)
 class Parser:
-    """Parses objects once per resource version: at 500 workloads most objects are the same in every cycle."""
+    """Parses objects once per generation: nothing here depends on a status, and ours change all the time."""
 
-    _seen: dict[tuple[str, str], tuple[Any, Problem | None]] = field(default_factory=dict)
+    _seen: dict[str, tuple[Any, tuple[Any, Problem | None]]] = field(default_factory=dict)
+    """By uid: the newest generation and what was read of it."""
     _catalogue_of: tuple[object, Catalogue, tuple[CatalogueProblem, ...]] | None = None
 
     def read(self, raw: Raw) -> tuple[Any, Problem | None]:
         """The pydantic object, or the first problem with it."""
         metadata = raw["metadata"]
-        version = (metadata["uid"], metadata["resourceVersion"])
-        if version not in self._seen:
+        uid, version = metadata["uid"], metadata.get("generation", metadata["resourceVersion"])
+        known = self._seen.get(uid)
+        if known is None or known[0] != version:
             if len(self._seen) > 20_000:
                 self._seen.clear()
             result = read_object(raw)
             problems = result.problems
-            self._seen[version] = (None, problems[0]) if problems else (result.object, None)
-        return self._seen[version]
+            known = (version, (None, problems[0]) if problems else (result.object, None))
+            self._seen[uid] = known
+        return known[1]
 
     def catalogue(self, objects: Objects) -> tuple[Catalogue, tuple[CatalogueProblem, ...]]:
         """Built-in facts with the cluster's objects over them; the same value while none of those changes.
