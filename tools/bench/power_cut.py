@@ -188,6 +188,7 @@ async def _cut_once(seen: Watching, workers: Workers, watts: int) -> Run:
     if acts:
         at, run.what = min(acts)
         run.first_act = at - started
+    await asyncio.sleep(_CALM_SECONDS)  # the statuses of the workloads follow within a few ticks
     run.dimmed = sum("dimming" in raw.get("status", {}) for raw in seen.workloads())
     raised, _ = await seen.set_watts(_CAP, watts)
     run.restored = await seconds_until(

@@ -304,10 +304,16 @@ def take_down(name: str) -> bool:
 def clean_orphans() -> None:
     """Take down every cluster of this cache whose owner process has ended without doing so."""
     for name in names():
-        state = State.load(name)
-        if state is not None and state.owner is not None and not state.owner.alive():
-            say(f"cleaning up cluster {name}: the process that started it is gone")
-            take_down(name)
+        if _is_orphan(State.load(name)):
+            with locked(_lock(name)):
+                state = State.load(name)  # again: meanwhile somebody may have cleaned it and started a new one
+                if state is not None and _is_orphan(state):
+                    say(f"cleaning up cluster {name}: the process that started it is gone")
+                    _tear_down(state)
+
+
+def _is_orphan(state: State | None) -> bool:
+    return state is not None and state.owner is not None and not state.owner.alive()
 
 
 def _tear_down(state: State) -> None:
