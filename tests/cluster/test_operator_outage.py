@@ -30,6 +30,7 @@ def stage(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield made
 
 
+@pytest.mark.timeout(600)
 def test_an_api_server_that_is_away_for_a_minute_costs_nobody_a_pod(stage: Stage, own_cluster: Cluster) -> None:
     team, names = "team", ("one", "two")
     own_cluster.kubectl("create", "namespace", team)
