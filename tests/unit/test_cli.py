@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,10 @@ def test_a_scenario_is_simulated_and_judged(capsys: pytest.CaptureFixture[str]) 
     scenario = Path(__file__).resolve().parents[1] / "scenarios" / "cap-cut-at-full-load.yaml"
     assert main(["simulate", str(scenario)]) == 0
     assert "first action after a cap was lowered" in capsys.readouterr().out
+
+
+def test_planning_offline_needs_no_client_for_kubernetes() -> None:
+    code = "import sys, lowbeam.cli.plan; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["kubernetes", "kopf", "aiohttp", "structlog", "prometheus_client", "torch"]
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowbeam.errors import BadInput
-from lowbeam.runtime import settings_from_environment
+from lowbeam.runtime.settings import settings_from_environment
 
 
 def test_defaults_hold_where_the_environment_says_nothing() -> None:

@@ -10,7 +10,8 @@ from typing import Any, cast
 import kopf
 
 import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
-from lowbeam.runtime import configure_logging, read_control_key, settings_from_environment
+from lowbeam.runtime.logging import configure_logging
+from lowbeam.runtime.settings import read_control_key, settings_from_environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import kopf
 
-from lowbeam.runtime import Application, settings_from_environment
+from lowbeam.runtime.application import Application
+from lowbeam.runtime.settings import settings_from_environment
 
 
 @kopf.on.startup(id="lowbeam-start")

@@ -12,6 +12,7 @@ before anything is written; only the holder of the Lease decides or writes; one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -75,6 +76,8 @@ class Controller:
         self._power = PowerControl(clock, Fleet())
         self._observer = Observer(reporter, clock)
         self._plan: Plan | None = None
+        self._planned_seconds = 0.0
+        """How long the last plan took."""
         self._deciding = asyncio.Lock()
         self._input = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -134,6 +137,11 @@ class Controller:
     async def _wait_for_input(self) -> None:
         """Until something changed (debounced, unless urgent), a held restore may be asked for again, or the interval is
         over."""
+        if not self._urgent.is_set():
+            # A big fleet takes long to plan: rest as long, so that the other loops get half of the time at least.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._planned_seconds):
+                    await self._urgent.wait()
         seconds = self._settings.planner_seconds
         if self._fleet is not None and (retry_at_ms := self._power.retry_at_ms(self._fleet)) is not None:
             wait_ms = retry_at_ms - self._clock.monotonic_ms()
@@ -158,7 +166,7 @@ class Controller:
         self._health.is_leader = leads
         metrics.leader.set(leads)
         if not leads:
-            self._fleet = None
+            self._fleet = self._world = None
         elif self._fleet is None:
             self._world = None  # statuses that another leader wrote do not wake anybody
             self._fleet = self._recover()
@@ -203,7 +211,9 @@ class Controller:
                 fleet.forget_all_but(set(world.raw_workloads))
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
+            began_ms = self._clock.monotonic_ms()
             answer = await asyncio.to_thread(plan, snapshot)
+            self._planned_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
             async with self._deciding:
                 if self._fleet is not fleet:
                     return  # not the leader any longer, or again and with another memory

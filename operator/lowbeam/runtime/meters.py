@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from lowbeam.api.wire import MeterMethod
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning.committed import replica_milliwatts
+from lowbeam.planning.moves import SETTLE_MS, Lever
 from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
 from lowbeam.power.trust import MeterHistory, MeterLimits, Verdict, judge
 from lowbeam.power.trust import Sample as MeterSample
@@ -49,6 +50,8 @@ class Meters:
     _highest: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _confirmed: dict[str, int] = field(default_factory=dict)
     """Batch limit that each worker last said it runs."""
+    _settled_ms: dict[str, int] = field(default_factory=dict)
+    """Until when a lower batch limit takes to show."""
     _first_seen_ms: dict[str, int] = field(default_factory=dict)
     _placements: dict[str, Placement] = field(default_factory=dict)
     """By digest: a Deployment may be gone while its last pods still draw."""
@@ -135,10 +138,12 @@ class Meters:
         self._histories[uid] = history.append(reading)
         if sample.profile is not None:
             if sample.profile.batch_limit < self._confirmed.get(uid, 0):
-                self._highest.pop(uid, None)  # what it drew at the higher limit says nothing any longer
+                # What it drew at the higher limit says nothing any longer, nor what it draws while it settles.
+                self._highest.pop(uid, None)
+                self._settled_ms[uid] = now_ms + SETTLE_MS[Lever.BATCH]
             self._confirmed[uid] = sample.profile.batch_limit
         believed = verdict.believed_milliwatts
-        if believed is not None:
+        if believed is not None and now_ms >= self._settled_ms.get(uid, 0):
             since_ms = now_ms - OBSERVED_MS
             kept = [(at, mw) for at, mw in self._highest.get(uid, []) if at >= since_ms and mw > believed]
             self._highest[uid] = [*kept, (now_ms, believed)]
@@ -186,7 +191,7 @@ class Meters:
         return highest if highest * 100 > worst_case_milliwatts * METER_ERROR_PERCENT else None
 
     def _forget(self, alive: set[str]) -> None:
-        for memory in (self._histories, self._highest, self._confirmed, self._first_seen_ms):
+        for memory in (self._histories, self._highest, self._confirmed, self._settled_ms, self._first_seen_ms):
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
 
