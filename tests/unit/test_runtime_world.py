@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.wire import MeterMethod, RunningProfile
 from lowbeam.catalog import load_builtin
-from lowbeam.power.ledger import ReplicaState
+from lowbeam.power.ledger import ReplicaState, measured
+from lowbeam.power.tree import build_cap_tree
 from lowbeam.render import Placement, labels
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
 from lowbeam.runtime.replicas import Child, Replica
 from lowbeam.runtime.world import Objects, Parser, World, build_world, inventory_of
 from lowbeam.telemetry import Sample, SampleSource
+from tests.builders import cap
 
 TODAY = date(2026, 11, 21)
 CATALOGUE = load_builtin()
@@ -237,3 +239,38 @@ def test_an_unknown_placement_counts_all_that_its_boards_can_draw() -> None:
     assert charge.milliwatts == BOARD
     unknown = replace(PLACEMENT, model="no-such-model")
     assert worst_case_milliwatts(CATALOGUE, unknown, PROFILE.task, 1) == BOARD
+
+
+def test_what_was_reserved_for_a_new_replica_counts_until_its_first_answer_is_overdue() -> None:
+    meters, tree = Meters(), build_cap_tree([cap("c", 1000)])
+
+    def drawn(now_ms: int) -> int:
+        book = meters.read(seen([replica()]), {("team", "w"): None}, {}, now_ms)
+        assert not book.verdicts["pod-1"].trusted, "a guess is no measurement"
+        return measured(tree, book.readings, now_ms)["c"].milliwatts
+
+    reserved = max(p.milliwatts for p in PROFILE.points)
+    assert drawn(1_000) == reserved < BOARD
+    assert drawn(1_000 + 16_000) == BOARD
+
+
+@pytest.mark.parametrize(("percent", "counts"), [(103, False), (120, True)])
+def test_a_draw_above_the_profile_is_charged_only_beyond_the_error_of_a_meter(percent: int, counts: bool) -> None:
+    small = PROFILE.points[0]
+    watts = small.milliwatts * percent / 100_000
+    (charge,) = books([replica()], {"pod-1": sample(watts, batch=small.batch)}).charges
+    assert charge.milliwatts == (round(watts * 1000) if counts else small.milliwatts)
+
+
+def test_a_confirmed_lower_batch_limit_forgets_what_was_drawn_before_and_while_it_settles() -> None:
+    meters, small, large = Meters(), PROFILE.points[0], PROFILE.points[-1]
+    high = small.milliwatts * 1.3 / 1000
+
+    def charged(batch: int, now_ms: int) -> int:
+        told = {"pod-1": sample(high, at_ms=now_ms, batch=batch)}
+        return meters.read(seen([replica()]), {("team", "w"): None}, told, now_ms).charges[0].milliwatts
+
+    charged(large.batch, 1_000)
+    assert charged(small.batch, 3_000) == small.milliwatts
+    assert charged(small.batch, 9_000) == small.milliwatts, "it still settles"
+    assert charged(small.batch, 14_000) == round(high * 1000), "now it contradicts the profile"

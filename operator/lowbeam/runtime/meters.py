@@ -75,6 +75,10 @@ class Meters:
                 limits = _limits(world, replica, placement)
                 sample = samples.get(replica.uid)
                 pool = world.node_pools.get(replica.node, placement.pool if placement else "")
+                verdict = None
+                if replica.scheduled and replica.ip:
+                    # First, because the charge asks what was drawn at most.
+                    verdict = verdicts[replica.uid] = self._judge(replica.uid, sample, limits, now_ms)
                 charge = self._charge(
                     world,
                     key,
@@ -86,8 +90,7 @@ class Meters:
                     target=targets.get(key),
                 )
                 charges.append(charge)
-                if replica.scheduled and replica.ip:
-                    verdict = verdicts[replica.uid] = self._judge(replica.uid, sample, limits, now_ms)
+                if verdict is not None:
                     readings.append(self._reading(charge, replica, limits, sample, verdict=verdict, now_ms=now_ms))
         alive = [replica for replicas in world.replicas.values() for replica in replicas]
         children = [child for group in world.children.values() for child in group]
