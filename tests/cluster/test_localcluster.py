@@ -94,6 +94,24 @@ def test_a_gpu_pod_is_scheduled_and_its_address_can_be_served_from_this_machine(
         thread.join()
 
 
+def test_a_running_pod_is_ready_again_after_its_node_was_silent(cluster: ClusterClient, namespace: str) -> None:
+    cluster.apply(gpu_pod("worker", namespace))
+    eventually(lambda: running(cluster, "worker", namespace))
+    # What the node controller writes about every pod of a node whose heartbeats stay away.
+    silent = {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "NodeNotReady"}]}}
+    cluster.kubectl(
+        *("patch", "pod", "worker", "-n", namespace, "--subresource=status", "-p", json.dumps(silent)),
+    )
+
+    def ready() -> bool:
+        conditions = {
+            c["type"]: c["status"] for c in cluster.get("pod", "worker", "-n", namespace)["status"]["conditions"]
+        }
+        return conditions["Ready"] == conditions["PodScheduled"] == "True"
+
+    eventually(ready)
+
+
 def test_a_pod_without_the_toleration_stays_off_the_gpu_nodes(cluster: ClusterClient, namespace: str) -> None:
     pod = gpu_pod("stranger", namespace)
     del pod["spec"]["tolerations"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from . import build
+from . import build, paths
 from .network import Network
 from .pki import Authority, Pair, write_kubeconfig
 from .process import Command
@@ -219,7 +219,7 @@ class ControlPlane:
             "kwok",
             build.binary("kwok"),
             f"--kubeconfig={self.home / 'kwok.kubeconfig'}",
-            f"--config={build.asset('kwok')}",
+            f"--config={build.asset('kwok')},{paths.KWOK_STAGES}",
             "--manage-all-nodes=false",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--node-lease-duration-seconds=40",

@@ -76,7 +76,7 @@ class KindCluster(ClusterClient):
         argv = (
             build.binary("kwok"),
             f"--kubeconfig={self.kubeconfig}",
-            f"--config={build.asset('kwok')}",
+            f"--config={build.asset('kwok')},{paths.KWOK_STAGES}",
             "--manage-all-nodes=false",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--node-lease-duration-seconds=40",

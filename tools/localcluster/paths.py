@@ -11,6 +11,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 MODULES = PACKAGE / "modules"
+KWOK_STAGES = PACKAGE / "kwok-stages.yaml"
+"""Ours beside KWOK's own: what else a kubelet does."""
 REGISTER = Path("/tmp/lowbeam-localcluster")
 
 
