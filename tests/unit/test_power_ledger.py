@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lowbeam.power.caps import Cap
-from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState, committed, headroom, measured, over
+from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState, committed, measured, over
 from lowbeam.power.tree import build_cap_tree
 
 CLUSTER = Cap("cluster", "1", "", 1000, 0, 0, (), enforce=True, pause_lowest=False)
@@ -34,10 +34,6 @@ def test_pending_terminating_and_assumed_replicas_are_charged_like_live_ones() -
 
 def test_a_replica_counts_in_every_cap_that_covers_it() -> None:
     assert committed(TREE, [charge("a"), charge("b")]) == {"cluster": 600_000, "team": 300_000}
-
-
-def test_headroom_is_negative_when_a_proposal_does_not_fit() -> None:
-    assert headroom(TREE, [charge()], [charge(), charge()]) == {"cluster": 100_000, "team": -300_000}
 
 
 def test_a_cap_that_is_over_already_blocks_only_what_raises_it() -> None:

@@ -129,12 +129,6 @@ def committed(tree: CapTree, charges: Iterable[ReplicaCharge]) -> dict[str, int]
     return totals
 
 
-def headroom(tree: CapTree, charges: Iterable[ReplicaCharge], proposed: Iterable[ReplicaCharge] = ()) -> dict[str, int]:
-    """Usable less committed for each cap once `proposed` is charged too; negative = does not fit."""
-    totals = committed(tree, (*charges, *proposed))
-    return {cap.name: usable - totals[cap.name] for cap, usable in zip(tree.caps, tree.usable_milliwatts, strict=True)}
-
-
 def over(tree: CapTree, totals: Mapping[str, int], extra: Mapping[str, int]) -> tuple[str, ...]:
     """The enforced caps that `extra` milliwatts would push above usable (caps it does not raise are not its fault)."""
     return tuple(
