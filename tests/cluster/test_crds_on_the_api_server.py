@@ -293,6 +293,20 @@ def test_a_status_out_of_bounds_is_refused(cluster: ClusterClient, workload: str
     assert "must have at most 5 items" in done.stderr
 
 
+@pytest.mark.parametrize("stars", [{"stars": "Unrated"}, {"stars": "*", "officialStars": "*****"}])
+def test_a_status_says_unrated_or_its_stars(cluster: ClusterClient, workload: str, stars: dict[str, str]) -> None:
+    what = ("iw", "triage", "-n", workload)
+    _set_status(cluster, {"energy": stars}, *what)
+    assert cluster.get(*what)["status"]["energy"] == stars
+
+
+@pytest.mark.parametrize("stars", [{"stars": "******"}, {"stars": "unknown"}, {"officialStars": "Unrated"}])
+def test_other_words_for_stars_are_refused(cluster: ClusterClient, workload: str, stars: dict[str, str]) -> None:
+    patch = json.dumps({"status": {"energy": stars}})
+    what = ("iw", "triage", "-n", workload, "--subresource=status", "--type=merge", "-p", patch)
+    assert f"status.energy.{next(iter(stars))}" in _kubectl(cluster, "patch", *what).stderr
+
+
 def test_autoscalers_can_read_and_write_the_scale(cluster: ClusterClient, workload: str) -> None:
     cluster.kubectl("scale", "iw/triage", "-n", workload, "--replicas=3")
     _set_status(cluster, {"replicas": 2, "selector": "lowbeam.dev/workload=triage"}, "iw", "triage", "-n", workload)

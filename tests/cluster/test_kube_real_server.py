@@ -1,38 +1,27 @@
-"""kube/ against the real API server: the seven calls, ownership, refusals, permissions, Events and the Lease."""
+"""kube/ against the real API server: the seven calls, ownership, refusals, permissions."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import time
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from lowbeam.kube import (
     DEPLOYMENTS,
-    EVENTS,
-    LEASES,
     NODES,
-    PODS,
     SERVICES,
     AioTransport,
     AlreadyExists,
     Applier,
     Conflict,
-    EventRecorder,
     Forbidden,
-    Gone,
     Informer,
     InformerState,
     Invalid,
     KubeObject,
-    LeaderElector,
     NotFound,
     Resource,
     connect,
@@ -40,107 +29,21 @@ from lowbeam.kube import (
     differs,
 )
 from tests.faultproxy import Answer, FaultProxy, LoseAnswer, Truncate
+from tests.kube_harness import (
+    CONFIG_MAPS,
+    config_map,
+    deployment,
+    monotonic_ms,
+    proxy,
+    running,
+    service,
+    through_proxy,
+    transport,
+    until,
+)
 from tools.localcluster.client import ClusterClient
 
-CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True)
-
-
-def monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # the condition is in another process
-            await asyncio.sleep(0.02)
-
-
-@contextlib.asynccontextmanager
-async def running(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@pytest.fixture
-async def transport(cluster: ClusterClient) -> AsyncIterator[AioTransport]:
-    async with await connect(str(cluster.kubeconfig)) as transport:
-        yield transport
-
-
-@pytest.fixture
-async def proxy(cluster: ClusterClient) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(cluster.kubeconfig) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def through_proxy(proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[AioTransport]:
-    async with await connect(str(proxy.write_kubeconfig(tmp_path))) as transport:
-        yield transport
-
-
-def config_map(namespace: str, name: str = "c", **data: str) -> KubeObject:
-    return {"metadata": {"name": name, "namespace": namespace}, "data": data}
-
-
-def deployment(namespace: str, **pod: Any) -> KubeObject:
-    """A Deployment with one of everything that Lowbeam's renderer writes, in forms that the server rewrites."""
-    container = {
-        "name": "worker",
-        "image": "worker:1",
-        "args": ["--batch-limit", "8"],
-        "env": [
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "EMPTY", "value": ""},
-        ],
-        "ports": [{"name": "http", "containerPort": 8080}, {"name": "control", "containerPort": 9465}],
-        "resources": {
-            "limits": {"nvidia.com/gpu": 1, "memory": "16384Mi"},
-            "requests": {"cpu": "2000m", "memory": "16384Mi"},
-        },
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 2},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "d", "namespace": namespace, "labels": {"app": "d"}, "annotations": {"lowbeam.dev/x": ""}},
-        "spec": {
-            "replicas": 0,
-            "paused": False,
-            "selector": {"matchLabels": {"app": "d"}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "template": {
-                "metadata": {"labels": {"app": "d"}},
-                "spec": {
-                    "containers": [container],
-                    "hostNetwork": False,
-                    "securityContext": {},
-                    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-                    "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "0.5Gi"}}],
-                    "terminationGracePeriodSeconds": 60,
-                    **pod,
-                },
-            },
-        },
-    }
-
-
-def service(namespace: str) -> KubeObject:
-    return {
-        "metadata": {"name": "s", "namespace": namespace},
-        "spec": {"selector": {"app": "d"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
-    }
+__all__ = ["proxy", "through_proxy", "transport"]
 
 
 # What the calls do.
@@ -210,12 +113,6 @@ async def test_a_refused_object_names_its_fields(transport: AioTransport, namesp
     with pytest.raises(Invalid) as caught:
         await transport.apply(DEPLOYMENTS, bad)
     assert any("containerPort" in cause for cause in caught.value.causes)
-
-
-async def test_a_version_from_before_history_is_gone(transport: AioTransport) -> None:
-    with pytest.raises(Gone):
-        async for _ in transport.watch(PODS, resource_version="1", timeout_seconds=5):
-            pass
 
 
 # Steady state.
@@ -417,66 +314,3 @@ async def test_one_kind_without_permission_is_named_and_recovers_when_the_rule_i
             assert refused.message == ""
         with pytest.raises(Forbidden, match='add verb "patch" on "configmaps"'):
             await weak.apply(CONFIG_MAPS, config_map(namespace, a="1"))
-
-
-# Events and lease.
-
-
-async def test_an_event_is_posted_once_and_kubectl_shows_it(
-    cluster: ClusterClient, transport: AioTransport, namespace: str
-) -> None:
-    obj = await transport.apply(CONFIG_MAPS, config_map(namespace))
-    recorder = EventRecorder(transport, instance="test", monotonic_ms=monotonic_ms, now=now)
-    async with running(recorder.run()):
-        for _ in range(5):
-            recorder.record(CONFIG_MAPS, obj, "Warning", reason="CapUnsatisfiable", action="Plan", note="raise the cap")
-        await recorder.flush()
-    assert recorder.dropped == 0
-    assert transport.calls[("create", "events")] == 1
-    shown = cluster.kubectl("events", "-n", namespace, "--for", "configmap/c")
-    assert shown.count("raise the cap") == 1
-    events = [e async for page in transport.list_pages(EVENTS, namespace=namespace) for e in page.items]
-    assert [e["reportingController"] for e in events if e["reason"] == "CapUnsatisfiable"] == ["lowbeam.dev/operator"]
-
-
-async def test_the_lease_goes_from_one_process_to_the_other_without_overlap(
-    proxy: FaultProxy, through_proxy: AioTransport, transport: AioTransport, namespace: str
-) -> None:
-    def elector(identity: str, through: AioTransport) -> LeaderElector:
-        return LeaderElector(
-            through, namespace=namespace, name="l", identity=identity, monotonic_ms=monotonic_ms, now=now
-        )
-
-    one, two = elector("one", through_proxy), elector("two", transport)
-    overlap: list[float] = []
-
-    async def watch_for_overlap() -> None:
-        while True:
-            if one.is_leader and two.is_leader:
-                overlap.append(time.monotonic())
-            await asyncio.sleep(0.01)
-
-    async with running(watch_for_overlap()):
-        async with running(one.run()) as [first]:
-            await until(lambda: one.is_leader)
-            async with running(two.run()):
-                await asyncio.sleep(0.5)
-                assert not two.is_leader
-                # 1. Handed over: no waiting for the lease to run out.
-                started = time.monotonic()
-                first.cancel()
-                await until(lambda: two.is_leader)
-                assert time.monotonic() - started < 6
-                lease = await transport.get(LEASES, "l", namespace)
-                assert lease["spec"]["holderIdentity"] == "two"
-        # 2. Two stopped as well; one comes back, then is cut off from the server.
-        one = elector("one", through_proxy)
-        async with running(one.run()):
-            await until(lambda: one.is_leader)
-            two = elector("two", transport)
-            async with running(two.run()):
-                await proxy.go_down()
-                await until(lambda: not one.is_leader, 15)
-                assert not two.is_leader
-                await until(lambda: two.is_leader, 15)
-    assert overlap == []

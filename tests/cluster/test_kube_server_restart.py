@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from lowbeam.kube import AioTransport, Change, Informer, InformerState, KubeObject, Resource, connect
+from lowbeam.kube import AioTransport, Change, Gone, Informer, InformerState, connect
+from tests.kube_harness import CONFIG_MAPS, config_map, monotonic_ms
 from tools.localcluster import Cluster, ClusterSpec
-
-CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True)
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +21,6 @@ def own_cluster() -> Iterator[Cluster]:
         pytest.skip("stops and starts the API server, which a kind cluster does not offer")
     with Cluster.up(ClusterSpec(name=f"restart-{os.getpid()}")) as cluster:
         yield cluster
-
-
-def config_map(name: str) -> KubeObject:
-    return {"metadata": {"name": name, "namespace": "default"}}
 
 
 async def compact_etcd(cluster: Cluster) -> None:
@@ -45,7 +40,7 @@ async def test_what_was_deleted_while_the_mirror_could_not_see_it_is_gone_after_
         await connect(str(own_cluster.kubeconfig)) as transport,
         await connect(str(own_cluster.kubeconfig)) as other,
     ):
-        made = [await other.apply(CONFIG_MAPS, config_map(f"c{number}")) for number in range(25)]
+        made = [await other.apply(CONFIG_MAPS, config_map("default", f"c{number}")) for number in range(25)]
         mirror = _mirror(transport)
         reported: list[tuple[Change, str]] = []
         mirror.on_change(lambda _, change, old, new: reported.append((change, (new or old or {})["metadata"]["uid"])))
@@ -56,7 +51,7 @@ async def test_what_was_deleted_while_the_mirror_could_not_see_it_is_gone_after_
         reported.clear()
         for obj in made[:20]:
             await other.delete(CONFIG_MAPS, obj["metadata"]["name"], "default", uid=obj["metadata"]["uid"])
-        remade = await other.apply(CONFIG_MAPS, config_map("c0"))
+        remade = await other.apply(CONFIG_MAPS, config_map("default", "c0"))
         await compact_etcd(own_cluster)
         await asyncio.to_thread(own_cluster.stop_part, "apiserver")
         await asyncio.to_thread(own_cluster.start_part, "apiserver")
@@ -72,6 +67,9 @@ async def test_what_was_deleted_while_the_mirror_could_not_see_it_is_gone_after_
         assert transport.calls[("watch", "configmaps")] >= 3, "first list, refused resume, second list"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(Gone):
+            async for _ in transport.watch(CONFIG_MAPS, resource_version="1", timeout_seconds=5):
+                pass
 
 
 async def test_a_server_that_is_away_for_a_while_is_found_again_by_itself(own_cluster: Cluster) -> None:
@@ -91,7 +89,7 @@ async def test_a_server_that_is_away_for_a_while_is_found_again_by_itself(own_cl
         assert age_ms >= 8_000
         await asyncio.to_thread(own_cluster.start_part, "apiserver")
         back = time.monotonic()
-        await transport.apply(CONFIG_MAPS, config_map("after"))
+        await transport.apply(CONFIG_MAPS, config_map("default", "after"))
         async with asyncio.timeout(20):
             while mirror.get("default", "after") is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -102,4 +100,4 @@ async def test_a_server_that_is_away_for_a_while_is_found_again_by_itself(own_cl
 
 
 def _mirror(transport: AioTransport) -> Informer:
-    return Informer(transport, CONFIG_MAPS, namespace="default", monotonic_ms=lambda: time.monotonic_ns() // 1_000_000)
+    return Informer(transport, CONFIG_MAPS, namespace="default", monotonic_ms=monotonic_ms)
