@@ -215,7 +215,7 @@ class FakeTransport:
         self._owned[(key, manager, subresource)] = after
         for (k, m, s), owned in self._owned.items():
             if k == key and (m, s) != (manager, subresource):
-                owned -= {p for p in after if _value(live, p) != _value(result, p)}
+                owned -= {p for p in after if not _same(_value(live, p), _value(result, p))}
         if live is None:
             result["metadata"] |= {"name": key[2], **({"namespace": key[1]} if key[1] else {})}
             return self._answer(request, self._insert(key, result))
@@ -244,7 +244,7 @@ class FakeTransport:
         before = self._store[key]
         after = copy.deepcopy(obj)
         after["metadata"]["managedFields"] = self._managed_fields(key)
-        if after == before:
+        if _same(after, before):
             return copy.deepcopy(before)
         self._version += 1
         if _specification(after) != _specification(before):
@@ -324,6 +324,11 @@ def _applicable(body: KubeObject, subresource: str) -> KubeObject:
     writable = ("labels", "annotations", "ownerReferences", "finalizers")
     metadata = {k: copy.deepcopy(v) for k, v in body["metadata"].items() if k in writable}
     return {**kept, **({"metadata": metadata} if metadata else {})}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: True is not 1."""
+    return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
 
 
 def _specification(obj: KubeObject) -> KubeObject:

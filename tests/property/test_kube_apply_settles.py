@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lowbeam.kube import DEPLOYMENTS, Applier, KubeObject, subset_equal
@@ -34,6 +34,11 @@ def body(spec: dict[str, Any]) -> KubeObject:
 
 
 @settings(max_examples=200, deadline=None)
+@example(  # a number and a truth that Python takes for equal
+    first={"replicas": 1},
+    second={"replicas": 1, "env": [{"name": "a"}], "template": {"a": True}},
+    others={"replicas": 1, "env": [{"name": "a"}], "template": {"a": 1}},
+)
 @given(first=FIELDS, second=FIELDS, others=FIELDS)
 def test_a_second_body_replaces_the_first_in_one_write_and_leaves_others_alone(
     first: dict[str, Any], second: dict[str, Any], others: dict[str, Any]
