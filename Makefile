@@ -29,8 +29,8 @@ demo: $(STAMP) ## the whole story on a real cluster: choose, serve, cut, restore
 	$(PY) -m tools.demo $(if $(KEEP),--keep)
 
 # Tests on a cluster mostly wait, the others compute: side by side they take two thirds of the time. What computes
-# shows its output when it is done; the outage test waits on a cluster of its own, beside both.
-BESIDE := tests/unit tests/property tests/worker tests/cluster/test_operator_outage.py
+# shows its output when it is done, and two long waits on clusters of their own.
+BESIDE := tests/unit tests/property tests/worker $(addprefix tests/cluster/test_operator_,outage.py killed_at_each_write.py)
 test: $(STAMP) ## every test, on a real control plane
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-on-the-cluster test-beside
 test-on-the-cluster: $(STAMP)

@@ -180,7 +180,7 @@ class FaultProxy:
             request.method,
             self._server + request.raw_path,
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,
             ssl=self._as_us if anonymous else self._as_caller,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         )

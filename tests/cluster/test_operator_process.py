@@ -148,19 +148,6 @@ def test_without_sight_of_the_caps_nothing_is_started_and_nothing_ended(
     assert pods <= {pod["metadata"]["uid"] for pod in stage.pods(namespace)}
 
 
-def test_killed_right_after_apply_it_finishes_the_work_when_it_is_back(stage: Stage, namespace: str) -> None:
-    stage.start_operator()
-    stage.apply(*(workload(namespace, f"w{number}") for number in range(4)))
-    stage.eventually("the first Deployment", lambda: stage.deployments(namespace), 20)
-    stage.restart()
-    stage.ready(namespace, *(f"w{number}" for number in range(4)), seconds=40)
-
-    names = [d["metadata"]["labels"]["lowbeam.dev/workload"] for d in stage.deployments(namespace)]
-    assert sorted(names) == [f"w{number}" for number in range(4)]
-    for number in range(4):
-        assert [reason for _, reason, _ in stage.events(f"w{number}", namespace)].count("Selected") <= 2
-
-
 def test_killed_in_the_middle_of_a_replacement_it_ends_with_the_new_model_alone(stage: Stage, namespace: str) -> None:
     stage.start_operator()
     stage.apply(workload(namespace, "swap"))
