@@ -90,7 +90,7 @@ async def test_the_openai_library_can_ask(minilm: LocalWorker) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
-        ({"input": "x", "dimensions": 64}, 400, "dimensions"),
+        ({"input": "x", "dimensions": 385}, 400, "dimensions"),
         ({"input": ""}, 400, "input"),
         ({"input": []}, 400, "input"),
         ({"input": [[5, 999999]]}, 400, "input"),

@@ -163,3 +163,58 @@ def test_a_step_longer_than_a_window_is_split_between_windows() -> None:
     it.spend(0.5, 100)
     it.ledger.end_step(it.now_s)
     assert account.charged_mj == 100_000
+
+
+def test_serving_beside_a_reconfiguration_is_still_charged_to_its_requests() -> None:
+    it = device()
+    account = it.ledger.open_account(it.now_s)
+    with it.ledger.phase(Phase.RECONFIGURE):
+        it.step(0.4, (account, 1))  # a second engine is being loaded meanwhile
+        it.now_s += 0.6
+        it.counter_mj += 100_000
+        it.ledger.observe(it.now_s, it.counter_mj)
+    parts = it.ledger.parts()
+    assert parts.active_mj == account.charged_mj == 40_000
+    assert parts.reconfigure_mj == 60_000
+
+
+def test_requests_that_are_here_together_share_the_idle_joules() -> None:
+    it = device()
+    it.spend(1.0, 20)
+    one, other = it.ledger.open_account(it.now_s), it.ledger.open_account(it.now_s)
+    it.step(0.2, (one, 3), (other, 1))
+    it.now_s += 0.8
+    it.counter_mj += 50_000
+    it.ledger.observe(it.now_s, it.counter_mj)
+    charges = [it.ledger.charge(account, it.now_s) for account in (one, other)]
+    idle_joules = [charge.idle_joules for charge in charges]
+    assert idle_joules == [pytest.approx(0.75 * 20 * 0.8), pytest.approx(0.25 * 20 * 0.8)]
+
+
+def test_cpu_seconds_are_split_as_the_step_is_and_need_no_meter() -> None:
+    ledger = Ledger()
+    one, other = ledger.open_account(0.0), ledger.open_account(0.0)
+    ledger.begin_step(0.0, [(one, 3.0), (other, 1.0)], 10.0)
+    ledger.end_step(1.0, 10.8)
+    assert ledger.charge(one, 1.0).cpu_s == pytest.approx(0.6)
+    assert ledger.charge(other, 1.0).cpu_s == pytest.approx(0.2)
+    assert ledger.charge(one, 1.0).joules is None
+
+
+def test_while_the_counter_cannot_be_read_nothing_is_said_and_the_gap_is_booked_after_it() -> None:
+    it = device()
+    it.spend(1.0, 20)
+    account = it.ledger.open_account(it.now_s)
+    it.step(1.0, (account, 1))
+    it.ledger.lose_sight()
+    assert it.ledger.charge(account, it.now_s).joules is None
+    it.counter_mj += 80_000
+    it.ledger.observe(it.now_s, it.counter_mj)
+    assert it.ledger.charge(account, it.now_s).joules == pytest.approx(80)
+    assert it.ledger.error_mj(100_000) == 0
+
+
+def test_books_that_miss_a_millijoule_are_noticed() -> None:
+    it = device()
+    it.spend(1.0, 20)
+    assert it.ledger.error_mj(20_001) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ async def test_a_stream_gives_the_same_text_in_pieces_and_usage_at_the_end(llama
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
     assert chunks[-1].usage.model_extra["energy"]["method"] == "unavailable"
 
 
@@ -77,7 +78,7 @@ async def test_a_seed_gives_the_same_answer_alone_and_in_company(llama: LocalWor
 
 
 async def test_draws_follow_the_models_probabilities() -> None:
-    from lowbeam_worker.engines.continuous import draw  # noqa: PLC0415
+    from lowbeam_worker.engines.sampling import draw  # noqa: PLC0415
 
     scores = torch.tensor([2.0, 1.0, 0.0, -5.0])
     tokens = [int(draw(scores, temperature=1.0, top_p=1.0, seed=3, position=n).argmax()) for n in range(4000)]
@@ -168,9 +169,9 @@ async def test_a_lowered_batch_limit_drops_nobody(llama: LocalWorker) -> None:
     running = [asyncio.create_task(complete(llama, prompt=prompt, max_tokens=40)) for prompt in prompts]
     while engine.stats().running < 8:  # noqa: ASYNC110 - the engine has no event for it
         await asyncio.sleep(0.005)
-    engine.set_batch_limit(2)
+    engine.set_limits(replace(engine.limits, batch=2))
     answers = await asyncio.gather(*running)
-    engine.set_batch_limit(8)
+    engine.set_limits(replace(engine.limits, batch=8))
     texts = [answer["choices"][0]["text"] for answer in answers]
     assert texts == [greedy_reference(prompt, 40) for prompt in prompts]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lowbeam_worker.cgroup import cpu_quota, memory_limit_bytes, thread_count
-from lowbeam_worker.options import Precision, parse
+from lowbeam_worker.options import Precision, Task, parse
 
 FLAGS = ["--task", "feature-extraction", "--model", "m"]
 
@@ -28,6 +28,19 @@ def test_the_operators_command_line_is_understood() -> None:
     )
     assert (given.pod, given.namespace, given.control_token) == ("chat-0", "shop", "secret")
     assert not given.allow_downloads
+
+
+def test_what_could_do_harm_is_off_until_it_is_asked_for() -> None:
+    usual = parse(FLAGS, {})
+    assert (usual.allow_downloads, usual.allow_pickle, usual.control_token_file) == (False, False, "")
+    asked = parse([*FLAGS, "--allow-pickle", "--allow-downloads"], {"LOWBEAM_CONTROL_TOKEN_FILE": "/var/run/token"})
+    assert (asked.allow_downloads, asked.allow_pickle, asked.control_token_file) == (True, True, "/var/run/token")
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_every_task_can_be_asked_for_and_knows_whether_it_writes(task: Task) -> None:
+    assert parse(["--task", str(task), "--model", "m"], {}).task is task
+    assert task.writes == (task in {Task.TEXT_GENERATION, Task.CODE_COMPLETION, Task.SUMMARIZATION})
 
 
 @pytest.mark.parametrize(

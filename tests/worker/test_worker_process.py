@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,34 @@ from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
 CHAT = ("--task", "text-generation", "--model", "tiny", "--model-path", LLAMA, "--max-output-tokens", "900")
 
 
-def test_a_metered_worker_says_what_an_answer_cost_and_finishes_it_after_sigterm(
+class Client(threading.Thread):
+    """Sends one request after the other until it is told to go elsewhere, as a load balancer does to one backend."""
+
+    def __init__(self, url: str, *, keeps_connection: bool) -> None:
+        super().__init__(daemon=True)
+        self.answered = 0
+        self.lost: list[str] = []
+        self.last: httpx.Response | None = None
+        self._url = f"{url}/v1/completions"
+        self._keeps_connection = keeps_connection
+
+    def run(self) -> None:
+        kept = httpx.Client(timeout=60)
+        body = {"model": "tiny", "prompt": "Power is", "max_tokens": 4}
+        while self.last is None:
+            one = kept if self._keeps_connection else httpx.Client(timeout=60)
+            try:
+                answer = one.post(self._url, json=body)
+            except httpx.TransportError as error:
+                self.lost.append(repr(error))
+                return
+            if answer.status_code == 200:
+                self.answered += 1
+            else:
+                self.last = answer
+
+
+def test_a_metered_worker_says_what_an_answer_cost_and_loses_no_request_when_it_is_replaced(
     worker_process: type[WorkerProcess], nvml_stub: Path
 ) -> None:
     worker = worker_process(*CHAT, LD_LIBRARY_PATH=str(nvml_stub), POD_NAME="chat-0", POD_NAMESPACE="shop")
@@ -48,21 +76,27 @@ def test_a_metered_worker_says_what_an_answer_cost_and_finishes_it_after_sigterm
     assert energy["joules"] < parts.counter
     assert abs(time.time() - telemetry.sampled_at_seconds) < 2
 
-    with httpx.Client(base_url=worker.url) as kept_open:  # a connection from before the signal still gets an answer
-        kept_open.get("/ready")
-        stream = client.chat.completions.create(
-            model="tiny", messages=hello, max_tokens=800, temperature=0, stream=True
-        )  # type: ignore[arg-type]
-        events = iter(stream)
-        next(events)
-        worker.terminate()
-        while kept_open.get("/ready").status_code == 200:
-            pass
-        refused = kept_open.post("/v1/completions", json={"model": "tiny", "prompt": "x"})
+    stream = client.chat.completions.create(model="tiny", messages=hello, max_tokens=800, temperature=0, stream=True)  # type: ignore[arg-type]
+    events = iter(stream)
+    next(events)
+    clients = [Client(worker.url, keeps_connection=number % 2 == 0) for number in range(6)]
+    for one in clients:
+        one.start()
+    while min(one.answered for one in clients) < 2:
+        time.sleep(0.02)
+    worker.terminate()
+    for one in clients:
+        one.join(60)
     rest = list(events)
-    assert refused.status_code == 503
-    assert rest[-1].choices[0].finish_reason in {"length", "stop"}
     code, log = worker.end()
+    assert rest[-1].choices[0].finish_reason in {"length", "stop"}
+    assert [one.lost for one in clients] == [[]] * 6, log
+    for one in clients:
+        assert one.last is not None
+        assert one.last.status_code == 503
+        assert one.last.headers["connection"] == "close"
+        assert one.last.headers["retry-after"] == "1"
+        assert one.last.json()["error"]["code"] == "not_ready"
     assert code == 0, log
 
 

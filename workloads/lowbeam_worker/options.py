@@ -16,6 +16,11 @@ class Task(StrEnum):
 
     FEATURE_EXTRACTION = "feature-extraction"
     TEXT_CLASSIFICATION = "text-classification"
+    TEXT_RANKING = "text-ranking"
+    ZERO_SHOT_CLASSIFICATION = "zero-shot-classification"
+    TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 - a task, not a secret
+    QUESTION_ANSWERING = "question-answering"
+    SUMMARIZATION = "summarization"
     TEXT_GENERATION = "text-generation"
     CODE_COMPLETION = "code-completion"
 
@@ -23,6 +28,11 @@ class Task(StrEnum):
     def generative(self) -> bool:
         """True where a decoder runs."""
         return self in {Task.TEXT_GENERATION, Task.CODE_COMPLETION}
+
+    @property
+    def writes(self) -> bool:
+        """True where answers have a length of their own."""
+        return self.generative or self is Task.SUMMARIZATION
 
 
 class Precision(StrEnum):
@@ -49,10 +59,14 @@ class WorkerOptions:
     control_port: int = CONTROL_PORT
     device: str = "auto"
     allow_downloads: bool = False
+    allow_pickle: bool = False
+    """Read weights in PyTorch's older format where a model has no safetensors."""
     pod: str = ""
     namespace: str = ""
     control_token: str = ""
     """Bearer token of the control port; empty: no token is asked for."""
+    control_token_file: str = ""
+    """File with that token, such as a mounted Secret; wins over `control_token`."""
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> WorkerOptions:
@@ -90,6 +104,17 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         default=environment.get("HF_HUB_OFFLINE") == "0",
         help="let transformers fetch the model from its hub; HF_HUB_OFFLINE=0 (spec.pod.env) says the same",
     )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read weights in PyTorch's older format, which can carry code, where a model has no safetensors",
+    )
+    parser.add_argument(
+        "--control-token-file",
+        default=environment.get("LOWBEAM_CONTROL_TOKEN_FILE", ""),
+        help="file with the control port's bearer token, such as a mounted Secret; read anew at every request "
+        "(default: LOWBEAM_CONTROL_TOKEN_FILE, else the token itself in LOWBEAM_CONTROL_TOKEN)",
+    )
     given = parser.parse_args(arguments)
     return WorkerOptions(
         task=Task(given.task),
@@ -102,9 +127,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         control_port=given.control_port,
         device=given.device,
         allow_downloads=given.allow_downloads,
+        allow_pickle=given.allow_pickle,
         pod=environment.get("POD_NAME", ""),
         namespace=environment.get("POD_NAMESPACE", ""),
         control_token=environment.get("LOWBEAM_CONTROL_TOKEN", ""),
+        control_token_file=given.control_token_file,
     )
 
 

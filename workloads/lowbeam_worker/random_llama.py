@@ -5,6 +5,7 @@ Its answers mean nothing, and /v1/models says so. The seed is fixed: two workers
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 _SEED = 20260
 _VOCABULARY = 512
 _CONTEXT_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of the model; the vocabulary stays that of the tokenizer."""
+
+    hidden: int
+    layers: int
+    heads: int
+
+
+TINY = Shape(hidden=64, layers=2, heads=4)
+"""0.12 million parameters: everything but the arithmetic."""
+SMALL = Shape(hidden=256, layers=6, heads=8)
+"""3.7 million parameters: for benchmarks, where arithmetic must count."""
 _CORPUS = (
     "A system is efficient when it does what is needed with the least energy.",
     "The operator lowers the beam, and the largest model is not the default.",
@@ -27,16 +43,16 @@ _TEMPLATE = (
 _SPECIAL = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
-def make_random_llama(dtype: torch.dtype) -> tuple[Any, Any]:
+def make_random_llama(dtype: torch.dtype, shape: Shape = TINY) -> tuple[Any, Any]:
     """Model and tokenizer; the process's random state is left as it was."""
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=shape.hidden,
+        intermediate_size=2 * shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads // 2,
         max_position_embeddings=_CONTEXT_TOKENS,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

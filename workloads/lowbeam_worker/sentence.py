@@ -1,4 +1,4 @@
-"""Sentence embeddings and class scores: from a batch of token ids to one row of numbers each.
+"""Sentence embeddings: from a batch of token ids to one vector each.
 
 Pooling and normalisation are read from the model's sentence-transformers files, because a wrong pooling gives vectors
 that look right. A model without these files is pooled by the mean and normalised, the most common convention.
@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from lowbeam_worker.engines.encoder import Forward
+from lowbeam_worker.heads import to_numpy
 from lowbeam_worker.models import CannotLoadError, Loaded
+from lowbeam_worker.rows import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,55 +60,31 @@ def max_tokens(loaded: Loaded, recipe: SentenceRecipe | None = None) -> int:
     """Longest sequence, special tokens included: the smallest of the recipe, the tokenizer and the position table."""
     stated = [
         recipe.max_tokens if recipe else None,
-        getattr(loaded.model.config, "max_position_embeddings", None),
+        loaded.positions,
         loaded.tokenizer.model_max_length,
     ]
     return min(int(value) for value in stated if value)
 
 
 def embedder(loaded: Loaded, recipe: SentenceRecipe) -> Forward:
-    """Batch of token ids -> float32 vectors."""
+    """Batch of token ids -> float32 vectors, pooled and not normalised: the front knows what its client wants."""
 
     @torch.inference_mode()
     def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        ids, mask = _pad(batch, loaded)
-        hidden = loaded.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        inputs = pad(batch, loaded)
+        hidden = loaded.model(**inputs).last_hidden_state.float()
         if recipe.pooling == "cls":
-            vectors = hidden[:, 0]
-        else:
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
-            vectors = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
-        if recipe.normalise:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        return _to_numpy(vectors)
+            return to_numpy(hidden[:, 0])
+        weights = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return to_numpy((hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9))
 
     return forward
 
 
-def classifier(loaded: Loaded) -> Forward:
-    """Batch of token ids -> scores per label: sigmoid where labels are independent, softmax otherwise."""
-    config = loaded.model.config
-    independent = config.num_labels == 1 or config.problem_type == "multi_label_classification"
-
-    @torch.inference_mode()
-    def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        ids, mask = _pad(batch, loaded)
-        logits = loaded.model(input_ids=ids, attention_mask=mask).logits.float()
-        return _to_numpy(torch.sigmoid(logits) if independent else torch.softmax(logits, dim=-1))
-
-    return forward
-
-
-def _pad(batch: Sequence[Sequence[int]], loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(len(ids) for ids in batch)
-    pad = loaded.tokenizer.pad_token_id or 0
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in batch], dtype=torch.long)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], dtype=torch.long)
-    return ids.to(loaded.device), mask.to(loaded.device)
-
-
-def _to_numpy(values: torch.Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
+def normalised(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of length 1, as cosine similarity wants it."""
+    length = float(np.linalg.norm(vector))
+    return (vector / np.float32(max(length, 1e-12))).astype(np.float32)
 
 
 def _json(folder: Path | None, name: str) -> Any:

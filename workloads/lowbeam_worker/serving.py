@@ -1,8 +1,10 @@
 """The life of the process: listen, load, warm up, serve, drain, exit.
 
 Both ports listen before the model is loaded, so that probes and the operator see LOADING instead of a refused
-connection. SIGTERM or SIGINT: /ready turns 503, new requests are refused, requests in flight finish (at most
-`DRAIN_SECONDS`), exit code 0. A model that cannot be loaded: the reason on stderr, exit code 1.
+connection. SIGTERM or SIGINT: /ready turns 503, new requests are refused with `Connection: close`, requests in flight
+finish (at most `DRAIN_SECONDS`), exit code 0. The ports close only after nothing has come for `QUIET_SECONDS`, so that
+a client on a connection from before gets an answer and not a broken connection. A model that cannot be loaded: the
+reason on stderr, exit code 1.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 50
 """Longest wait for requests in flight after SIGTERM; below the grace period that the operator gives a pod."""
-_KEEP_ALIVE_SECONDS = 5
+QUIET_SECONDS = 1.0
+"""Twice the time in which a busy client on a kept connection comes back."""
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than a proxy keeps an idle connection (nginx: 60 s), so that the proxy closes first and no request meets a
+connection that is just being closed here."""
 _LAST_BYTES_SECONDS = 5
 
 
@@ -54,8 +60,8 @@ async def serve(options: WorkerOptions) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
     disable_progress_bar()
-    servers = [_server(serving_app(worker), options.port), _server(control_app(worker), options.control_port)]
-    listening = [asyncio.create_task(server.serve()) for server in servers]
+    servers = [server(serving_app(worker), options.port), server(control_app(worker), options.control_port)]
+    listening = [asyncio.create_task(one.serve()) for one in servers]
     starting = asyncio.create_task(bring_up(worker))
     ending = asyncio.create_task(told_to_end.wait())
     code = 0
@@ -74,8 +80,8 @@ async def serve(options: WorkerOptions) -> int:
         code = 1
     finally:
         starting.cancel()
-        for server in servers:
-            server.should_exit = True
+        for one in servers:
+            one.should_exit = True
         await asyncio.gather(*listening, return_exceptions=True)
         ending.cancel()
         if worker.engine is not None:
@@ -86,7 +92,7 @@ async def serve(options: WorkerOptions) -> int:
 
 def show_on(worker: Worker) -> None:
     """Connect a worker's telemetry to its /metrics."""
-    worker.metrics.show(lambda: (worker.telemetry(), worker.engine.stats() if worker.engine else None))
+    worker.metrics.show(lambda: (worker.telemetry(), worker.engine.stats() if worker.engine else None, worker.meter))
 
 
 async def bring_up(worker: Worker) -> None:
@@ -117,13 +123,20 @@ async def bring_up(worker: Worker) -> None:
 
 async def _drain(worker: Worker) -> None:
     worker.drain()
+    began = time.monotonic()
     try:
-        await asyncio.wait_for(worker.idle.wait(), DRAIN_SECONDS)
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await worker.idle.wait()
+            while (quiet_at := max(began, worker.last_request_s) + QUIET_SECONDS) > time.monotonic():
+                await asyncio.sleep(quiet_at - time.monotonic())
+                await worker.idle.wait()
     except TimeoutError:
-        log.warning("%d requests did not finish within %.0f s and are cut off", worker.in_flight, DRAIN_SECONDS)
+        cut_off = worker.requests_in_flight()
+        log.warning("%d requests did not finish within %.0f s and are cut off", len(cut_off), DRAIN_SECONDS)
 
 
-def _server(app: Starlette, port: int) -> _Server:
+def server(app: Starlette, port: int) -> _Server:
+    """A port of this worker, as uvicorn serves it; 0: any free one."""
     return _Server(
         uvicorn.Config(
             app,

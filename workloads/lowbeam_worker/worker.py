@@ -1,45 +1,34 @@
 """One worker: its state, its profile, its counters. What the two ports show and change.
 
-    LOADING -> READY -> DRAINING      DRAINING is final: a drained worker is replaced, not revived
-         \\-> FAILED <-/               FAILED: the engine gave up; /health turns 503 so that the kubelet restarts the
-         pod
+    LOADING -> READY <-> RECONFIGURING    RECONFIGURING: new weights are put in; requests go on
+         |       |
+         |       +-> DRAINING             final: a drained worker is replaced, not revived
+         +-> FAILED <-- any               the engine gave up; /health turns 503 so that the kubelet restarts the pod
 
-Invariants: READY only after a warm-up request went through the engine; `generation` never decreases.
+Invariants: READY only after warm-up requests went through the engine; `generation` never decreases.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lowbeam.api.wire import (
     EnergyParts,
-    MeterMethod,
-    MeterScope,
-    ProfileChange,
-    ProfileChangeResult,
     RunningProfile,
     WorkerState,
     WorkerTelemetry,
 )
-from lowbeam_worker.energy.ledger import Account, Ledger, Parts, Phase
+from lowbeam_worker.energy.ledger import Account, Ledger, Parts
 from lowbeam_worker.energy.meter import Meter
+from lowbeam_worker.energy.statement import energy_headers, energy_statement
 from lowbeam_worker.engines.base import Engine
+from lowbeam_worker.limits import Admission, AnswerLimits
 from lowbeam_worker.metrics import Metrics
-from lowbeam_worker.options import WorkerOptions
-
-ATTRIBUTION = "step-time-by-tokens"
-"""Name of the rule in energy/ledger.py by which a request gets its joules."""
-
-
-class OldGenerationError(Exception):
-    """A change that was decided before the one in force."""
-
-
-class CannotChangeError(Exception):
-    """A change that this worker cannot make; the message names the field and the limit."""
+from lowbeam_worker.options import Precision, WorkerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +41,7 @@ class Usage:
 
     def headers(self) -> dict[str, str]:
         """`X-Energy-*`; no joules header where there is no meter."""
-        joules = self.energy["joules"]
-        return {"X-Energy-Method": self.energy["method"]} | (
-            {} if joules is None else {"X-Energy-Joules": f"{joules:.6f}"}
-        )
+        return energy_headers(self.energy)
 
 
 class Worker:
@@ -71,14 +57,24 @@ class Worker:
         """What the routes call: set when the model is loaded, see front/app.py."""
         self.random_weights = False
         self.started_at = int(time.time())
-        self.in_flight = 0
+        self.precision = options.precision
+        self.answers = AnswerLimits(options.max_output_tokens, options.max_output_tokens)
+        self.admission = Admission()
+        self.generation = 0
+        """Of the last accepted change."""
+        self.reload: Callable[[Precision], Callable[[], None]] | None = None
+        """Reads the weights anew, at another precision; what it gives puts them in. None: not for this model."""
+        self.why_not_precision: Callable[[Precision], str] = lambda _: "the model is still loading"
+        """Why the weights cannot be put in at a precision while requests run; empty: they can."""
+        self.reconfiguring = False
         self.idle = asyncio.Event()
         """Set while no request is in flight."""
         self.idle.set()
+        self.last_request_s = 0.0
+        """When the newest request came, monotonic."""
+        self._in_flight: dict[object, str] = {}
         self._loaded = False
         self._draining = False
-        self._generation = 0
-        self._last_change: tuple[ProfileChange, ProfileChangeResult] | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -87,7 +83,14 @@ class Worker:
             return WorkerState.FAILED
         if self._draining:
             return WorkerState.DRAINING
-        return WorkerState.READY if self._loaded else WorkerState.LOADING
+        if not self._loaded:
+            return WorkerState.LOADING
+        return WorkerState.RECONFIGURING if self.reconfiguring else WorkerState.READY
+
+    @property
+    def takes_requests(self) -> bool:
+        """True from the end of the warm-up to the beginning of the end."""
+        return self.state in {WorkerState.READY, WorkerState.RECONFIGURING}
 
     def why_not_ready(self) -> str:
         """For people who call /ready or /health."""
@@ -99,17 +102,24 @@ class Worker:
         self.service = service
         self._loaded = True
 
-    def enter(self) -> None:
-        """A request came; in flight until the last byte of its answer is out."""
+    def enter(self, name: str) -> object:
+        """A request came; in flight until the last byte of its answer is out. The result is for `leave`."""
         self.metrics.received()
-        self.in_flight += 1
+        self.last_request_s = time.monotonic()
+        ticket = object()
+        self._in_flight[ticket] = name
         self.idle.clear()
+        return ticket
 
-    def leave(self) -> None:
+    def leave(self, ticket: object) -> None:
         """Its answer is out, or its client left."""
-        self.in_flight -= 1
-        if not self.in_flight:
+        del self._in_flight[ticket]
+        if not self._in_flight:
             self.idle.set()
+
+    def requests_in_flight(self) -> tuple[str, ...]:
+        """Names of the requests that are here, oldest first."""
+        return tuple(self._in_flight.values())
 
     def drain(self) -> None:
         """No more traffic: new requests are refused, those in flight finish."""
@@ -117,63 +127,33 @@ class Worker:
 
     def profile(self) -> RunningProfile:
         """What runs now."""
+        limits, writes = self.engine.limits if self.engine else None, self.options.task.writes
         return RunningProfile(
             model=self.options.model,
-            precision=self.options.precision,
-            batch_limit=self.engine.batch_limit if self.engine else self.options.batch_limit,
-            generation=self._generation,
+            precision=self.precision,
+            batch_limit=limits.batch if limits else self.options.batch_limit,
+            generation=self.generation,
+            token_budget=limits.step_tokens if limits else None,
+            default_output_tokens=self.answers.usual if writes else None,
+            max_output_tokens=self.answers.longest if writes else None,
+            default_thinking_tokens=self.answers.usual_thinking,
+            max_thinking_tokens=self.answers.most_thinking,
+            requests_per_second=self.admission.requests_per_second,
+            power_budget_watts=self.admission.power_budget_watts,
         )
 
-    def change(self, wish: ProfileChange) -> ProfileChangeResult:
-        """Carry out a change once; the same change again gets the same answer."""
-        if self._last_change is not None and self._last_change[0] == wish:
-            return self._last_change[1]
-        if wish.generation <= self._generation:
-            raise OldGenerationError(
-                f"generation {wish.generation} is not newer than {self._generation}, in force with other values; "
-                "read /control/profile and decide again"
-            )
-        if self.engine is None:
-            raise CannotChangeError("the model is still loading; try again when /ready answers 200")
-        limit = wish.batch_limit
-        if limit is not None and limit > self.engine.batch_limit_ceiling:
-            raise CannotChangeError(
-                f"batchLimit {limit} is above {self.engine.batch_limit_ceiling}, the ceiling of this worker; "
-                "ask for less or start it with a higher --batch-limit"
-            )
-        began, before = time.monotonic(), self.ledger.parts()
-        changed = limit is not None and limit != self.engine.batch_limit
-        if limit is not None and changed:
-            with self.ledger.phase(Phase.RECONFIGURE):
-                self.engine.set_batch_limit(limit)
-        self._generation = wish.generation
-        cost_mj = self.ledger.parts().reconfigure_mj - before.reconfigure_mj
-        result = ProfileChangeResult(
-            profile=self.profile(),
-            changed=changed,
-            seconds=time.monotonic() - began,
-            joules=cost_mj / 1000 if self.meter.counts_energy else None,
-        )
-        self._last_change = (wish, result)
-        return result
-
-    def usage(self, account: Account, input_tokens: int, output_tokens: int) -> Usage:
+    def usage(self, account: Account, input_tokens: int, output_tokens: int, finished_reason: str = "stop") -> Usage:
         """Close a request's account and count it."""
         charge = self.ledger.charge(account, time.monotonic())
-        metered = charge.joules is not None
-        self.metrics.completed(self.options.model, input_tokens, output_tokens, charge.elapsed_s, charge.joules)
-        return Usage(
+        self.metrics.completed(
+            self.options.model,
             input_tokens,
             output_tokens,
-            {
-                "joules": charge.joules,
-                "idle_joules": charge.idle_joules,
-                "method": str(self.meter.method if metered else MeterMethod.UNAVAILABLE),
-                "attribution": ATTRIBUTION if metered else None,
-                "scope": str(self.meter.scope if metered else MeterScope.NONE),
-                "window_s": charge.window_s,
-            },
+            charge.elapsed_s,
+            charge.joules,
+            finished_reason=finished_reason,
         )
+        return Usage(input_tokens, output_tokens, energy_statement(charge, self.meter))
 
     def telemetry(self) -> WorkerTelemetry:
         """One sample for the operator."""

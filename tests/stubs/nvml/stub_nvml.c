@@ -9,6 +9,13 @@
  *   NVML_STUB_BACKWARDS_AFTER_S  once, after so many seconds, the counter starts again from 0 (a driver reload)
  *   NVML_STUB_REFRESH_MS   the counter is seen to move only every so many milliseconds (0 = always; NVML: about 100)
  *   NVML_STUB_NO_ENERGY    set: the energy counter is not supported (a board before Volta)
+ *   NVML_STUB_TROUBLE      frozen: the counter stands still, the power sensor does not; permission: the counter may not be
+ *                          read; lost: every question about a board is answered with "GPU is lost"
+ *   NVML_STUB_MIG          set: the board is cut into MIG instances; MIG-57ab0000-0000-0000-0000-N is one of board N
+ *   NVML_STUB_LIMITS_FILE  power limits of the boards, one number of milliwatts a line (missing: the default), as the driver
+ *                          keeps them from one process to the next; without it nobody may set a limit
+ *   NVML_STUB_SET_LIMIT    ignored: setting a limit succeeds and changes nothing; refused: no permission
+ *   NVML_STUB_SHORT_UUIDS  set: boards are called GPU-0, GPU-1, ... like the devices of tools/localcluster's device plugin
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -17,13 +24,21 @@
 #include <time.h>
 
 typedef int nvmlReturn_t;
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
 enum { MAX_BOARDS = 16, DEFAULT_MIN_LIMIT_MW = 40000 };
 
 typedef struct { int index; double joules, seen_joules, last_s, seen_s, cpu_s, watts; int reset; } board_t;
 typedef board_t *nvmlDevice_t;
 typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
 typedef struct { unsigned int gpu, memory; } nvmlUtilization_t;
+typedef struct {
+    unsigned int fieldId, scopeId;
+    long long timestamp, latencyUsec;
+    int valueType;
+    nvmlReturn_t nvmlReturn;
+    union { double d; unsigned int ui; unsigned long ul; unsigned long long ull; } value;
+} nvmlFieldValue_t;
+enum { POWER_INSTANT = 186 };
 
 static board_t boards[MAX_BOARDS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -48,6 +63,20 @@ static unsigned int count(void) {
 
 static double max_w(void) { return number("NVML_STUB_MAX_W", 72); }
 
+/* The limit of a board, in milliwatts. */
+static unsigned int limit_mw(const board_t *board) {
+    const char *path = getenv("NVML_STUB_LIMITS_FILE");
+    unsigned int milliwatts = 0;
+    FILE *file = path && *path ? fopen(path, "r") : NULL;
+    for (int i = 0; file && i <= board->index; i++)
+        if (fscanf(file, "%u", &milliwatts) != 1) {
+            milliwatts = 0;
+            break;
+        }
+    if (file) fclose(file);
+    return milliwatts ? milliwatts : (unsigned int)(max_w() * 1000);
+}
+
 /* Watts between the last look and now. */
 static double watts_since(board_t *board, double now_s, double cpu_s) {
     const char *path = getenv("NVML_STUB_WATTS_FILE");
@@ -61,7 +90,12 @@ static double watts_since(board_t *board, double now_s, double cpu_s) {
         if (share > 1) share = 1;
         watts = idle + (max_w() - idle) * share;
     }
-    return watts > max_w() ? max_w() : watts;
+    return watts > limit_mw(board) / 1000.0 ? limit_mw(board) / 1000.0 : watts;
+}
+
+static int trouble(const char *kind) {
+    const char *given = getenv("NVML_STUB_TROUBLE");
+    return given && !strcmp(given, kind);
 }
 
 static void look(board_t *board) {
@@ -77,7 +111,7 @@ static void look(board_t *board) {
         board->joules = board->seen_joules = 0;
         board->reset = 1;
     }
-    if (now_s - board->seen_s >= refresh_s) {
+    if (!trouble("frozen") && now_s - board->seen_s >= refresh_s) {
         board->seen_joules = board->joules;
         board->seen_s = now_s;
     }
@@ -114,6 +148,7 @@ const char *nvmlErrorString(nvmlReturn_t result) {
         case NO_PERMISSION: return "Insufficient Permissions";
         case NOT_FOUND: return "Not Found";
         case INSUFFICIENT_SIZE: return "Insufficient Size";
+        case GPU_IS_LOST: return "GPU is lost";
         default: return "Unknown Error";
     }
 }
@@ -142,7 +177,8 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length) {
     char text[64];
-    snprintf(text, sizeof text, "GPU-57ab0000-0000-0000-0000-%012d", device->index);
+    const char *brief = getenv("NVML_STUB_SHORT_UUIDS");
+    snprintf(text, sizeof text, brief && *brief ? "GPU-%d" : "GPU-57ab0000-0000-0000-0000-%012d", device->index);
     return print(uuid, length, text);
 }
 
@@ -151,8 +187,14 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
         char text[64];
         nvmlDeviceGetUUID(&boards[i], text, sizeof text);
         if (!strcmp(text, uuid)) return *device = &boards[i], SUCCESS;
+        snprintf(text, sizeof text, "MIG-57ab0000-0000-0000-0000-%u", i);
+        if (getenv("NVML_STUB_MIG") && !strcmp(text, uuid)) return *device = &boards[i], SUCCESS;
     }
     return NOT_FOUND;
+}
+
+nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t instance, nvmlDevice_t *device) {
+    return *device = instance, SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length) {
@@ -165,6 +207,8 @@ nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) { retu
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules) {
     const char *refused = getenv("NVML_STUB_NO_ENERGY");
+    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("permission")) return NO_PERMISSION;
     if (refused && *refused) return NOT_SUPPORTED;
     pthread_mutex_lock(&lock);
     look(device);
@@ -174,6 +218,7 @@ nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned l
 }
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts) {
+    if (trouble("lost")) return GPU_IS_LOST;
     pthread_mutex_lock(&lock);
     look(device);
     *milliwatts = (unsigned int)(device->watts * 1000);
@@ -181,26 +226,63 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwat
     return SUCCESS;
 }
 
-static nvmlReturn_t limit(nvmlDevice_t device, unsigned int *milliwatts) {
-    (void)device;
-    *milliwatts = (unsigned int)(max_w() * 1000);
+/* Only the instant power of the whole board is known here. */
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count_wanted, nvmlFieldValue_t *values) {
+    if (trouble("lost")) return GPU_IS_LOST;
+    for (int i = 0; i < count_wanted; i++) {
+        values[i].nvmlReturn = values[i].fieldId == POWER_INSTANT ? nvmlDeviceGetPowerUsage(device, &values[i].value.ui) : NOT_SUPPORTED;
+        values[i].valueType = 1; /* unsigned int */
+    }
     return SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *milliwatts) { return limit(device, milliwatts); }
-nvmlReturn_t nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned int *milliwatts) { return limit(device, milliwatts); }
-nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned int *milliwatts) { return limit(device, milliwatts); }
+nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, unsigned int *pending) {
+    const char *given = getenv("NVML_STUB_MIG");
+    (void)device;
+    *current = *pending = given && *given;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned int *milliwatts) {
+    if (trouble("lost")) return GPU_IS_LOST;
+    return *milliwatts = limit_mw(device), SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *milliwatts) {
+    return nvmlDeviceGetPowerManagementLimit(device, milliwatts);
+}
+
+nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned int *milliwatts) {
+    (void)device;
+    if (trouble("lost")) return GPU_IS_LOST;
+    return *milliwatts = (unsigned int)(max_w() * 1000), SUCCESS;
+}
 
 nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned int *least, unsigned int *most) {
-    limit(device, most);
-    *least = *most < DEFAULT_MIN_LIMIT_MW ? *most : DEFAULT_MIN_LIMIT_MW;
-    return SUCCESS;
+    nvmlReturn_t result = nvmlDeviceGetPowerManagementDefaultLimit(device, most);
+    if (result == SUCCESS) *least = *most < DEFAULT_MIN_LIMIT_MW ? *most : DEFAULT_MIN_LIMIT_MW;
+    return result;
 }
 
 /* Setting the limit is the node agent's privilege, not a pod's. */
 nvmlReturn_t nvmlDeviceSetPowerManagementLimit(nvmlDevice_t device, unsigned int milliwatts) {
-    (void)device, (void)milliwatts;
-    return NO_PERMISSION;
+    const char *path = getenv("NVML_STUB_LIMITS_FILE"), *given = getenv("NVML_STUB_SET_LIMIT");
+    unsigned int limits[MAX_BOARDS], least, most;
+    char part[4096];
+    nvmlReturn_t result = nvmlDeviceGetPowerManagementLimitConstraints(device, &least, &most);
+    if (result != SUCCESS) return result;
+    if (!path || !*path || (given && !strcmp(given, "refused"))) return NO_PERMISSION;
+    if (milliwatts < least || milliwatts > most) return INVALID_ARGUMENT;
+    if (given && !strcmp(given, "ignored")) return SUCCESS;
+    pthread_mutex_lock(&lock);
+    for (unsigned int i = 0; i < count(); i++) limits[i] = limit_mw(&boards[i]);
+    limits[device->index] = milliwatts;
+    snprintf(part, sizeof part, "%s.part", path);
+    FILE *file = fopen(part, "w");
+    for (unsigned int i = 0; file && i < count(); i++) fprintf(file, "%u\n", limits[i]);
+    result = file && !fclose(file) && !rename(part, path) ? SUCCESS : NO_PERMISSION;
+    pthread_mutex_unlock(&lock);
+    return result;
 }
 
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory) {

@@ -7,6 +7,7 @@ sees only about a quarter of the time. Power is for control and for cross-checks
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import pynvml
 
-from lowbeam.api.wire import DeviceReading, MeterScope
+from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope
 
 
 class NoMeterError(Exception):
@@ -31,11 +32,16 @@ class Reading:
     counter_mj: int | None
     """Sum of the energy counters in millijoules; None when one of them cannot be read."""
     watts: float | None
-    """Sum of the boards' power; None when one of them cannot be read."""
+    """Sum of the boards' power, the driver's average; None when one of them cannot be read."""
+    sensor_watts: float | None = None
+    """Sum of the boards' instant power where a board tells it, else of its average; to doubt the counter with."""
 
 
 class Boards:
-    """Open NVML handles. One object per process; `close` when done."""
+    """Open NVML handles, a `Source` of the meter. `close` when done."""
+
+    method = MeterMethod.NVML
+    name = "nvmlDeviceGetTotalEnergyConsumption"
 
     def __init__(self, visible: Sequence[str] = ()) -> None:
         """Open the boards in `visible` (indices or UUIDs, as in CUDA_VISIBLE_DEVICES); none named: all of them."""
@@ -46,6 +52,7 @@ class Boards:
                 f"NVML does not start ({error}); on a GPU node give the container a GPU or the NVIDIA runtime "
                 "(libnvidia-ml.so.1 must be on its library path)"
             ) from error
+        self._why: str | None = None
         every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         named = {key: handle for index, handle in enumerate(every) for key in (str(index), _uuid(handle))}
         unknown = [name for name in visible if name not in named]
@@ -59,9 +66,11 @@ class Boards:
     def read(self) -> Reading:
         """Read every board now."""
         at_unix_s, at_monotonic_s = time.time(), time.monotonic()
-        counters = [_ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle) for _, handle in self._handles]
-        powers = [_ask(pynvml.nvmlDeviceGetPowerUsage, handle) for _, handle in self._handles]
-        limits = [_ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle) for _, handle in self._handles]
+        self._why = None
+        counters = [self._ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle) for _, handle in self._handles]
+        powers = [self._ask(pynvml.nvmlDeviceGetPowerUsage, handle) for _, handle in self._handles]
+        limits = [self._ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle) for _, handle in self._handles]
+        instants = [_instant_power_mw(handle) for _, handle in self._handles]
         devices = tuple(
             DeviceReading(
                 uuid=uuid,
@@ -71,11 +80,26 @@ class Boards:
             )
             for (uuid, _), counter, power, limit in zip(self._handles, counters, powers, limits, strict=True)
         )
-        return Reading(devices, at_unix_s, at_monotonic_s, _sum(counters), _thousandth(_sum(powers)))
+        sensed = [power if instant is None else instant for power, instant in zip(powers, instants, strict=True)]
+        return Reading(
+            devices, at_unix_s, at_monotonic_s, _sum(counters), _thousandth(_sum(powers)), _thousandth(_sum(sensed))
+        )
+
+    def why_unreadable(self) -> str | None:
+        """What the last `read` met first, or None."""
+        return self._why
 
     def close(self) -> None:
         """Give NVML back."""
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):  # the library may be gone with its driver
+            pynvml.nvmlShutdown()
+
+    def _ask(self, function: Any, handle: Any) -> int | None:
+        try:
+            return int(function(handle))
+        except pynvml.NVMLError as error:  # not supported, no permission, or the board fell off the bus: unknown
+            self._why = self._why or f"{function.__name__}: {error}"
+            return None
 
 
 def visible_devices(environment_value: str | None) -> tuple[str, ...]:
@@ -84,11 +108,12 @@ def visible_devices(environment_value: str | None) -> tuple[str, ...]:
     return () if names == ("all",) or any(name.startswith("MIG-") for name in names) else names
 
 
-def _ask(function: Any, handle: Any) -> int | None:
+def _instant_power_mw(handle: Any) -> int | None:
     try:
-        return int(function(handle))
+        value = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
     except pynvml.NVMLError:
-        return None  # not supported, no permission, or the board fell off the bus: unknown
+        return None  # an old driver or board: the average has to do
+    return int(value.value.uiVal) if value.nvmlReturn == pynvml.NVML_SUCCESS else None
 
 
 def _uuid(handle: Any) -> str:

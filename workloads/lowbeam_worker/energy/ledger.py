@@ -4,11 +4,13 @@ Decides the split only; `meter.py` reads the device, the engines say which reque
 no I/O here: every call carries its own (monotonic) time.
 
 A window lies between two readings of the counter. It is split by these rules:
-- while the worker loads or reconfigures, the whole window is `load` or `reconfigure`;
-- a window without any step is idle, and its watts are the idle watts from then on;
+- while the worker loads, the whole window is `load`;
+- while it reconfigures, the time of steps is active and the rest `reconfigure`: serving goes on beside a second engine;
+- a window without any step is idle, and its watts are the idle watts from then on (smoothed: short windows are coarse);
 - in any other window the time between the steps costs the idle watts, the rest is active (as long as no idle window has
   been seen, time alone splits it);
-- active joules go to requests by (seconds of each step x the request's share of the tokens in that step).
+- active joules go to requests by (seconds of each step x the request's weight in that step). A decoder's weights are
+  measured costs of reading and writing tokens (`cost.py`); an encoder's are tokens, with padding charged to its batch.
 
 Charging by tokens alone would be wrong several times over: at batch 1 a decoded token costs more than ten prefilled
 ones.
@@ -16,7 +18,8 @@ ones.
 Invariants, in integer millijoules, at all times:
 - active + idle + load + reconfigure = counter, the sum of the device counter's accepted differences;
 - what closed windows charged to requests = active.
-A counter that runs backwards (driver reload) starts a new window; that window's joules are unknown and in no part.
+A counter that runs backwards (driver reload) starts a new window; that window's joules are unknown and in no part. Time
+in which the counter cannot be read belongs to the window that closes when it can be read again.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+_SMOOTHING_SECONDS = 1.0
+"""A counter that moves every 100 ms makes the watts of a short window coarse."""
 
 
 class Phase(StrEnum):
@@ -52,27 +58,36 @@ class Account:
     """What one request has been charged so far; compared by identity."""
 
     opened_s: float
-    idle_mj_before: int
+    device_busy_s_before: float
+    """Seconds of steps, of everyone, before it came."""
     charged_mj: int = 0
     open_s: float = 0.0
     """Its share of the busy seconds in the window that is still open."""
+    busy_s: float = 0.0
+    """Its share of the busy seconds altogether."""
+    cpu_s: float = 0.0
+    """Its share of the CPU seconds that steps took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one request cost. None: not known (no meter, or no window has closed yet)."""
+    """What one request cost. None: not known (no meter, no window has closed yet, or the counter cannot be read)."""
 
     joules: float | None
     idle_joules: float | None
-    """Idle joules of the whole device while the request was here: shown beside `joules`, never part of it."""
+    """Its share of what the device used idle while the request was here; shown beside `joules`, never part of it."""
     window_s: float | None
     """Length of the newest counter window behind the figure: its resolution in time."""
+    age_s: float | None
+    """Time since that window closed."""
+    cpu_s: float
+    """CPU seconds of its steps, by its weight in them; known without any meter."""
     elapsed_s: float
     """From opening the account to the charge."""
 
 
-Shares = Sequence[tuple[Account, int]]
-"""Who is in a step, each with its tokens in that step; an account may stand there several times."""
+Shares = Sequence[tuple[Account, float]]
+"""Who is in a step, each with its weight in it; an account may stand there several times."""
 
 
 @dataclass(slots=True)
@@ -90,12 +105,14 @@ class Ledger:
         self._lock = threading.Lock()
         self._phase = Phase.SERVE
         self._active_mj = self._idle_mj = self._load_mj = self._reconfigure_mj = self._counter_mj = 0
+        self._charged_mj = 0
         self._window: _Window | None = None
-        self._step: tuple[float, Shares] | None = None
+        self._step: tuple[float, float, Shares] | None = None
         self._idle_watts: float | None = None
         self._busy_watts: float | None = None
         self._window_s: float | None = None
-        self._step_s = 0.0
+        self._busy_s = 0.0
+        self._blind = False
         self.counter_resets = 0
         self.settle: Callable[[], None] = lambda: None
         """Reads the counter now; the meter puts itself here, so that phases end at a window's end."""
@@ -104,7 +121,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Everything the device uses inside belongs to `phase`."""
+        """Everything the device uses inside, outside of steps, belongs to `phase`."""
         self.settle()
         with self._lock:
             before, self._phase = self._phase, phase
@@ -115,109 +132,149 @@ class Ledger:
             with self._lock:
                 self._phase = before
 
-    def begin_step(self, now_s: float, shares: Shares) -> None:
-        """The device starts on these requests. One step at a time."""
+    def begin_step(self, now_s: float, shares: Shares, cpu_s: float = 0.0) -> None:
+        """The device starts on these requests, at `cpu_s` CPU seconds of this process. One step at a time."""
         with self._lock:
-            self._step = (now_s, shares)
+            self._step = (now_s, cpu_s, shares)
 
-    def end_step(self, now_s: float) -> None:
+    def end_step(self, now_s: float, cpu_s: float = 0.0) -> None:
         """The device is done with them."""
         with self._lock:
+            if self._step is None:
+                return
             self._add_step_until(now_s)
+            _, cpu_before_s, shares = self._step
+            for account, share in _split(max(0.0, cpu_s - cpu_before_s), shares):
+                account.cpu_s += share
             self._step = None
 
     def open_account(self, now_s: float) -> Account:
         """Start charging a request."""
         with self._lock:
-            return Account(now_s, self._idle_mj)
+            return Account(now_s, self._busy_s)
 
     def charge(self, account: Account, now_s: float) -> Charge:
         """What the request has cost up to now.
 
-        Its share of the window that is still open is valued at the busy watts of the last window, because the counter
-        moves only about every 100 ms and an answer does not wait for it. The totals are settled when the window closes.
+        Its share of the window that is still open is valued at the latest busy watts, because the counter moves only
+        about every 100 ms and an answer does not wait for it. The totals are settled when the window closes.
+        Idle time during its stay costs the latest idle watts; requests that were here together share it by their busy
+        seconds.
         """
         with self._lock:
             elapsed_s = now_s - account.opened_s
-            if self._window_s is None or self._busy_watts is None:
-                return Charge(None, None, None, elapsed_s)
+            if self._window is None or self._window_s is None or self._busy_watts is None or self._blind:
+                return Charge(None, None, None, None, account.cpu_s, elapsed_s)
             joules = account.charged_mj / 1000 + account.open_s * self._busy_watts
-            idle_joules = (self._idle_mj - account.idle_mj_before) / 1000
-            return Charge(round(joules, 6), round(idle_joules, 3), round(self._window_s, 3), elapsed_s)
+            busy_s = self._busy_s - account.device_busy_s_before
+            idle_watts = self._busy_watts if self._idle_watts is None else self._idle_watts
+            idle = max(0.0, elapsed_s - busy_s) * idle_watts * (account.busy_s / busy_s if busy_s else 0.0)
+            age_s = max(0.0, now_s - self._window.started_s)
+            return Charge(
+                round(joules, 6), round(idle, 6), round(self._window_s, 3), round(age_s, 3), account.cpu_s, elapsed_s
+            )
 
     # --- what the device says ----------------------------------------------------------------------------------------
 
     def observe(self, now_s: float, counter_mj: int) -> None:
         """A reading of the counter: closes the open window and starts the next one."""
         with self._lock:
+            self._blind = False
             if self._step is not None:
                 self._add_step_until(now_s)
-                self._step = (now_s, self._step[1])
-            window, self._window = self._window, _Window(now_s, counter_mj)
+                self._step = (now_s, *self._step[1:])
+            window = self._window
+            if window is not None and now_s <= window.started_s and counter_mj >= window.counter_mj:
+                return  # two readings at one time: keep the first, or its joules would be lost
+            self._window = _Window(now_s, counter_mj)
             if window is None:
                 return
             for account in window.shares:
                 account.open_s = 0.0
             if counter_mj < window.counter_mj:
                 self.counter_resets += 1
-            elif now_s > window.started_s:
+            else:
                 self._close(window, now_s - window.started_s, counter_mj - window.counter_mj)
-            else:  # two readings at one time: keep the first, or its joules would be lost
-                self._window = window
+
+    def lose_sight(self) -> None:
+        """The counter cannot be read, or stands still though power flows: charges are unknown until it is back."""
+        with self._lock:
+            self._blind = True
+
+    def forget_window(self) -> None:
+        """The counter was opened anew: what it did meanwhile is unknown, and in no part."""
+        with self._lock:
+            window, self._window = self._window, None
+            for account in window.shares if window else ():
+                account.open_s = 0.0
 
     def parts(self) -> Parts:
         """A consistent copy of the totals, by closed windows."""
         with self._lock:
             return Parts(self._active_mj, self._idle_mj, self._load_mj, self._reconfigure_mj, self._counter_mj)
 
-    def step_seconds(self) -> float:
-        """Seconds during which the engine was in a step."""
+    def error_mj(self, counted_mj: int) -> int:
+        """How far the books are from `counted_mj`, the counter's difference as somebody else added it up; 0, always."""
         with self._lock:
-            return self._step_s
-
-    # --- the split ---------------------------------------------------------------------------------------------------
+            booked_mj = self._active_mj + self._idle_mj + self._load_mj + self._reconfigure_mj
+            return abs(booked_mj - counted_mj) + abs(self._charged_mj - self._active_mj)
 
     def _add_step_until(self, now_s: float) -> None:
         if self._step is None:
             return
-        started_s, shares = self._step
+        started_s, _, shares = self._step
         seconds = max(0.0, now_s - started_s)
-        self._step_s += seconds
-        if self._window is None:
-            return
-        self._window.busy_s += seconds
-        tokens = sum(count for _, count in shares)
-        for account, count in shares:
-            share = seconds * count / tokens if tokens else seconds / len(shares)
-            self._window.shares[account] = self._window.shares.get(account, 0.0) + share
-            account.open_s += share
+        self._busy_s += seconds
+        if self._window is not None:
+            self._window.busy_s += seconds
+        for account, share in _split(seconds, shares):
+            account.busy_s += share
+            if self._window is not None:
+                self._window.shares[account] = self._window.shares.get(account, 0.0) + share
+                account.open_s += share
 
     def _close(self, window: _Window, seconds: float, millijoules: int) -> None:
         busy_s = min(window.busy_s, seconds)
         self._counter_mj += millijoules
         self._window_s = seconds
-        if self._phase is not Phase.SERVE:
+        if self._phase is Phase.LOAD:
             if busy_s:  # the warm-up: the first price of a busy second
                 self._busy_watts = millijoules / 1000 / seconds
-            if self._phase is Phase.LOAD:
-                self._load_mj += millijoules
-            else:
-                self._reconfigure_mj += millijoules
+            self._load_mj += millijoules
+            return
+        if self._phase is Phase.RECONFIGURE:
+            active_mj = round(millijoules * busy_s / seconds) if window.shares else 0
+            self._reconfigure_mj += millijoules - active_mj
+            self._charge_active(window, active_mj)
             return
         if not window.shares:
-            self._idle_watts = millijoules / 1000 / seconds
+            self._idle_watts = _smoothed(self._idle_watts, millijoules / 1000 / seconds, seconds)
             self._idle_mj += millijoules
             return
         idle_s = seconds - busy_s
         watts = millijoules / 1000 / seconds if self._idle_watts is None else self._idle_watts
         idle_mj = min(millijoules, round(watts * idle_s * 1000))
-        active_mj = millijoules - idle_mj
         self._idle_mj += idle_mj
-        self._active_mj += active_mj
+        active_mj = millijoules - idle_mj
         if busy_s:
-            self._busy_watts = active_mj / 1000 / busy_s
+            self._busy_watts = _smoothed(self._busy_watts, active_mj / 1000 / busy_s, busy_s)
+        self._charge_active(window, active_mj)
+
+    def _charge_active(self, window: _Window, active_mj: int) -> None:
+        self._active_mj += active_mj
         for account, charged_mj in zip(window.shares, apportion(active_mj, list(window.shares.values())), strict=True):
             account.charged_mj += charged_mj
+            self._charged_mj += charged_mj
+
+
+def _split(amount: float, shares: Shares) -> Iterator[tuple[Account, float]]:
+    total = sum(weight for _, weight in shares)
+    for account, weight in shares:
+        yield account, amount * weight / total if total else amount / len(shares)
+
+
+def _smoothed(before: float | None, now: float, seconds: float) -> float:
+    return now if before is None else before + (now - before) * min(1.0, seconds / _SMOOTHING_SECONDS)
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:

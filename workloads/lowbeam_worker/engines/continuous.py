@@ -1,14 +1,17 @@
-"""The one place that touches the inside of transformers' continuous batching (verified on 5.23).
+"""The one place that touches the inside of transformers' continuous batching (tests/worker/test_decoder_contract.py
+checks each touch on the installed version).
 
-It decides the sizes of the cache, how one token is sampled, and who was in a step. It never lets transformers size
-anything by itself: the default takes most of the host's memory, whatever the container's limit.
+It decides the sizes of the cache, and tells who was in a step. It never lets transformers size anything by itself: the
+default takes most of the host's memory, whatever the container's limit.
 
 Private things that are used, each in one function below:
     manager._generation_step                          wrapped, to time a step
-    manager.batch_processor.inputs_and_outputs        who is in the step, with how many tokens
+    manager.batch_processor.inputs_and_outputs        who is in the step, with how many tokens; the stream it runs on
     manager.batch_processor.scheduler                 `max_requests_per_batch`, the hot batch limit
+    manager.batch_processor.max_batch_tokens          the hot limit of tokens in a step
     manager.logit_processor                           replaced by `Sampling`
-    manager.background_thread_status.fatal_error      why the loop died
+    manager.background_thread_status                  `fatal_error`, `local_status`: why and whether the loop ends
+    manager.output_router                             handlers of requests whose client left
 """
 
 from __future__ import annotations
@@ -18,22 +21,40 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
-from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
-from transformers.generation.logits_process import LogitsProcessorList
 
 from lowbeam_worker.cgroup import memory_limit_bytes
+from lowbeam_worker.engines import attention
+from lowbeam_worker.engines.base import Limits
+from lowbeam_worker.engines.sampling import Chooser, Sampling
 
 PAGE_TOKENS = 32
 SPARE_PAGES = 4
 """Pages that no request is promised: the cache keeps one for itself, and sizes are rounded."""
 _START_SECONDS = 60.0
 
-StepListener = Callable[[float, float, Sequence[tuple[str, int]]], None]
-"""Called with (start, end, [(request id, tokens)]) of each step; end is 0.0 when the step begins."""
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One request's part of a step."""
+
+    name: str
+    tokens: int
+    decodes: bool
+    """True when it has its prompt behind it: one token in, one token out."""
+
+
+class StepListener(Protocol):
+    """Is told of each step, in the loop's thread."""
+
+    def step_begins(self, now_s: float, members: Sequence[Member]) -> None:
+        """The device starts."""
+
+    def step_ends(self, now_s: float) -> None:
+        """The device is done, or the step failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,8 @@ class ContinuousBatching:
 
     def __init__(self, model: Any, eos_token_ids: Sequence[int], sizes: Sizes, listener: StepListener) -> None:
         """Start the loop's thread and wait until it can take requests; raises RuntimeError when it dies at once."""
-        logging.getLogger("ContinuousBatchingLogger").setLevel(logging.WARNING)
+        logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+        attention.register()
         generation = GenerationConfig(do_sample=False, eos_token_id=list(eos_token_ids) or None, max_new_tokens=1)
         self._manager: Any = model.init_continuous_batching(
             generation_config=copy.deepcopy(generation),
@@ -96,6 +118,12 @@ class ContinuousBatching:
                 raise RuntimeError(f"the generation loop did not start: {self.why_dead() or 'no answer'}")
             time.sleep(0.01)
 
+    @property
+    def is_ending(self) -> bool:
+        """True from the moment of a fatal error on, before `why_dead` knows the reason."""
+        status = self._manager.background_thread_status
+        return bool(status.local_status != status.DONT_STOP)
+
     def why_dead(self) -> str | None:
         """What killed the loop, or None while it runs."""
         error = self._manager.background_thread_status.fatal_error
@@ -103,16 +131,17 @@ class ContinuousBatching:
             return f"{type(error).__name__}: {error}"
         return None if self._manager.is_running() else "its thread ended"
 
-    def set_batch_limit(self, limit: int) -> None:
-        """Most requests in a step, from the next step on."""
-        self._manager.batch_processor.scheduler.max_requests_per_batch = limit
+    def set_limits(self, limits: Limits) -> None:
+        """From the next step on."""
+        self._manager.batch_processor.scheduler.max_requests_per_batch = limits.batch
+        self._manager.batch_processor.max_batch_tokens = limits.step_tokens
 
     def submit(
         self,
         name: str,
         ids: Sequence[int],
         max_new_tokens: int,
-        sampling: dict[str, Any],
+        chooser: Chooser | None,
         on_output: Callable[[Any], None],
     ) -> bool:
         """Queue a validated request; `on_output` is called in the running event loop. False: the loop takes no more."""
@@ -123,7 +152,7 @@ class ContinuousBatching:
             max_new_tokens=max_new_tokens,
             streaming=True,
             eos_token_id=self._eos_token_ids,
-            **sampling,
+            **({} if chooser is None else {"chooser": chooser}),
         )
         if accepted is None:
             self._forget(name)
@@ -133,6 +162,11 @@ class ContinuousBatching:
         """Free the request's slot and cache; its handler is not called again."""
         self._forget(name)
         self._manager.cancel_request(name)
+
+    def while_paused(self, change: Callable[[], None]) -> None:
+        """Run `change` between two steps, with everything in flight kept; blocking. RuntimeError: the loop is dead."""
+        with self._manager.pause():
+            change()
 
     def stop(self) -> None:
         """End the thread; requests in it fail."""
@@ -149,64 +183,17 @@ class ContinuousBatching:
         manager, original = self._manager, self._manager._generation_step
 
         def step() -> None:
+            inside = manager.batch_processor.inputs_and_outputs
             members = [
-                (str(member.state.request_id), int(member.query_length))
-                for member in manager.batch_processor.inputs_and_outputs.requests_in_batch
+                Member(str(one.state.request_id), int(one.query_length), decodes=bool(one.state.generated_tokens))
+                for one in inside.requests_in_batch
             ]
-            began = time.monotonic()
-            listener(began, 0.0, members)
+            listener.step_begins(time.monotonic(), members)
             try:
                 original()
+                if inside.compute_stream is not None:
+                    inside.compute_stream.synchronize()  # costs nothing: the tokens are read right after
             finally:
-                listener(began, time.monotonic(), members)
+                listener.step_ends(time.monotonic())
 
         manager._generation_step = step
-
-
-class Sampling(ContinuousBatchingLogitsProcessorList):  # type: ignore[misc]
-    """Temperature, top-p and seed per request, in one batch with greedy requests.
-
-    The manager takes the largest score. A greedy row is left alone; a sampled row gets Gumbel noise, whose largest
-    score is an exact draw from the softmax. The noise depends on the request's seed and the position only, so an answer
-    does not depend on who else is in the batch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(LogitsProcessorList())
-        self.do_processing = True
-        self._rows: list[tuple[dict[str, Any], int]] = []
-
-    def check_kwargs(self, kwargs: dict[str, Any]) -> None:
-        """Everything was checked before the request came here."""
-
-    def prepare_tensor_args(self, requests_in_batch: Sequence[Any], arg_storage: torch.Tensor) -> torch.Tensor:
-        """Remember who gets a token in this step (steps are not overlapped)."""
-        self._rows = [
-            (member.state.logit_processor_kwargs, len(member.state.initial_tokens) + member.state.generated_len())
-            for member in requests_in_batch
-            if member.has_new_token
-        ]
-        return arg_storage
-
-    def __call__(
-        self, input_ids: torch.Tensor, scores: torch.Tensor, logits_processor_args: torch.Tensor
-    ) -> torch.Tensor:
-        """Scores of which the largest is the chosen token."""
-        for index, (wish, position) in enumerate(self._rows):
-            if wish:
-                scores[index] = draw(scores[index], position=position, **wish)
-        return scores
-
-
-def draw(scores: torch.Tensor, *, temperature: float, top_p: float, seed: int, position: int) -> torch.Tensor:
-    """Noisy scores whose argmax is a draw from softmax(scores / temperature), cut to the nucleus of `top_p`."""
-    scores = scores / temperature
-    if top_p < 1.0:
-        ordered, order = scores.sort(descending=True)
-        shares = ordered.softmax(-1)
-        outside = shares.cumsum(-1) - shares >= top_p  # the best token always stays
-        scores = scores.index_fill(0, order[outside], float("-inf"))
-    # The generator lives on the CPU: the same seed gives the same answer on every device.
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + position) % (1 << 63))
-    uniform = torch.rand(scores.shape, generator=generator).clamp_(min=1e-20).to(scores.device)
-    return scores - (-uniform.log()).log()

@@ -1,13 +1,16 @@
 """The decoder: admission in front of continuous batching, and a supervisor behind it.
 
 A single bad request (too long for the cache, a token id out of range, empty) kills transformers' loop for everyone, so
-each request is checked before it is queued. Should the loop die all the same, the requests in it fail, those still
-waiting are kept, and a new loop is started; after `MOST_RESTARTS` in a row without a finished request the engine gives
-up.
+each request is checked before it is queued. Should the loop die all the same, a new one is started and those that were
+in it are run again from the token where they were, one suspect at a time: the loop dies again only in the step of the
+culprit, which fails, and the others never notice. A request that was in `MOST_DEATHS` deaths that nobody could be
+blamed for fails as well, so that each request costs a bounded number of restarts. The engine gives up, for then the
+device is to blame, after `MOST_RESTARTS` in a row without a single new token, after `MOST_RECENT_RESTARTS` within
+`RECENT_SECONDS`, or when a step takes longer than `LONGEST_STEP_SECONDS`.
 
 Admission: first in, first out, under the batch limit, and only when the cache can hold the request to its last token; a
-cache that is promised twice would throw away and recompute, which costs joules. A lowered batch limit counts from the
-next step; requests beyond it keep their place and finish later.
+cache that is promised twice would throw away and recompute, which costs joules. A lowered limit counts from the next
+step; requests beyond it keep their place and finish later.
 
 Everything here runs in the event loop, except the step listener and the (re)start.
 """
@@ -15,82 +18,32 @@ Everything here runs in the event loop, except the step listener and the (re)sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from lowbeam_worker.energy.cost import StepCost
 from lowbeam_worker.energy.ledger import Account, Ledger
-from lowbeam_worker.engines.base import EngineStats
-from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, choose_sizes
+from lowbeam_worker.engines.base import EngineClosedError, EngineStats, Limits, check_limits
+from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, Member, choose_sizes
+from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
+from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish
 from lowbeam_worker.models import CannotLoadError, Loaded
 
+__all__ = ["BadRequestError", "DecoderEngine", "Generation", "GenerationFailedError", "SamplingWish"]
 log = logging.getLogger(__name__)
 
+MOST_DEATHS = 3
 MOST_RESTARTS = 5
+MOST_RECENT_RESTARTS = 20
+RECENT_SECONDS = 600.0
+LONGEST_STEP_SECONDS = 300.0
 _WATCH_SECONDS = 0.25
-
-
-class BadRequestError(ValueError):
-    """A request that would kill the loop; the message says what is wrong with it."""
-
-
-class GenerationFailedError(RuntimeError):
-    """The loop died, or was stopped, with this request in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingWish:
-    """How tokens are drawn; temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def for_engine(self) -> dict[str, Any]:
-        """Nothing for a greedy request."""
-        return (
-            {} if self.temperature == 0 else {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        )
-
-
-class Generation:
-    """One request in the engine; iterate over it for its tokens, cancel it when nobody wants more."""
-
-    def __init__(
-        self, name: str, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish, account: Account
-    ) -> None:
-        self.name = name
-        self.ids = ids
-        self.max_new_tokens = max_new_tokens
-        self.wish = wish
-        self.account = account
-        self.tokens: list[int] = []
-        self._news: asyncio.Queue[list[int] | Exception | None] = asyncio.Queue()
-
-    @property
-    def cache_tokens(self) -> int:
-        """Cache that it needs until its last token, in whole pages."""
-        return -(-(len(self.ids) + self.max_new_tokens) // PAGE_TOKENS) * PAGE_TOKENS
-
-    async def __aiter__(self) -> AsyncIterator[list[int]]:
-        """Newly generated tokens, as they come; raises GenerationFailedError."""
-        while (news := await self._news.get()) is not None:
-            if isinstance(news, Exception):
-                raise news
-            yield news
-
-    def _push(self, tokens: Sequence[int]) -> None:
-        fresh = list(tokens[len(self.tokens) :])
-        if fresh:
-            self.tokens.extend(fresh)
-            self._news.put_nowait(fresh)
-
-    def _end(self, error: Exception | None = None) -> None:
-        self._news.put_nowait(error)
 
 
 class DecoderEngine:
@@ -105,31 +58,36 @@ class DecoderEngine:
             raise CannotLoadError(
                 f"--batch-limit {batch_limit} is above {self._sizes.requests}, the ceiling on this device"
             )
-        self._limit = batch_limit
+        self._limits = Limits(batch_limit, self._sizes.step_tokens)
         self.vocabulary = int(config.vocab_size)
         self.context_tokens = min(int(config.max_position_embeddings), self._sizes.cache_tokens)
         self.eos_token_ids = frozenset(_eos_token_ids(loaded))
         self._loop: ContinuousBatching | None = None
         self._waiting: deque[Generation] = deque()
         self._running: dict[str, Generation] = {}
-        self._nobody = ledger.open_account(time.monotonic())
         self._names = (f"r{number}" for number in itertools.count())
         self._watch: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._restarts = self._restarts_in_a_row = 0
+        self._recent_restarts: deque[float] = deque(maxlen=MOST_RECENT_RESTARTS)
+        self._closed: str | None = None
         self._failed: str | None = None
         self._stopping = False
+        self._steps = _Steps(ledger, self._running)
 
     # --- Engine ------------------------------------------------------------------------------------------------------
 
     @property
-    def batch_limit(self) -> int:
-        """Most requests in one step."""
-        return self._limit
+    def limits(self) -> Limits:
+        """In force from the next step on."""
+        return self._limits
 
     @property
-    def batch_limit_ceiling(self) -> int:
+    def ceilings(self) -> Limits:
         """Buffers are reserved for so many."""
-        return self._sizes.requests
+        return Limits(self._sizes.requests, self._sizes.step_tokens)
 
     @property
     def failed(self) -> str | None:
@@ -143,6 +101,8 @@ class DecoderEngine:
     async def stop(self) -> None:
         """Stop the supervisor, then the loop; requests still in it fail."""
         self._stopping = True
+        self._closed = self._closed or "the worker is shutting down"
+        self._wake.set()
         if self._watch is not None:
             await self._watch  # not cancelled: it may be starting a loop, whose thread would outlive it
         loop, self._loop = self._loop, None
@@ -151,38 +111,60 @@ class DecoderEngine:
         if loop is not None:
             await asyncio.to_thread(loop.stop)
 
-    def set_batch_limit(self, limit: int) -> None:
+    def set_limits(self, limits: Limits) -> None:
         """From the next step on; what is running finishes."""
-        self._limit = limit
+        check_limits(limits, self.ceilings)
+        self._limits = limits
         if self._loop is not None:
-            self._loop.set_batch_limit(limit)
+            self._loop.set_limits(limits)
         self._admit()
+
+    async def swap(self, change: Callable[[], None]) -> int:
+        """Alter the weights in place between two steps; the dtype of keys and values must stay as it is."""
+        loop = self._loop
+        if loop is None:
+            raise EngineClosedError("the generation loop is being started; try again in a moment")
+        touched = len(self._running)
+        try:
+            await asyncio.to_thread(loop.while_paused, change)
+        except RuntimeError as error:
+            if reason := loop.why_dead():
+                raise EngineClosedError(f"the generation loop died before it could pause: {reason}") from error
+            raise
+        return touched
+
+    async def drain(self) -> None:
+        """Take nothing new; return when nothing is inside any more."""
+        self._closed = self._closed or "the engine drains"
+        await self._empty.wait()
 
     def stats(self) -> EngineStats:
         """Counts in requests."""
-        used = sum(generation.cache_tokens for generation in list(self._running.values()))
+        used = sum(generation.cache_tokens for generation in self._running.values())
         return EngineStats(
-            len(self._running), len(self._waiting), restarts=self._restarts, cache_usage=used / self._sizes.cache_tokens
+            len(self._running),
+            len(self._waiting),
+            restarts=self._restarts,
+            cache_usage=used / self._sizes.cache_tokens,
+            cache_tokens=self._sizes.cache_tokens,
+            cache_page_tokens=PAGE_TOKENS,
+            steps=self._steps.count,
+            tokens=self._steps.tokens,
+            padded_tokens=self._steps.tokens,
+            prices=self._steps.cost.prices,
         )
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def submit(self, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish, account: Account) -> Generation:
-        """Queue a request; raises BadRequestError for one that the loop would not survive."""
-        if not ids:
-            raise BadRequestError("the prompt is empty")
-        if min(ids) < 0 or max(ids) >= self.vocabulary:
-            raise BadRequestError(f"a token id is outside 0 to {self.vocabulary - 1}")
-        if max_new_tokens < 1:
-            raise BadRequestError("at least one token must be asked for")
-        if len(ids) + max_new_tokens > self.context_tokens:
-            raise BadRequestError(f"prompt and answer exceed {self.context_tokens} tokens")
+        """Queue a request; raises BadRequestError for one that the loop would not survive, or EngineClosedError."""
+        self._check(ids, max_new_tokens, wish)
+        if self._closed or self._failed:
+            raise EngineClosedError(self._failed or self._closed)
         generation = Generation(next(self._names), ids, max_new_tokens, wish, account)
-        if self._failed:
-            generation._end(GenerationFailedError(self._failed))
-        else:
-            self._waiting.append(generation)
-            self._admit()
+        self._waiting.append(generation)
+        self._empty.clear()
+        self._admit()
         return generation
 
     def cancel(self, generation: Generation) -> None:
@@ -194,24 +176,52 @@ class DecoderEngine:
             self._waiting.remove(generation)
         else:
             return
-        generation._end()
+        generation.end()
         self._admit()
 
+    def _check(self, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish) -> None:
+        thinking, top = wish.thinking, wish.top_logprobs
+        problems = (
+            (not ids, "the prompt is empty"),
+            (bool(ids) and (min(ids) < 0 or max(ids) >= self.vocabulary), self._outside("a token id")),
+            (max_new_tokens < 1, "at least one token must be asked for"),
+            (len(ids) + max_new_tokens > self.context_tokens, f"prompt and answer exceed {self.context_tokens} tokens"),
+            (not 0 <= wish.temperature <= 100, "the temperature is outside 0 to 100"),  # also false for NaN
+            (not 0 < wish.top_p <= 1, "top-p is outside 0 to 1"),
+            (top is not None and not 0 <= top <= MOST_LOGPROBS, "too many log-probabilities"),
+            (thinking is not None and (thinking.tokens < 0 or not thinking.end_ids), "the thinking budget is wrong"),
+            (
+                thinking is not None and any(not 0 <= one < self.vocabulary for one in thinking.end_ids),
+                self._outside("a token id of the end of thinking"),
+            ),
+        )
+        if found := next((text for wrong, text in problems if wrong), None):
+            raise BadRequestError(found)
+
+    def _outside(self, what: str) -> str:
+        return f"{what} is outside 0 to {self.vocabulary - 1}"
+
     def _admit(self) -> None:
-        if self._loop is None or self._loop.why_dead():
+        if not self._running and not self._waiting:
+            self._empty.set()
+            return
+        if self._loop is None or self._loop.is_ending or self._loop.why_dead():
             return  # the supervisor admits when there is a loop again
         promised = sum(generation.cache_tokens for generation in self._running.values())
-        while self._waiting and len(self._running) < self._limit:
+        while self._waiting and len(self._running) < self._limits.batch:
             generation = self._waiting[0]
+            if generation.suspect and any(other.suspect for other in self._running.values()):
+                return  # one suspect at a time, or a death would not tell which of them it was
             # The context may end between two pages: a request that fills it is admitted alone.
             if self._running and promised + generation.cache_tokens > self._sizes.cache_tokens:
                 return
+            generation.enters_loop()
             self._running[generation.name] = generation
             accepted = self._loop.submit(
                 generation.name,
-                generation.ids,
-                generation.max_new_tokens,
-                generation.wish.for_engine(),
+                generation.sequence,
+                generation.tokens_left,
+                generation.chooser,
                 self._handler(self._loop, generation),
             )
             if not accepted:
@@ -220,18 +230,25 @@ class DecoderEngine:
             self._waiting.popleft()
             promised += generation.cache_tokens
 
-    def _handler(self, loop: ContinuousBatching, generation: Generation) -> Any:
+    def _handler(self, loop: ContinuousBatching, generation: Generation) -> Callable[[Any], None]:
         def on_output(output: Any) -> None:
-            if loop is not self._loop or generation.name not in self._running:
+            if loop is not self._loop or self._running.get(generation.name) is not generation:
                 return  # a late word from a loop that was replaced, or to a client that left
-            generation._push(output.generated_tokens)
+            if output.error is not None:
+                if loop.is_ending:
+                    self._wake.set()  # not its own error: the supervisor finds out whose
+                    return
+                del self._running[generation.name]
+                generation.end(GenerationFailedError(str(output.error)))
+                self._admit()
+                return
+            self._restarts_in_a_row = 0
+            generation.push(output.generated_tokens)
+            cleared, generation.suspect = generation.suspect, False
             if output.is_finished():
                 del self._running[generation.name]
-                if output.error is None:
-                    self._restarts_in_a_row = 0
-                    generation._end()
-                else:
-                    generation._end(GenerationFailedError(str(output.error)))
+                generation.end()
+            if cleared or output.is_finished():
                 self._admit()
 
         return on_output
@@ -243,9 +260,15 @@ class DecoderEngine:
             reason = self._loop.why_dead() if self._loop else None
             if self._loop is None or reason:
                 await self._replace_loop(reason)
-                if self._failed:
-                    return
-            await asyncio.sleep(_WATCH_SECONDS)
+            elif self._steps.seconds_in_step(time.monotonic()) > LONGEST_STEP_SECONDS:
+                self._give_up(f"a step takes longer than {LONGEST_STEP_SECONDS:.0f} s")
+            if self._failed:
+                return
+            ending = self._loop is not None and self._loop.is_ending
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                # A loop that is ending tells its reason within milliseconds.
+                await asyncio.wait_for(self._wake.wait(), 0.01 if ending else _WATCH_SECONDS)
 
     async def _replace_loop(self, reason: str | None) -> None:
         dead, self._loop = self._loop, None
@@ -253,43 +276,101 @@ class DecoderEngine:
             log.error("the generation loop died and is started again: %s", reason)
             self._restarts += 1
             self._restarts_in_a_row += 1
-            self._fail(list(self._running.values()), f"the generation loop died: {reason}")
+            self._recent_restarts.append(time.monotonic())
+            self._take_back(reason or "")
             await asyncio.to_thread(dead.stop)
         if self._restarts_in_a_row > MOST_RESTARTS:
             self._give_up(f"it died {self._restarts_in_a_row} times in a row, last: {reason}")
             return
+        recent = self._recent_restarts
+        if len(recent) == MOST_RECENT_RESTARTS and recent[-1] - recent[0] < RECENT_SECONDS:
+            self._give_up(f"it died {len(recent)} times in {recent[-1] - recent[0]:.0f} s, last: {reason}")
+            return
         try:
             loop = await asyncio.to_thread(
-                ContinuousBatching, self._model, sorted(self.eos_token_ids), self._sizes, self._on_step
+                ContinuousBatching, self._model, sorted(self.eos_token_ids), self._sizes, self._steps
             )
         except Exception as error:
             log.exception("the generation loop does not start")
             self._give_up(str(error))
             return
-        loop.set_batch_limit(self._limit)
+        loop.set_limits(self._limits)
         self._loop = loop
         self._admit()
 
+    def _take_back(self, reason: str) -> None:
+        """After a death: the culprit fails, if it is known; the others wait again, in their order, as suspects."""
+        inside = list(self._running.values())
+        self._running.clear()
+        suspects = inside if len(inside) == 1 else [generation for generation in inside if generation.suspect]
+        # With one suspect, or one request, it is the culprit: all the others have survived a step without it.
+        found = len(suspects) == 1
+        for generation in inside:
+            generation.deaths = 0 if found else generation.deaths + 1
+        guilty = suspects if found else [generation for generation in inside if generation.deaths >= MOST_DEATHS]
+        self._fail(guilty, f"the generation loop died of it: {reason}")
+        for generation in reversed(inside):
+            if generation not in guilty:
+                generation.suspect = True
+                self._waiting.appendleft(generation)
+
     def _give_up(self, reason: str) -> None:
         self._failed = f"the generation loop cannot run: {reason}"
+        log.error("%s", self._failed)
         self._fail([*self._running.values(), *self._waiting], self._failed)
         self._waiting.clear()
 
     def _fail(self, generations: Sequence[Generation], reason: str) -> None:
         for generation in generations:
             self._running.pop(generation.name, None)
-            generation._end(GenerationFailedError(reason))
+            generation.end(GenerationFailedError(reason))
+        if not self._running and not self._waiting:
+            self._empty.set()
 
-    def _on_step(self, began_s: float, ended_s: float, members: Sequence[tuple[str, int]]) -> None:
-        """In the loop's thread. A member whose client left in this very moment is charged to nobody."""
-        if ended_s:
-            self._ledger.end_step(ended_s)
+
+class _Steps:
+    """Times the steps, in the loop's thread, and tells the ledger who was in them."""
+
+    def __init__(self, ledger: Ledger, running: dict[str, Generation]) -> None:
+        self.cost = StepCost()
+        self.count = self.tokens = 0
+        self._ledger = ledger
+        self._running = running
+        self._nobody = ledger.open_account(time.monotonic())
+        """Pays for a member whose client left in this very moment."""
+        self._lock = threading.Lock()
+        self._open: tuple[float, Sequence[Member]] | None = None
+
+    def step_begins(self, now_s: float, members: Sequence[Member]) -> None:
+        """Charge those who are in it from now on."""
+        with self._lock:
+            self._open = (now_s, members)
+        generations = [self._running.get(member.name) for member in members]
+        weights = self.cost.weights([(member.tokens, member.decodes) for member in members])
+        self._ledger.begin_step(
+            now_s,
+            [
+                (generation.account if generation else self._nobody, weight)
+                for generation, weight in zip(generations, weights, strict=True)
+            ],
+            time.process_time(),
+        )
+
+    def step_ends(self, now_s: float) -> None:
+        """Learn what it cost."""
+        self._ledger.end_step(now_s, time.process_time())
+        with self._lock:
+            began, self._open = self._open, None
+        if began is None:
             return
-        shares = []
-        for name, tokens in members:
-            generation = self._running.get(name)
-            shares.append((generation.account if generation else self._nobody, tokens))
-        self._ledger.begin_step(began_s, shares)
+        self.count += 1
+        self.tokens += sum(member.tokens for member in began[1])
+        self.cost.learn([(member.tokens, member.decodes) for member in began[1]], now_s - began[0])
+
+    def seconds_in_step(self, now_s: float) -> float:
+        """How long the present step has been running; 0 between steps."""
+        with self._lock:
+            return now_s - self._open[0] if self._open else 0.0
 
 
 def _eos_token_ids(loaded: Loaded) -> list[int]:

@@ -1,38 +1,49 @@
 """The serving port: which route goes where, and what every inference request passes on its way in.
 
-An inference request is counted, refused while the worker is loading or leaving, cancelled when its client leaves, and
-every error it meets is answered in OpenAI's shape.
+An inference request is counted and named (`X-Request-Id`), refused while the worker is loading or leaving or over an
+operator's limit, cancelled when its client leaves, and every error it meets is answered in OpenAI's shape.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
-from collections.abc import Awaitable, Callable
+import re
+import secrets
+import time
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from lowbeam.api.wire import WorkerState
-from lowbeam_worker.options import Task
-from lowbeam_worker.refusal import Refusal, engine_failed, invalid, unavailable
+from lowbeam_worker.building import Handler
+from lowbeam_worker.front.reading import MAX_BODY_BYTES, MAX_ROWS
+from lowbeam_worker.metrics import TRACE, trace_id
+from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, unavailable, wrong_model
 from lowbeam_worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
 """nginx's status for it; nobody reads it."""
-_ROUTES = {
-    "/v1/embeddings": ("embeddings", {Task.FEATURE_EXTRACTION}),
-    "/predict": ("predict", {Task.TEXT_CLASSIFICATION}),
-    "/v1/chat/completions": ("chat", {Task.TEXT_GENERATION, Task.CODE_COMPLETION}),
-    "/v1/completions": ("completions", {Task.TEXT_GENERATION, Task.CODE_COMPLETION}),
-}
-Handler = Callable[[Request], Awaitable[Response]]
+INFERENCE_PATHS = (
+    "/v1/embeddings",
+    "/embed",
+    "/predict",
+    "/rerank",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/tasks/{task}",
+)
+_FRESH_SECONDS = 5.0
+"""An older reading of the meter holds nobody back."""
+_NAME = re.compile(r"[!-~]{1,128}")
 
 
 def serving_app(worker: Worker) -> Starlette:
@@ -42,48 +53,64 @@ def serving_app(worker: Worker) -> Starlette:
         return _plain(worker, ok=worker.state is not WorkerState.FAILED)
 
     async def ready(_: Request) -> Response:
-        return _plain(worker, ok=worker.state is WorkerState.READY)
+        return _plain(worker, ok=worker.takes_requests)
 
-    async def metrics(_: Request) -> Response:
-        return Response(worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        text, content_type = worker.metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=content_type)
 
     async def models(_: Request) -> Response:
-        owner = "random-weights" if worker.random_weights else "lowbeam"
-        entry = {"id": worker.options.model, "object": "model", "created": worker.started_at, "owned_by": owner}
-        return Response(orjson.dumps({"object": "list", "data": [entry]}), media_type="application/json")
+        return _json({"object": "list", "data": [_entry(worker)]})
+
+    async def model(request: Request) -> Response:
+        asked = request.path_params["name"]
+        if asked != worker.options.model:
+            return wrong_model(asked, worker.options.model).response()
+        return _json(_entry(worker))
+
+    async def info(_: Request) -> Response:
+        return _json(_info(worker)) if worker.service else _not_ready(worker).response()
 
     return Starlette(
         routes=[
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
+            Route("/info", info),
             Route("/v1/models", models),
-            *(Route(path, _Inference(worker, *target), methods=["POST"]) for path, target in _ROUTES.items()),
+            Route("/v1/models/{name:path}", model),
+            *(Route(path, _Inference(worker), methods=["POST"]) for path in INFERENCE_PATHS),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
     )
 
 
 class _Inference:
-    """One inference route as an ASGI application: in flight until the last byte of the answer is out."""
+    """An inference route as an ASGI application: in flight until the last byte of the answer is out."""
 
-    def __init__(self, worker: Worker, method: str, tasks: set[Task]) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._method = method
-        self._tasks = tasks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        worker = self._worker
-        worker.enter()
+        worker, request = self._worker, Request(scope, receive)
+        given = request.headers.get("x-request-id", "")
+        TRACE.set(trace_id(request.headers.get("traceparent")))
+        name = given if _NAME.fullmatch(given) else secrets.token_hex(12)
+        ticket = worker.enter(name)
+        response = None
         try:
-            response = await self._answer(Request(scope, receive))
+            response = await self._answer(request)
             if response.status_code >= 400:
                 worker.metrics.refused()
-            if worker.state is WorkerState.DRAINING:
+            response.headers["X-Request-Id"] = name
+            if not worker.takes_requests:
                 response.headers["Connection"] = "close"
             await response(scope, receive, send)
         finally:
-            worker.leave()
+            # A stream whose client left is closed here and now: its slot must not wait for the garbage collector.
+            if (stream := getattr(response, "body_iterator", None)) is not None:
+                await stream.aclose()
+            worker.leave(ticket)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -97,12 +124,40 @@ class _Inference:
 
     def _handler(self, request: Request) -> Handler:
         worker = self._worker
-        if worker.options.task not in self._tasks:
-            raise invalid(f"This worker serves {worker.options.task}; {request.url.path} is for another task.")
-        if worker.state is not WorkerState.READY:
-            raise unavailable(f"This worker is {worker.state}; another replica may answer.")
-        handler: Handler = getattr(worker.service, self._method)
+        if not worker.takes_requests:
+            raise _not_ready(worker)
+        handler: Handler | None = worker.service.routes.get(request.url.path)
+        if handler is None:
+            own = ", ".join(worker.service.routes)
+            raise invalid(
+                f"This worker serves {worker.options.task} at {own}; {request.url.path} is for another task.",
+                code="wrong_task",
+            )
+        self._admit()
         return handler
+
+    def _admit(self) -> None:
+        worker, watts = self._worker, fresh_watts(self._worker)
+        if worker.admission.over_budget(watts):
+            raise overloaded(
+                f"This worker is over its power budget ({watts:.0f} W of {worker.admission.power_budget_watts:g} W); "
+                "send the request again in a moment.",
+                "power_budget",
+            )
+        wait = worker.admission.seconds_to_wait(time.monotonic())
+        if wait is not None:
+            rate = worker.admission.requests_per_second
+            raise overloaded(
+                f"This worker takes {rate:g} requests per second at present; send the request again in {wait} s.",
+                "admission_rate",
+                wait,
+            )
+
+
+def fresh_watts(worker: Worker) -> float | None:
+    """What the devices use now; None where that is not known."""
+    reading = worker.meter.last
+    return reading.watts if reading and time.time() - reading.at_unix_s < _FRESH_SECONDS else None
 
 
 async def _unless_client_leaves(request: Request, handler: Handler) -> Response:
@@ -130,9 +185,45 @@ async def _unless_client_leaves(request: Request, handler: Handler) -> Response:
             await asyncio.wait({working})
             return Response(status_code=CLIENT_LEFT)
         return working.result()
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)
     finally:
         watching.cancel()
         working.cancel()
+
+
+def _entry(worker: Worker) -> dict[str, Any]:
+    owner = "random-weights" if worker.random_weights else "lowbeam"
+    return {"id": worker.options.model, "object": "model", "created": worker.started_at, "owned_by": owner}
+
+
+def _info(worker: Worker) -> dict[str, Any]:
+    """TEI's /info, with what this worker knows; for decoders its fields of the same meaning."""
+    limits = worker.engine.limits if worker.engine else None
+    return {
+        "model_id": worker.options.model,
+        "model_sha": None,
+        "model_dtype": str(worker.precision),
+        "model_type": worker.service.model_type(),
+        "max_input_length": worker.service.max_tokens,
+        "max_batch_tokens": limits.step_tokens if limits else None,
+        "max_batch_requests": limits.batch if limits else None,
+        "max_client_batch_size": MAX_ROWS,
+        "max_body_bytes": MAX_BODY_BYTES,
+        "auto_truncate": False,
+        "tokenization_workers": 1,
+        "version": importlib.metadata.version("lowbeam"),
+        "task": str(worker.options.task),
+        "routes": list(worker.service.routes),
+    }
+
+
+def _not_ready(worker: Worker) -> Refusal:
+    return unavailable(f"This worker is {worker.state}; another replica may answer.")
+
+
+def _json(document: object) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
 
 
 def _plain(worker: Worker, *, ok: bool) -> Response:
@@ -142,4 +233,4 @@ def _plain(worker: Worker, *, ok: bool) -> Response:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     message = f"{request.method} {request.url.path} does not exist here."
-    return Refusal(status, message, kind="invalid_request_error", code="unknown_route").response()
+    return Refusal(status, message, code="unknown_route").response()

@@ -1,148 +1,143 @@
-"""Routes of encoders: /v1/embeddings and TEI's /predict.
+"""From texts to rows to figures: what every route of an encoder shares.
 
 Texts are tokenised in a thread of their own, checked against the model's length, and queued row by row, so that rows of
-different requests share batches. A client that leaves takes its waiting rows with it.
+different requests share batches. A client that leaves takes its waiting rows with it. Nothing is cut unless the client
+says so: a text that is too long is refused with both lengths.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from starlette.requests import Request
 from starlette.responses import Response
 
 from lowbeam_worker.energy.ledger import Account
+from lowbeam_worker.engines.base import EngineClosedError
 from lowbeam_worker.engines.encoder import EncoderEngine, Vector
-from lowbeam_worker.front.requests import MAX_ROWS, EmbeddingsBody, PredictBody, read_body
-from lowbeam_worker.refusal import engine_failed, invalid, overloaded, too_long, wrong_model
+from lowbeam_worker.front.reading import MAX_ROWS
+from lowbeam_worker.refusal import engine_failed, invalid, overloaded, too_long, unavailable, wrong_model
+from lowbeam_worker.rows import TokenRow, encoded_rows
 from lowbeam_worker.worker import Usage, Worker
 
 MAX_WAITING_ROWS = 4096
 """Beyond this many waiting rows a request is refused with 429: it would wait longer than its client does."""
+CHARACTERS_PER_TOKEN = 64
+"""No tokenizer puts more text than this into a token on average; longer texts are refused, or cut, unread."""
+
+Text = tuple[str, ...]
+"""One text, or a pair."""
+Result = TypeVar("Result")
 
 
-class EncoderService:
-    """Turns texts into rows of numbers."""
+class RowRunner:
+    """Tokenizer and engine of one encoder model, behind the checks."""
 
-    def __init__(
-        self, worker: Worker, engine: EncoderEngine, tokenizer: Any, *, max_tokens: int, labels: Sequence[str]
-    ) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, engine: EncoderEngine, tokenizer: Any, max_tokens: int) -> None:
+        self.worker = worker
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
         self._engine = engine
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
         self._vocabulary = len(tokenizer)
-        self._labels = labels
         self._pool = ThreadPoolExecutor(1, "tokenizer")
 
+    def account(self) -> Account:
+        """For a request that begins now."""
+        return self.worker.ledger.open_account(time.monotonic())
+
+    def check_model(self, asked: str | None) -> None:
+        """Where a body names the model, it must be this one."""
+        if asked is not None and asked != self.worker.options.model:
+            raise wrong_model(asked, self.worker.options.model)
+
+    async def in_pool(self, work: Callable[[], Result]) -> Result:
+        """Run something that takes its time outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
     async def warm_up(self) -> None:
-        """One row of full length and one short one through tokenizer and engine."""
-        account = self._worker.ledger.open_account(time.monotonic())
-        texts = ["warm " * self._max_tokens, "up"]
-        ids = await self._tokenise([(text,) for text in texts], truncate=True)
-        await self._encode(ids, account)
+        """The shortest row, the longest row, and a batch that is as full as batches get."""
+        ids = self.tokenizer("warm", add_special_tokens=False)["input_ids"][:1] or [0]
+        short, long = TokenRow(ids), TokenRow(ids * self.max_tokens)
+        for rows in ([short], [long], [short] * self._engine.limits.batch):
+            await self.run(rows, self.account())
 
-    async def embeddings(self, request: Request) -> Response:
-        """OpenAI's embeddings."""
-        account = self._worker.ledger.open_account(time.monotonic())
-        body = await read_body(request, EmbeddingsBody)
-        if body.model != self._worker.options.model:
-            raise wrong_model(body.model, self._worker.options.model)
-        rows: list[Any] = [body.input] if isinstance(body.input, str) or _is_ids(body.input) else list(body.input)
-        if rows and not isinstance(rows[0], str):
-            ids = [self._checked_ids(row, index) for index, row in enumerate(rows)]
-        else:
-            ids = await self._tokenise([(row,) for row in rows], truncate=False)
-        vectors = await self._encode(ids, account)
-        usage = self._worker.usage(account, sum(len(row) for row in ids), 0)
-        data = [
-            {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
-            for index, vector in enumerate(vectors)
-        ]
-        answer = {
-            "object": "list",
-            "data": data,
-            "model": body.model,
-            "usage": {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens, "energy": usage.energy},
-        }
-        return _json(answer, usage)
-
-    async def predict(self, request: Request) -> Response:
-        """TEI's text classification: scores of all labels, best first."""
-        account = self._worker.ledger.open_account(time.monotonic())
-        body = await read_body(request, PredictBody)
-        single = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
-        rows: list[Any] = [body.inputs] if single else list(body.inputs)
-        texts: list[tuple[str, ...]] = [(row,) if isinstance(row, str) else tuple(row) for row in rows]
-        ids = await self._tokenise(texts, truncate=body.truncate)
-        scores = await self._encode(ids, account)
-        usage = self._worker.usage(account, sum(len(row) for row in ids), 0)
-        ranked = [
-            [
-                {"score": score, "label": label}
-                for score, label in sorted(zip(row.tolist(), self._labels, strict=True), reverse=True)
-            ]
-            for row in scores
-        ]
-        # TEI's body has no place for usage: the joules travel in the headers.
-        return _json(ranked[0] if single else ranked, usage)
-
-    async def _tokenise(self, texts: Sequence[tuple[str, ...]], *, truncate: bool) -> list[list[int]]:
-        for index, text in enumerate(texts):
-            if not any(part.strip() for part in text):
-                raise invalid(f"Input {index} is empty; send at least one word.", "input")
-        if not texts:
-            raise invalid("There is no input.", "input")
+    async def tokenise(
+        self, texts: Sequence[Text], *, param: str, truncate: bool = False, from_left: bool = False
+    ) -> list[TokenRow]:
+        """A row for each text or pair; Refusal for one that is empty or too long."""
+        self.check_count(len(texts), param)
+        texts = [self.checked_text(text, index, param, truncate=truncate) for index, text in enumerate(texts)]
         batch = [text if len(text) == 2 else text[0] for text in texts]
-        limit = self._max_tokens if truncate else None
-        encoded = await asyncio.get_running_loop().run_in_executor(
-            self._pool,
-            lambda: self._tokenizer(batch, truncation=truncate, max_length=limit, verbose=False)["input_ids"],
-        )
-        return [self._checked_ids(ids, index) for index, ids in enumerate(encoded)]
 
-    def _checked_ids(self, ids: Sequence[int], index: int) -> list[int]:
+        def tokenise() -> Any:
+            previous, self.tokenizer.truncation_side = self.tokenizer.truncation_side, "left" if from_left else "right"
+            try:
+                limit = self.max_tokens if truncate else None
+                return self.tokenizer(batch, truncation=truncate, max_length=limit, verbose=False)
+            finally:
+                self.tokenizer.truncation_side = previous
+
+        rows = encoded_rows(await self.in_pool(tokenise))
+        for index, row in enumerate(rows):
+            self.checked_ids(row, index, param)
+        return rows
+
+    def check_count(self, rows: int, param: str) -> None:
+        """Before anything is tokenised."""
+        if not rows:
+            raise invalid("There is no input.", param)
+        if rows > MAX_ROWS:
+            raise invalid(f"There are {rows} inputs; one request takes at most {MAX_ROWS}.", param)
+
+    def checked_text(self, text: Text, index: int, param: str, *, truncate: bool = False) -> Text:
+        """Not empty, and not so long that tokenising it would be a waste."""
+        most = CHARACTERS_PER_TOKEN * self.max_tokens
+        if not any(part.strip() for part in text):
+            raise invalid(f"Input {index} is empty; send at least one word.", param)
+        longest = max(map(len, text))
+        if not truncate and longest > most:
+            message = f"Input {index} has {longest} characters; this model takes at most {self.max_tokens} tokens."
+            raise too_long(message, param)
+        return tuple(part[:most] for part in text)
+
+    def checked_ids(self, ids: Sequence[int], index: int, param: str) -> TokenRow:
+        """What would make the model fail is refused here."""
         if not ids:
-            raise invalid(f"Input {index} has no tokens.", "input")
-        if len(ids) > self._max_tokens:
-            raise too_long(
-                f"Input {index} has {len(ids)} tokens; this model takes at most {self._max_tokens}.", "input"
-            )
+            raise invalid(f"Input {index} has no tokens.", param)
+        if len(ids) > self.max_tokens:
+            raise too_long(f"Input {index} has {len(ids)} tokens; this model takes at most {self.max_tokens}.", param)
         if min(ids) < 0 or max(ids) >= self._vocabulary:
-            raise invalid(f"Input {index} has a token id outside 0 to {self._vocabulary - 1}.", "input")
-        return list(ids)
+            raise invalid(f"Input {index} has a token id outside 0 to {self._vocabulary - 1}.", param)
+        return ids if isinstance(ids, TokenRow) else TokenRow(ids)
 
-    async def _encode(self, ids: Sequence[Sequence[int]], account: Account) -> list[Vector]:
-        if len(ids) > MAX_ROWS:
-            raise invalid(f"There are {len(ids)} inputs; one request takes at most {MAX_ROWS}.", "input")
-        if self._engine.stats().waiting + len(ids) > MAX_WAITING_ROWS:
+    async def run(self, rows: Sequence[TokenRow], account: Account, param: str = "inputs") -> list[Vector]:
+        """The model's figures for each row, in order."""
+        self.check_count(len(rows), param)
+        if self._engine.stats().waiting + len(rows) > MAX_WAITING_ROWS:
             raise overloaded("The queue is full; send the request again in a moment.")
-        futures = [self._engine.submit(row, account) for row in ids]
+        futures = []
         try:
+            for row in rows:
+                futures.append(self._engine.submit(row, account))
             return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
-        except asyncio.CancelledError:
-            raise
+        except EngineClosedError as error:
+            raise unavailable(f"{error}. Another replica may answer.") from error
         except Exception as error:
             raise engine_failed(f"The model failed on this input: {type(error).__name__}.") from error
         finally:
             for future in futures:
-                future.cancel()
+                self._engine.cancel(future)
+
+    def usage(self, account: Account, rows: Sequence[TokenRow], output_tokens: int = 0) -> Usage:
+        """Close the account of an answered request."""
+        return self.worker.usage(account, sum(map(len, rows)), output_tokens)
 
 
-def _is_ids(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], int)
-
-
-def _encoded(vector: Vector, encoding: str) -> Any:
-    return base64.b64encode(vector.tobytes()).decode("ascii") if encoding == "base64" else vector
-
-
-def _json(answer: object, usage: Usage) -> Response:
-    content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+def json_answer(document: object, usage: Usage) -> Response:
+    """The answer, with the joules in the headers: most bodies have no place for them."""
+    content = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, headers=usage.headers(), media_type="application/json")

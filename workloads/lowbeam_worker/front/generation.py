@@ -11,28 +11,44 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from lowbeam_worker.energy.ledger import Account
-from lowbeam_worker.engines.decoder import (
-    BadRequestError,
-    DecoderEngine,
-    Generation,
-    GenerationFailedError,
-    SamplingWish,
-)
-from lowbeam_worker.front.requests import ChatBody, CompletionBody, SamplingBody, read_body
+from lowbeam_worker.engines.base import EngineClosedError
+from lowbeam_worker.engines.decoder import DecoderEngine
+from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
+from lowbeam_worker.engines.sampling import SamplingWish, ThinkingLimit, TokenLogprobs
+from lowbeam_worker.front.encoding import CHARACTERS_PER_TOKEN
+from lowbeam_worker.front.openai_bodies import ChatBody, CompletionBody, SamplingBody
+from lowbeam_worker.front.reading import read_body
+from lowbeam_worker.front.shapes import ChatShape, CompletionShape, Piece, Shape, usage_body
 from lowbeam_worker.front.text import TextStream
-from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, too_long, wrong_model
+from lowbeam_worker.front.thinking import ThinkingModel
+from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, too_long, unavailable, wrong_model
 from lowbeam_worker.worker import Usage, Worker
 
 MAX_WAITING_REQUESTS = 512
 """Beyond this many waiting requests a new one is refused with 429: it would wait longer than its client does."""
+_WARM_UP_TOKENS = 4
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt, and the field it came from."""
+
+    ids: list[int]
+    param: str
+    thinking: ThinkingLimit | None = None
+    thinks: bool = False
+    opens_thinking: bool = False
+    """The answer begins in the middle of it."""
 
 
 @dataclass(slots=True)
@@ -42,7 +58,12 @@ class _Answer:
     generation: Generation
     account: Account
     text: TextStream
+    prompt: _Prompt
     finish_reason: str = "length"
+    waiting: list[TokenLogprobs] = field(default_factory=list)
+    """Log-probabilities of tokens whose text is not certain yet."""
+    text_since: int = 0
+    """Characters that went out since the last of them did."""
 
 
 class DecoderService:
@@ -52,85 +73,120 @@ class DecoderService:
         self._worker = worker
         self._engine = engine
         self._tokenizer = tokenizer
+        self._thinking = ThinkingModel(tokenizer)
         self._pool = ThreadPoolExecutor(1, "tokenizer")
+        self.max_tokens = engine.context_tokens
+        self.can_limit_thinking = self._thinking.can_limit
+        self.routes = {"/v1/chat/completions": self.chat, "/v1/completions": self.completions}
+
+    def model_type(self) -> dict[str, Any]:
+        """Not one of TEI's; in the same place."""
+        return {"generation": {"thinking_budget": self.can_limit_thinking}}
 
     async def warm_up(self) -> None:
-        """A prompt and a few tokens, greedy and sampled, through the engine."""
+        """A short greedy prompt, a sampled one with log-probabilities, a prompt of several steps, and a full batch."""
         ids = self._tokenizer("warm up", add_special_tokens=False)["input_ids"] or [0]
-        for wish in (SamplingWish(), SamplingWish(temperature=1.0, top_p=0.9, seed=1)):
-            account = self._worker.ledger.open_account(time.monotonic())
-            async for _ in self._engine.submit(ids, 4, wish, account):
-                pass
+        greedy, sampled = SamplingWish(), SamplingWish(temperature=1.0, top_p=0.9, seed=1, top_logprobs=1)
+        long = (ids * self.max_tokens)[: min(self._engine.limits.step_tokens + 1, self.max_tokens - _WARM_UP_TOKENS)]
+        for prompts, wish in (([ids], greedy), ([ids], sampled), ([long], greedy)):
+            await asyncio.gather(*(self._run(prompt, wish) for prompt in prompts))
+        await asyncio.gather(*(self._run(ids, greedy) for _ in range(self._engine.limits.batch)))
+
+    async def _run(self, ids: list[int], wish: SamplingWish) -> None:
+        account = self._worker.ledger.open_account(time.monotonic())
+        async for _ in self._engine.submit(ids, _WARM_UP_TOKENS, wish, account):
+            pass
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's chat completions."""
         account = self._worker.ledger.open_account(time.monotonic())
         body = await read_body(request, ChatBody)
-        messages = [message.for_template() for message in body.messages]
-        ids = await self._in_pool(lambda: self._render(messages))
-        answer = self._begin(body, ids, "messages", account)
-        return await self._respond(body, answer, _ChatShape(body.model))
+        self._check(body)
+        self._check_length(sum(len(message.for_template()["content"]) for message in body.messages), "messages")
+        prompt = await self._in_pool(lambda: self._render(body))
+        answer = self._begin(body, prompt, account)
+        shape = ChatShape(body.model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
+        return await self._respond(body, answer, shape)
 
     async def completions(self, request: Request) -> Response:
         """OpenAI's completions: one prompt, as text or as token ids."""
         account = self._worker.ledger.open_account(time.monotonic())
         body = await read_body(request, CompletionBody)
-        prompt = body.prompt
-        ids = (
-            list(prompt)
-            if isinstance(prompt, list)
-            else await self._in_pool(lambda: self._tokenizer(prompt)["input_ids"])
-        )
-        answer = self._begin(body, ids, "prompt", account)
-        return await self._respond(body, answer, _CompletionShape(body.model))
+        self._check(body)
+        given = body.prompt
+        if isinstance(given, str):
+            self._check_length(len(given), "prompt")
+            ids = await self._in_pool(lambda: list(self._tokenizer(given, verbose=False)["input_ids"]))
+        else:
+            ids = list(given)
+        answer = self._begin(body, _Prompt(ids, "prompt"), account)
+        shape = CompletionShape(body.model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
+        return await self._respond(body, answer, shape)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    async def _in_pool(self, work: Callable[[], list[int]]) -> list[int]:
+    async def _in_pool(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _render(self, messages: list[dict[str, str]]) -> list[int]:
+    def _check(self, body: SamplingBody) -> None:
+        if body.model != self._worker.options.model:
+            raise wrong_model(body.model, self._worker.options.model)
+        longest = self._worker.answers.longest
+        param, asked = body.answer_tokens
+        if asked is not None and asked > longest:
+            raise invalid(f"This worker gives at most {longest} tokens per answer; {asked} were asked for.", param)
+
+    def _check_length(self, characters: int, param: str) -> None:
+        if characters > CHARACTERS_PER_TOKEN * self.max_tokens:
+            raise too_long(
+                f"The prompt has {characters} characters; this model's context is {self.max_tokens} tokens.", param
+            )
+
+    def _render(self, body: ChatBody) -> _Prompt:
         if not self._tokenizer.chat_template:
             raise invalid("This model has no chat template; use /v1/completions.", "messages")
+        limits = self._worker.answers
+        decided = self._thinking.decide(body, limits, body.answer_tokens[1] or limits.usual)
+        messages = [message.for_template() for message in body.messages]
         try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **decided.template
+            )
         except Exception as error:  # a template is a program of the model's author: it may refuse in any way
             raise invalid(f"The model's chat template refuses these messages: {error}", "messages") from error
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        limit = self._thinking.limit(decided, text)
+        thinks, is_open = self._thinking.thinks(decided, text), self._thinking.is_open(text)
+        return _Prompt(ids, "messages", limit, thinks, is_open)
 
-    def _begin(self, body: SamplingBody, ids: list[int], param: str, account: Account) -> _Answer:
-        served, context = self._worker.options.model, self._engine.context_tokens
-        if body.model != served:
-            raise wrong_model(body.model, served)
-        longest = self._worker.options.max_output_tokens
-        asked = body.answer_tokens
-        if asked is not None and asked > longest:
-            raise invalid(
-                f"This worker gives at most {longest} tokens per answer; {asked} were asked for.", "max_tokens"
-            )
+    def _begin(self, body: SamplingBody, prompt: _Prompt, account: Account) -> _Answer:
+        ids, context, (_, asked) = prompt.ids, self.max_tokens, body.answer_tokens
         if len(ids) + (asked or 1) > context:
             raise too_long(
                 f"The prompt has {len(ids)} tokens and {asked or 'at least 1'} are asked for; "
                 f"this model's context is {context} tokens.",
-                param,
+                prompt.param,
             )
         if self._engine.stats().waiting >= MAX_WAITING_REQUESTS:
             raise overloaded("The queue is full; send the request again in a moment.")
         # The engine takes a non-negative seed; an unseeded request gets a fresh one.
         seed = secrets.randbits(62) if body.seed is None else body.seed % (1 << 63)
-        wish = SamplingWish(body.temperature, body.top_p, seed)
+        wish = SamplingWish(body.temperature, body.top_p, seed, body.wanted_logprobs, prompt.thinking)
+        length = asked or min(self._worker.answers.usual, context - len(ids))
         try:
-            generation = self._engine.submit(ids, asked or min(longest, context - len(ids)), wish, account)
+            generation = self._engine.submit(ids, length, wish, account)
+        except EngineClosedError as error:
+            raise unavailable(f"{error}. Another replica may answer.") from error
         except BadRequestError as error:
-            raise invalid(f"The request cannot be run: {error}.", param) from error
-        return _Answer(generation, account, TextStream(self._tokenizer, body.stops))
+            raise invalid(f"The request cannot be run: {error}.", prompt.param) from error
+        return _Answer(generation, account, TextStream(self._tokenizer, body.stops), prompt)
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
-    async def _pieces(self, answer: _Answer) -> AsyncIterator[str]:
+    async def _pieces(self, answer: _Answer) -> AsyncIterator[Piece]:
         """Text as it comes; cancels the generation whenever the reader stops reading."""
         generation, metrics, model = answer.generation, self._worker.metrics, self._worker.options.model
-        previous = 0.0
+        previous, seen = 0.0, 0
         try:
             async for tokens in generation:
                 now = time.monotonic()
@@ -140,135 +196,87 @@ class DecoderService:
                     metrics.first_token(model, now - answer.account.opened_s)
                 previous = now
                 ended = tokens[-1] in self._engine.eos_token_ids
-                text = answer.text.push(tokens[:-1] if ended else tokens)
-                if text:
-                    yield text
+                said = tokens[:-1] if ended else tokens
+                answer.waiting += generation.logprobs[seen : seen + len(said)]
+                seen += len(tokens)
+                piece = self._certain(answer, answer.text.push(said))
+                if piece.text:
+                    yield piece
                 if ended or answer.text.stopped:
-                    answer.finish_reason = "stop"
                     break
-            rest = answer.text.finish()
+            if generation.tokens and generation.tokens[-1] in self._engine.eos_token_ids:
+                answer.finish_reason = "stop"
+            rest = self._certain(answer, answer.text.finish(), is_last=True)
             if answer.text.stopped:
                 answer.finish_reason = "stop"
-            if rest:
+            if rest.text or rest.logprobs:
                 yield rest
+        except (GeneratorExit, asyncio.CancelledError):
+            metrics.ended(model, "abort")
+            raise
         except GenerationFailedError as error:
+            metrics.ended(model, "error")
             raise engine_failed(f"{error}. Send the request again.") from error
         finally:
             self._engine.cancel(generation)
 
-    def _usage(self, answer: _Answer) -> Usage:
-        return self._worker.usage(answer.account, len(answer.generation.ids), len(answer.generation.tokens))
+    def _certain(self, answer: _Answer, text: str, *, is_last: bool = False) -> Piece:
+        """The text and the tokens that made it; tokens of held text wait, those of a stop sequence never go out."""
+        answer.text_since += len(text)
+        if answer.text.stopped:
+            kept, length = 0, 0
+            for one in answer.waiting:
+                length += len(str(self._tokenizer.decode([one.token], skip_special_tokens=True)))
+                if length > answer.text_since:
+                    break
+                kept += 1
+            del answer.waiting[kept:]
+        elif answer.text.holds and not is_last:
+            return Piece(text)
+        ready, answer.waiting, answer.text_since = answer.waiting, [], 0
+        return Piece(text, ready)
 
-    async def _respond(self, body: SamplingBody, answer: _Answer, shape: _Shape) -> Response:
+    def _usage(self, answer: _Answer) -> Usage:
+        generation = answer.generation
+        if timing := generation.timing:
+            self._worker.metrics.generated(self._worker.options.model, *timing, len(generation.tokens))
+        return self._worker.usage(answer.account, len(generation.ids), len(generation.tokens), answer.finish_reason)
+
+    def _usage_body(self, answer: _Answer, usage: Usage) -> dict[str, Any]:
+        if not answer.prompt.thinks:
+            return usage_body(usage, None)
+        thought = self._thinking.tokens(answer.generation.tokens, is_open=answer.prompt.opens_thinking)
+        return usage_body(usage, thought)
+
+    async def _respond(self, body: SamplingBody, answer: _Answer, shape: Shape) -> Response:
         if body.stream:
             events = self._events(body, answer, shape)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        text = "".join([piece async for piece in self._pieces(answer)])
+        pieces = [piece async for piece in self._pieces(answer)]
+        whole = Piece("".join(piece.text for piece in pieces), [one for piece in pieces for one in piece.logprobs])
         usage = self._usage(answer)
-        content = orjson.dumps(shape.whole(text, answer.finish_reason) | {"usage": _usage_body(usage)})
-        return Response(content, headers=usage.headers(), media_type="application/json")
+        content = shape.whole(whole, answer.finish_reason) | {"usage": self._usage_body(answer, usage)}
+        return Response(orjson.dumps(content), headers=usage.headers(), media_type="application/json")
 
-    async def _events(self, body: SamplingBody, answer: _Answer, shape: _Shape) -> AsyncIterator[bytes]:
+    async def _events(self, body: SamplingBody, answer: _Answer, shape: Shape) -> AsyncIterator[bytes]:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         extra: dict[str, Any] = {"usage": None} if with_usage else {}
         pieces = self._pieces(answer)
         try:
             if (first := shape.first()) is not None:
                 yield _event(first | extra)
-            async for text in pieces:
-                yield _event(shape.piece(text) | extra)
+            async for piece in pieces:
+                yield _event(shape.piece(piece) | extra)
             usage = self._usage(answer)
             yield _event(shape.last(answer.finish_reason) | extra)
             if with_usage:
-                yield _event(shape.frame([]) | {"usage": _usage_body(usage)})
+                yield _event(shape.frame([]) | {"usage": self._usage_body(answer, usage)})
         except Refusal as refusal:
             yield _event(refusal.body())  # the status line is long gone
         finally:
             await pieces.aclose()  # type: ignore[attr-defined] # an async generator, though declared as an iterator
             self._engine.cancel(answer.generation)
         yield b"data: [DONE]\n\n"
-
-
-class _Shape:
-    """The JSON around an answer; the two routes differ in little else."""
-
-    prefix = ""
-    whole_object = ""
-    piece_object = ""
-
-    def __init__(self, model: str) -> None:
-        self._id = f"{self.prefix}-{secrets.token_hex(12)}"
-        self._created = int(time.time())
-        self._model = model
-
-    def frame(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        """One event of a stream."""
-        return self._frame(self.piece_object, choices)
-
-    def first(self) -> dict[str, Any] | None:
-        """The event before any text."""
-        return None
-
-    def piece(self, text: str) -> dict[str, Any]:
-        """An event with text."""
-        raise NotImplementedError
-
-    def last(self, finish_reason: str) -> dict[str, Any]:
-        """The event that says why it ends."""
-        raise NotImplementedError
-
-    def whole(self, text: str, finish_reason: str) -> dict[str, Any]:
-        """The answer in one piece."""
-        raise NotImplementedError
-
-    def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
-
-
-class _ChatShape(_Shape):
-    prefix = "chatcmpl"
-    whole_object = "chat.completion"
-    piece_object = "chat.completion.chunk"
-
-    def first(self) -> dict[str, Any]:
-        return self._delta({"role": "assistant", "content": ""})
-
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._delta({"content": text})
-
-    def last(self, finish_reason: str) -> dict[str, Any]:
-        return self._delta({}, finish_reason)
-
-    def whole(self, text: str, finish_reason: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-        return self._frame(self.whole_object, [choice])
-
-    def _delta(self, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-        return self.frame([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
-
-
-class _CompletionShape(_Shape):
-    prefix = "cmpl"
-    whole_object = piece_object = "text_completion"
-
-    def piece(self, text: str) -> dict[str, Any]:
-        return self.whole(text, None)
-
-    def last(self, finish_reason: str) -> dict[str, Any]:
-        return self.whole("", finish_reason)
-
-    def whole(self, text: str, finish_reason: str | None) -> dict[str, Any]:
-        return self.frame([{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}])
-
-
-def _usage_body(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "energy": usage.energy,
-    }
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -22,6 +22,11 @@ class TextStream:
         """Text that may be the beginning of a stop sequence."""
         self.stopped = False
 
+    @property
+    def holds(self) -> bool:
+        """True while some of the tokens' text has not come out."""
+        return bool(self._held) or self._shown_to < len(self._ids)
+
     def push(self, ids: Sequence[int]) -> str:
         """The text that these tokens make certain."""
         if self.stopped:

@@ -1,0 +1,165 @@
+"""Poison of every kind among innocent clients, a loop that dies, a device that is gone: who notices, who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from lowbeam_worker.engines import decoder as decoder_module
+from lowbeam_worker.engines.base import EngineClosedError
+from lowbeam_worker.engines.decoder import BadRequestError, DecoderEngine, GenerationFailedError, SamplingWish
+from lowbeam_worker.engines.sampling import ThinkingLimit
+from tests.worker.decoders import ask, prompt, reference, running_engine, whole
+
+pytestmark = pytest.mark.asyncio
+ANSWER_TOKENS = 40
+NAN = float("nan")
+
+
+@pytest_asyncio.fixture
+async def engine() -> AsyncIterator[DecoderEngine]:
+    async with running_engine() as made:
+        yield made
+
+
+def poisoned(engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ids that pass the checks and kill the loop: the model has no row for one of them."""
+    bad = engine.vocabulary + 5
+    monkeypatch.setattr(engine, "vocabulary", bad + 1)
+    return [1, bad, 2]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0.005)
+
+
+async def test_refused_poison_of_every_kind_is_not_felt_by_clients_under_load(engine: DecoderEngine) -> None:
+    poison: list[tuple[Any, ...]] = [
+        ([],),
+        ([engine.vocabulary],),
+        ([-1],),
+        ([1] * (engine.context_tokens + 1),),
+        ([1] * 10, engine.context_tokens),
+        ([1], 0),
+        ([1], -5),
+        ([1], 5, SamplingWish(temperature=-1)),
+        ([1], 5, SamplingWish(temperature=NAN)),
+        ([1], 5, SamplingWish(temperature=float("inf"))),
+        ([1], 5, SamplingWish(temperature=1, top_p=0)),
+        ([1], 5, SamplingWish(temperature=1, top_p=NAN)),
+        ([1], 5, SamplingWish(top_logprobs=1000)),
+        ([1], 5, SamplingWish(thinking=ThinkingLimit(0, ()))),
+        ([1], 5, SamplingWish(thinking=ThinkingLimit(0, (10**6,)))),
+    ]
+    innocents = [asyncio.create_task(whole(ask(engine, prompt(number)))) for number in range(32)]
+    for one in itertools.islice(itertools.cycle(poison), 2 * len(poison)):
+        with pytest.raises(BadRequestError):
+            ask(engine, *one)
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*innocents) == [reference(prompt(number), ANSWER_TOKENS) for number in range(32)]
+    assert engine.stats().restarts == 0
+
+
+async def test_poison_that_nobody_foresaw_kills_the_loop_and_still_no_client_notices(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = poisoned(engine, monkeypatch)
+    innocents = [asyncio.create_task(whole(ask(engine, prompt(number)))) for number in range(32)]
+    await until(lambda: engine.stats().running == 16)
+    culprits = [asyncio.create_task(whole(ask(engine, bad))) for _ in range(2)]
+    for culprit in culprits:
+        with pytest.raises(GenerationFailedError, match="index out of range"):
+            await culprit
+    assert await asyncio.gather(*innocents) == [reference(prompt(number), ANSWER_TOKENS) for number in range(32)]
+    assert engine.stats().restarts >= 2
+    assert engine.failed is None
+    assert engine.stats().running == engine.stats().waiting == 0
+
+
+async def test_a_seeded_answer_is_the_same_across_a_death_of_the_loop(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = SamplingWish(temperature=1.1, top_p=0.9, seed=5, top_logprobs=2)
+    undisturbed = await whole(ask(engine, prompt(1), 30, wish))
+    disturbed = ask(engine, prompt(1), 30, wish)
+    seen: list[int] = []
+    async for tokens in disturbed:
+        if not seen:
+            ask(engine, poisoned(engine, monkeypatch))
+        seen += tokens
+    assert engine.stats().restarts >= 1
+    assert seen == undisturbed
+    assert [entry.token for entry in disturbed.logprobs] == seen
+
+
+async def test_a_request_that_dies_with_the_loop_when_it_is_alone_gets_the_reason(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GenerationFailedError, match="died of it: IndexError"):
+        await whole(ask(engine, poisoned(engine, monkeypatch)))
+    assert engine.stats().restarts == 1
+    assert len(await whole(ask(engine, prompt(1), 4))) == 4
+
+
+async def test_a_device_that_is_gone_trips_readiness_and_fails_everyone_with_the_reason(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: the launch timed out")
+
+    monkeypatch.setattr(engine._model, "forward", broken)
+    requests = [asyncio.create_task(whole(ask(engine, prompt(number)))) for number in range(12)]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    assert all(isinstance(outcome, GenerationFailedError) for outcome in outcomes)
+    assert engine.failed is not None
+    assert "CUDA error" in engine.failed
+    with pytest.raises(EngineClosedError, match="cannot run"):
+        ask(engine, prompt(1))
+
+
+async def test_a_step_that_never_ends_trips_readiness(engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "LONGEST_STEP_SECONDS", 0.05)
+    release, forward = asyncio.Event(), engine._model.forward
+    loop = asyncio.get_running_loop()
+
+    def hangs(*given: object, **more: object) -> object:
+        asyncio.run_coroutine_threadsafe(release.wait(), loop).result(20)
+        return forward(*given, **more)
+
+    monkeypatch.setattr(engine._model, "forward", hangs)
+    with pytest.raises(GenerationFailedError, match="takes longer"):
+        await whole(ask(engine, prompt(1)))
+    assert engine.failed is not None
+    release.set()
+
+
+async def test_a_client_that_leaves_frees_its_slot_for_the_next_one_at_once(engine: DecoderEngine) -> None:
+    engine.set_limits(replace(engine.limits, batch=1))
+    long, next_one = ask(engine, prompt(1), 900), ask(engine, prompt(2), 3)
+    await until(lambda: bool(long.tokens))
+    assert engine.stats().waiting == 1
+    engine.cancel(long)
+    assert engine.stats().running == 1
+    assert len(await whole(next_one)) == 3
+    assert len(long.tokens) < 900
+    engine.cancel(long)  # again: nothing happens
+
+
+async def test_a_draining_engine_finishes_what_it_has_and_takes_no_more(engine: DecoderEngine) -> None:
+    running = [asyncio.create_task(whole(ask(engine, prompt(number), 10))) for number in range(20)]
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(engine.drain())
+    await asyncio.sleep(0)
+    with pytest.raises(EngineClosedError, match="drains"):
+        ask(engine, prompt(1))
+    await asyncio.wait_for(draining, 20)
+    assert await asyncio.gather(*running) == [reference(prompt(number), 10) for number in range(20)]
+    assert engine.stats().running == engine.stats().waiting == 0

@@ -1,0 +1,104 @@
+"""Thinking before the answer: switched by the template, limited by tokens, capped by the profile, told in the usage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import torch
+
+from lowbeam_worker.limits import AnswerLimits
+from lowbeam_worker.options import Task
+from lowbeam_worker.random_llama import make_random_llama
+from tests.worker.conftest import LocalWorker, local_worker, options
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+# As Qwen3's: the model opens its thinking itself, unless the template closes it at once.
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}<|assistant|>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def thinker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
+    folder = tmp_path_factory.mktemp("thinker")
+    model, tokenizer = make_random_llama(torch.float32)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = TEMPLATE
+    model.resize_token_embeddings(len(tokenizer))
+    model.generation_config.eos_token_id = None  # so that every answer has its full length
+    tokenizer.eos_token = None
+    with torch.no_grad():
+        model.lm_head.weight[-2:] = 0  # the best of 500 others is always likelier: never by itself
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    async for local in local_worker(options(Task.TEXT_GENERATION, "thinker", str(folder))):
+        yield local
+
+
+async def chat(local: LocalWorker, **more: object) -> dict[str, Any]:
+    body = {
+        "model": "thinker",
+        "messages": [{"role": "user", "content": "power"}],
+        "max_tokens": 20,
+        "temperature": 0,
+        "logprobs": True,
+        **more,
+    }
+    answer = await local.serving.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def tokens(answer: dict[str, Any]) -> list[str]:
+    return [entry["token"] for entry in answer["choices"][0]["logprobs"]["content"]]
+
+
+@pytest.mark.parametrize(
+    ("wish", "thought"),
+    [
+        ({"thinking_token_budget": 5}, 5),
+        ({"reasoning_effort": "minimal"}, 2),  # 10 % of 20 tokens
+        ({"reasoning_effort": "medium"}, 10),
+        ({"reasoning_effort": "high", "thinking_token_budget": 3}, 3),  # the number is the more exact wish
+    ],
+)
+async def test_thinking_ends_at_its_budget(thinker: LocalWorker, wish: dict[str, Any], thought: int) -> None:
+    answer = await chat(thinker, **wish)
+    assert tokens(answer).index("</think>") == thought
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == thought + 1
+    assert answer["usage"]["completion_tokens"] == 20
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"reasoning_effort": "none"}, {"chat_template_kwargs": {"enable_thinking": False}}, {"thinking_token_budget": 0}],
+)
+async def test_thinking_is_switched_off_by_the_template(thinker: LocalWorker, wish: dict[str, Any]) -> None:
+    plain, off = await chat(thinker), await chat(thinker, **wish)
+    assert "</think>" not in tokens(off)
+    assert off["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] + 2
+    assert "completion_tokens_details" not in off["usage"]
+
+
+async def test_the_profile_sets_what_is_usual_and_caps_what_is_asked(
+    thinker: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thinker.worker, "answers", AnswerLimits(64, 64, most_thinking=6, usual_thinking=4))
+    assert tokens(await chat(thinker)).index("</think>") == 4
+    assert tokens(await chat(thinker, thinking_token_budget=50)).index("</think>") == 6
+    assert tokens(await chat(thinker, thinking_token_budget=5)).index("</think>") == 5
+    monkeypatch.setattr(thinker.worker, "answers", AnswerLimits(64, 64, most_thinking=0))
+    capped = await chat(thinker, reasoning_effort="high")
+    assert "</think>" not in tokens(capped)
+    assert "completion_tokens_details" not in capped["usage"]
+
+
+async def test_without_any_budget_thinking_is_left_alone(thinker: LocalWorker) -> None:
+    answer = await chat(thinker)
+    assert "</think>" not in tokens(answer)
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0

@@ -1,0 +1,152 @@
+"""Bodies of OpenAI's routes, field by field (front/reading.py has the rules)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lowbeam_worker.front.reading import Body, TokenIds
+
+_MOST_STOPS = 4
+_MOST_STOP_CHARACTERS = 512
+Stop = Annotated[str, Field(min_length=1, max_length=_MOST_STOP_CHARACTERS)]
+
+
+class EmbeddingsBody(Body):
+    """POST /v1/embeddings."""
+
+    model: str
+    input: str | list[str] | TokenIds | list[TokenIds]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+
+
+class TextPart(Body):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: None = None
+
+    def for_template(self) -> dict[str, str]:
+        """What a chat template takes; `developer` is OpenAI's newer name of `system`."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(Body):
+    """What a stream carries besides text."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class TextFormat(Body):
+    """The only answer format here."""
+
+    type: Literal["text"]
+
+
+class TemplateOptions(Body):
+    """What a client may tell a chat template; vLLM's name and shape for it."""
+
+    enable_thinking: bool | None = None
+
+
+class SamplingBody(Body):
+    """What chat and completions share."""
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    n: Literal[1] = 1
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> SamplingBody:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream=true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop sequences as a tuple."""
+        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def answer_tokens(self) -> tuple[str, int | None]:
+        """The field that limits the answer, and the longest answer that is wanted; None: the worker's default."""
+        return "max_tokens", self.max_tokens
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many alternatives to report per token; None: no log-probabilities."""
+        raise NotImplementedError
+
+
+class ChatBody(SamplingBody):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: TextFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+
+    @model_validator(mode="after")
+    def _top_logprobs_need_logprobs(self) -> ChatBody:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs=true")
+        return self
+
+    @property
+    def answer_tokens(self) -> tuple[str, int | None]:
+        """`max_completion_tokens` is OpenAI's newer name of `max_tokens` and wins."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """`logprobs` switches them on, `top_logprobs` adds alternatives."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionBody(SamplingBody):
+    """POST /v1/completions. Several prompts are several requests."""
+
+    prompt: Annotated[str, Field(min_length=1)] | TokenIds
+    best_of: Literal[1] = 1
+    echo: Literal[False] = False
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_prompt(cls, given: Any) -> Any:
+        if isinstance(given, list) and given and not isinstance(given[0], int):
+            raise ValueError("several prompts are several requests; send one text, or one list of token ids")
+        return given
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """OpenAI's older form: a number."""
+        return self.logprobs

@@ -1,0 +1,49 @@
+"""Bodies of text-embeddings-inference's routes, field by field (front/reading.py has the rules)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lowbeam_worker.front.reading import Body, TokenIds
+
+Texts = Annotated[list[str], Field(min_length=1, max_length=2)]
+"""One text, or a pair."""
+
+
+class Truncating(Body):
+    """What its routes share."""
+
+    truncate: bool = False
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "Right"
+    prompt_name: None = None
+
+    @property
+    def from_left(self) -> bool:
+        """Cut at the beginning instead of the end."""
+        return self.truncation_direction.lower() == "left"
+
+
+class EmbedBody(Truncating):
+    """POST /embed."""
+
+    inputs: str | list[str] | list[TokenIds] | TokenIds
+    normalize: bool = True
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
+class PredictBody(Truncating):
+    """POST /predict: one text, one pair, or a list of lists of one or two texts."""
+
+    inputs: str | Texts | list[Texts]
+    raw_scores: bool = False
+
+
+class RerankBody(Truncating):
+    """POST /rerank."""
+
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False

@@ -1,0 +1,106 @@
+"""How much a chat model thinks before it answers: by its template's switch, by effort, by a budget of tokens.
+
+What counts, from the strongest: the profile's ceiling, the request's `thinking_token_budget`, its `reasoning_effort`,
+its `chat_template_kwargs.enable_thinking`, the profile's default. A budget of 0 switches thinking off where the model's
+template has a switch for it. A request that asks a model without thinking to think is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lowbeam_worker.engines.sampling import ThinkingLimit
+from lowbeam_worker.front.openai_bodies import ChatBody
+from lowbeam_worker.limits import AnswerLimits
+from lowbeam_worker.refusal import Refusal, invalid
+
+MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""Begin and end of thinking: Qwen, DeepSeek, GLM and SmolLM; Magistral."""
+EFFORT_PERCENT = {"minimal": 10, "low": 20, "medium": 50, "high": 80}
+"""Share of the answer's tokens that an effort means, as OpenRouter maps it for models with a budget."""
+_SWITCH = "enable_thinking"
+_EFFORT = "reasoning_effort"
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """What is decided for one request before its prompt is rendered."""
+
+    template: dict[str, Any]
+    """Variables for the chat template."""
+    budget: int | None
+    """Most tokens of thinking; None: as many as the model likes."""
+
+
+class ThinkingModel:
+    """What a model's tokenizer and template know about thinking."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        vocabulary, template = tokenizer.get_vocab(), str(tokenizer.chat_template or "")
+        self._marks = next(((begin, end) for begin, end in MARKS if end in vocabulary), None)
+        self._begin_id, self._end_id = (vocabulary.get(mark) for mark in self._marks or ("", ""))
+        self._has_switch = _SWITCH in template
+        self._has_effort = _EFFORT in template
+
+    @property
+    def can_limit(self) -> bool:
+        """True where a budget of tokens can be kept."""
+        return self._end_id is not None
+
+    def decide(self, body: ChatBody, limits: AnswerLimits, answer_tokens: int) -> Thinking:
+        """For one request; Refusal where it asks for what the model cannot do."""
+        switch = body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None
+        effort, budget = body.reasoning_effort, body.thinking_token_budget
+        if problem := self._cannot(switch, effort, budget):
+            raise problem
+        if budget is None and effort == "none":
+            budget = 0
+        elif budget is None and effort is not None and not self._has_effort:
+            budget = max(1, answer_tokens * EFFORT_PERCENT[effort] // 100)
+        granted = limits.thinking(0 if switch is False else budget)
+        template: dict[str, Any] = {}
+        if self._has_switch and (granted == 0 or switch is not None):
+            template[_SWITCH] = granted != 0
+        if self._has_effort and effort not in {None, "none"}:
+            template[_EFFORT] = effort
+        return Thinking(template, granted)
+
+    def limit(self, decided: Thinking, prompt: str) -> ThinkingLimit | None:
+        """For the engine; None where the answer does not think, or may think as long as it likes."""
+        if decided.budget is None or not self.thinks(decided, prompt):
+            return None
+        assert self._end_id is not None  # noqa: S101 - thinks() says so
+        return ThinkingLimit(decided.budget, (self._end_id,))
+
+    def thinks(self, decided: Thinking, prompt: str) -> bool:
+        """True when the prompt leaves thinking open, or the template has a switch for it that is not off."""
+        if self._marks is None:
+            return False
+        return self.is_open(prompt) or (self._has_switch and decided.template.get(_SWITCH) is not False)
+
+    def is_open(self, prompt: str) -> bool:
+        """True when the answer begins in the middle of thinking."""
+        return self._marks is not None and prompt.rfind(self._marks[0]) > prompt.rfind(self._marks[1])
+
+    def tokens(self, answer: list[int], *, is_open: bool) -> int:
+        """Tokens of thinking in an answer, its marks included."""
+        if self._end_id in answer:
+            return answer.index(self._end_id) + 1
+        return len(answer) if is_open or self._begin_id in answer[:1] else 0
+
+    def _cannot(self, switch: bool | None, effort: str | None, budget: int | None) -> Refusal | None:
+        what = "this model does not think before it answers"
+        if switch is not None and not self._has_switch:
+            return _unsupported(
+                "chat_template_kwargs.enable_thinking", "the model's chat template has no switch for it"
+            )
+        if effort not in {None, "none"} and not (self._has_effort or self.can_limit):
+            return _unsupported("reasoning_effort", what)
+        if budget and not self.can_limit:
+            return _unsupported("thinking_token_budget", what)
+        return None
+
+
+def _unsupported(field: str, why: str) -> Refusal:
+    return invalid(f"{field!r} cannot be honoured: {why}.", field, "unsupported_parameter")

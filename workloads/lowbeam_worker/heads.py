@@ -1,0 +1,73 @@
+"""What a batch of token ids becomes at the end of a model: class scores, a score per token, answer spans, summaries.
+
+Each function makes an engine's `Forward`. The figures are the model's logits: softmax, sigmoid and the rest are the
+front's, so that one engine serves every form in which a client may ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowbeam_worker.engines.encoder import Forward
+from lowbeam_worker.models import Loaded
+from lowbeam_worker.rows import TokenRow, pad
+
+
+def class_logits(loaded: Loaded) -> Forward:
+    """One figure per label."""
+    return _logits(loaded)
+
+
+def token_logits(loaded: Loaded) -> Forward:
+    """One figure per token and label; beyond a row's own length they mean nothing."""
+    return _logits(loaded)
+
+
+def span_logits(loaded: Loaded) -> Forward:
+    """For each token how well an answer begins there, and how well it ends there: two figures per token."""
+
+    @torch.inference_mode()
+    def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        out = loaded.model(**pad(batch, loaded))
+        return to_numpy(torch.stack([out.start_logits, out.end_logits], dim=-1).float())
+
+    return forward
+
+
+def summaries(loaded: Loaded) -> Forward:
+    """Token ids of the answer, filled with the padding id; float32 holds every id below 2^24 exactly."""
+    fill = loaded.tokenizer.pad_token_id or 0
+
+    @torch.inference_mode()
+    def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        wishes: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+        for index, row in enumerate(batch):
+            wishes.setdefault(row.generation if isinstance(row, TokenRow) else (), []).append(index)
+        written: list[Sequence[int]] = [()] * len(batch)
+        for wish, members in wishes.items():
+            inputs = pad([TokenRow(list(batch[index])) for index in members], loaded)
+            answers = loaded.model.generate(**inputs, **dict(wish))
+            for index, answer in zip(members, answers.tolist(), strict=True):
+                written[index] = answer
+        longest = max(len(answer) for answer in written)
+        return np.array([[*answer, *[fill] * (longest - len(answer))] for answer in written], dtype=np.float32)
+
+    return forward
+
+
+def _logits(loaded: Loaded) -> Forward:
+    @torch.inference_mode()
+    def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return to_numpy(loaded.model(**pad(batch, loaded)).logits.float())
+
+    return forward
+
+
+def to_numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    """On the CPU, in one piece."""
+    return np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
