@@ -7,7 +7,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 PY := .venv/bin/python
 STAMP := .venv/.synced
 
-.PHONY: help demo test test-on-the-cluster test-beside lint bench clean env tools unit cluster node chart worker generate format
+.PHONY: help demo test test-on-the-cluster test-beside lint bench bench-selection bench-worker backtest clean env tools unit \
+	cluster node chart worker generate format
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +67,15 @@ format: $(STAMP) ## ruff format and fix
 
 bench: $(STAMP) ## figures as ratios against a fixed kernel, printed as a table
 	$(PY) -m tools.bench
+
+bench-selection: $(STAMP) ## joules per request of six ways to choose, replayed on held-out days
+	$(PY) -m tools.bench selection
+
+bench-worker: $(STAMP) ## CPU per token and per request of the worker's engines against other ways to batch
+	$(PY) -m tools.bench worker
+
+backtest: $(STAMP) ## how well observed load is foreseen, on days that no parameter has seen
+	$(PY) -m tools.backtest
 
 clean: ## clusters of this checkout down, .venv and caches of tools away
 	-[ -x $(PY) ] && $(PY) -m tools.localcluster down --all

@@ -138,6 +138,7 @@ class ModelBuilder:
     generative: bool = False
     tasks: tuple[str, ...] = (TASK,)
     context_tokens: int = 8192
+    kv_bytes: int | None = None
     profiles: tuple[EnergyProfile, ...] = field(default=())
 
     def quality(self, score: str) -> ModelBuilder:
@@ -194,6 +195,7 @@ class ModelBuilder:
             generative=self.generative,
             variants=(variant,),
             source=SOURCE,
+            kv_bytes_per_token=self.kv_bytes,
         )
 
 

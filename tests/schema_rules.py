@@ -52,6 +52,10 @@ def _point(**fields: Any) -> dict[str, Any]:
     return {"points": [{key: value for key, value in {**point, **fields}.items() if value is not None}]}
 
 
+def _variant(reasoning: str) -> dict[str, Any]:
+    return {"precision": "bf16", "reasoning": reasoning, "weightsMebibytes": 16000}
+
+
 RULE_CASES: list[RuleCase] = [
     _case(
         "InferenceWorkload",
@@ -244,6 +248,34 @@ RULE_CASES: list[RuleCase] = [
     _case("PowerCap", "a cap cannot be its own parent", "spec.parent", {"parent": "other"}, {"parent": "sample"}),
     _case(
         "ModelCard",
+        "reasoningControl must say what to send for every reasoning mode",
+        "spec.reasoningControl",
+        {"variants": [_variant("Off"), _variant("High")]},
+        {"variants": [_variant("Off"), _variant("Low")]},
+    ),
+    _case(
+        "ModelCard",
+        "reasoningControl must say what to send for every reasoning mode",
+        "spec.reasoningControl",
+        {"variants": [_variant("High")], "reasoningControl": None},
+        {"variants": [_variant("Off"), _variant("High")], "reasoningControl": None},
+    ),
+    _case(
+        "ModelCard",
+        "parameter is needed to switch by TemplateFlag, Effort or Budget",
+        "spec.reasoningControl.parameter",
+        {"reasoningControl": {"switch": "Budget", "parameter": "thinking_budget"}},
+        {"reasoningControl": {"switch": "Effort", "parameter": None}},
+    ),
+    _case(
+        "ModelCard",
+        "parameter is needed to switch by TemplateFlag, Effort or Budget",
+        "spec.reasoningControl.parameter",
+        {"reasoningControl": {"switch": "Prompt", "parameter": None}},
+        {"reasoningControl": {"switch": "Prompt"}},
+    ),
+    _case(
+        "ModelCard",
         "activeParametersMillions must not be above",
         "spec.activeParametersMillions",
         {"activeParametersMillions": 8200},
@@ -254,7 +286,21 @@ RULE_CASES: list[RuleCase] = [
         "maxWatts must be above zero and not below idleWatts",
         "spec.maxWatts",
         {"idleWatts": "70", "maxWatts": "70.0"},
-        {"idleWatts": "70", "maxWatts": "8"},
+        {"idleWatts": "70", "maxWatts": "8", "minWatts": None},
+    ),
+    _case(
+        "AcceleratorClass",
+        "minWatts must not be above maxWatts",
+        "spec.minWatts",
+        {"minWatts": "700.0"},
+        {"minWatts": "1000"},
+    ),
+    _case(
+        "AcceleratorClass",
+        "bareIdleWatts must not be above idleWatts",
+        "spec.bareIdleWatts",
+        {"bareIdleWatts": "70.0"},
+        {"bareIdleWatts": "70.1"},
     ),
     _case(
         "EnergyProfile",

@@ -118,6 +118,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
             "totalParametersMillions": 8200,
             "activeParametersMillions": 8200,
             "contextTokens": 32768,
+            "keyValueBytesPerToken": 147456,
             "generative": True,
             "variants": [
                 {
@@ -130,11 +131,20 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
                             "benchmark": "mmlu-pro",
                             "metric": "accuracy-percent",
                             "score": "56.7",
+                            "setting": "our harness, 0-shot",
+                            "confidence": "Recalled",
                             "source": SOURCE,
                         }
                     ],
                 }
             ],
+            "reasoningControl": {
+                "switch": "TemplateFlag",
+                "parameter": "enable_thinking",
+                "values": [{"reasoning": "Off", "value": "false"}, {"reasoning": "High", "value": "true"}],
+            },
+            "predecessors": ["qwen3-1.7b"],
+            "benchmarks": [{"name": "our-tickets", "metric": "accuracy-percent", "setting": "2,000 tickets"}],
             "source": SOURCE,
         }
     ],
@@ -148,6 +158,11 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
             "maxWatts": "700",
             "memoryBandwidthGigabytesPerSecond": 3350,
             "denseTeraflopsBf16": 989,
+            "denseTeraflopsFp16": 989,
+            "denseTeraflopsFp8": 1979,
+            "denseTeraopsInt8": 1979,
+            "minWatts": "70",
+            "bareIdleWatts": "70",
             "source": SOURCE,
         }
     ],
@@ -175,6 +190,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
             ],
             "basis": "Modelled",
             "uncertaintyPercent": 20,
+            "series": "vllm-0.5",
             "source": SOURCE,
         }
     ],

@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from lowbeam.api.crdgen import render_crds
+from lowbeam.api.wire import AGENT_PORT
 from lowbeam.cli import run as lowbeam_run
 from lowbeam.kube import resources
 from lowbeam.runtime.application import LEASE_NAME
 from lowbeam.runtime.settings import OperatorSettings
+from lowbeam_agent.__main__ import KUBELET_SOCKET, STATE_FOLDER, agent_parser
 from tests.chart.chart_tools import CHART, Helm, Render
 from tools.chartsync import chart_crds
 from tools.localcluster import build
@@ -30,6 +32,9 @@ ALL_ON: dict[str, object] = {
     "serviceAccount.annotations": {"a": "b"},
     "metrics.service.annotations": {"a": "b"},
     "extraEnv": [{"name": "LOWBEAM_PLANNER_SECONDS", "value": "5"}],
+    "agent.enabled": True,
+    "agent.powerLimits.enabled": True,
+    "agent.runtimeClassName": "nvidia",
 }
 
 
@@ -78,6 +83,9 @@ def test_the_chart_installs_the_same_crds_as_kubectl_apply_would(render: Render)
         ({"prometheus": {"url": "prometheus:9090"}}, "url"),
         ({"resources": {"limits": {"memory": "lots"}}}, "memory"),
         ({"replicas": 2}, "replicas"),
+        ({"agent": {"port": 80}}, "port"),
+        ({"agent": {"powerLimits": {"stateFolder": "state"}}}, "stateFolder"),
+        ({"agent": {"privileged": True}}, "privileged"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_by_name(
@@ -133,6 +141,19 @@ def test_the_operators_flags_are_those_of_lowbeam_run(render: Render) -> None:
     assert ports == {"metrics": settings.metrics_port, "health": settings.health_port}
 
 
+def test_the_agents_flags_are_those_of_lowbeam_agent(render: Render) -> None:
+    pod = one(render(**ALL_ON), "DaemonSet", "lowbeam-agent")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    parsed = agent_parser().parse_args(container["args"])
+    assert [port["containerPort"] for port in container["ports"]] == [parsed.port] == [AGENT_PORT]
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    assert parsed.kubelet_socket == mounts["pod-resources"] / KUBELET_SOCKET.name
+    assert parsed.state_folder == mounts["state"]
+    assert parsed.limit_token_file == mounts["token"] / "token"
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert paths == {"pod-resources": str(KUBELET_SOCKET.parent), "state": str(STATE_FOLDER)}
+
+
 def test_the_operator_may_touch_exactly_the_kinds_that_it_names(render: Render) -> None:
     manifests = render()
     rules = one(manifests, "ClusterRole")["rules"] + one(manifests, "Role", "lowbeam-lease")["rules"]
@@ -169,7 +190,7 @@ def test_what_the_chart_renders_fits_the_api_servers_own_schema(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Invalid: 0, Errors: 0, Skipped: 1" in done.stdout
+    assert "Invalid: 0, Errors: 0, Skipped: 2" in done.stdout
 
 
 def write_schemas(openapi: dict[str, Any], folder: Path) -> None:
@@ -185,6 +206,7 @@ def write_schemas(openapi: dict[str, Any], folder: Path) -> None:
         ("", "v1", "Secret"),
         ("", "v1", "Service"),
         ("", "v1", "ServiceAccount"),
+        ("apps", "v1", "DaemonSet"),
         ("apps", "v1", "Deployment"),
         ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
         *(("rbac.authorization.k8s.io", "v1", k) for k in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")),

@@ -7,10 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from lowbeam.catalog.builtin import DATA_FILES
 from tools.localcluster.client import ClusterClient
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "operator/lowbeam/catalog/data").glob("*.json"))
+FILES = [ROOT / "operator/lowbeam/catalog/data" / name for name in DATA_FILES]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

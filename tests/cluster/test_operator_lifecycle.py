@@ -182,8 +182,8 @@ def fact(kind: str, name: str, **spec: object) -> dict[str, object]:
     return {"apiVersion": "lowbeam.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": body}
 
 
-def card(name: str, *tasks: str) -> dict[str, object]:
-    quality = {"benchmark": BENCHMARK, "metric": "accuracy-percent", "score": "94.0", "source": SOURCE}
+def card(name: str, *tasks: str, benchmark: str = BENCHMARK, predecessors: tuple[str, ...] = ()) -> dict[str, object]:
+    quality = {"benchmark": benchmark, "metric": "accuracy-percent", "score": "94.0", "source": SOURCE}
     return fact(
         "ModelCard",
         name,
@@ -195,6 +195,8 @@ def card(name: str, *tasks: str) -> dict[str, object]:
         contextTokens=512,
         generative=False,
         variants=[{"precision": "bf16", "weightsMebibytes": 128, "quality": [quality]}],
+        predecessors=list(predecessors),
+        benchmarks=[{"name": BENCHMARK, "metric": "accuracy-percent", "setting": "the tickets of a test"}],
     )
 
 
@@ -224,7 +226,7 @@ def test_facts_in_the_cluster_are_used_live_and_a_bad_one_harms_nobody_else(stag
     quality = {"benchmark": BENCHMARK, "floor": "90.0"}
     stage.apply(workload(namespace, "triage"), workload(namespace, "own", quality=quality))
     stage.ready(namespace, "triage")
-    stage.says(lambda: stage.iw(namespace, "own"), "Stalled", "True", "NoModelMeetsFloor")
+    stage.says(lambda: stage.iw(namespace, "own"), "Stalled", "True", "UnknownBenchmark")
     lamp = fact(
         "AcceleratorClass",
         bad,
@@ -237,20 +239,30 @@ def test_facts_in_the_cluster_are_used_live_and_a_bad_one_harms_nobody_else(stag
     )
     try:
         # 1. Each bad one says what is wrong with which of its fields.
-        stage.apply(card(bad, "no-such-task"), lamp, profile(bad, "distilbert-sst2", "l4", "30", "5000"))
-        for plural, field in (
-            ("modelcards", "spec.tasks"),
-            ("acceleratorclasses", "spec.productLabels"),
-            ("energyprofiles", "spec.points[1].watts"),
+        stage.apply(
+            card(bad, "no-such-task"),
+            card(f"{bad}-score", "text-classification", benchmark="sst3"),
+            card(f"{bad}-up", "text-classification", predecessors=(f"{bad}-down",)),
+            card(f"{bad}-down", "text-classification", predecessors=(f"{bad}-up",)),
+            lamp,
+            profile(bad, "distilbert-sst2", "l4", "30", "5000"),
+        )
+        for plural, name, field, reason in (
+            ("modelcards", bad, "spec.tasks", "UnknownTask"),
+            ("modelcards", f"{bad}-score", "spec.variants[0].quality[0].benchmark", "UnknownBenchmark"),
+            ("modelcards", f"{bad}-up", "spec.predecessors", "DowngradeCycle"),
+            ("modelcards", f"{bad}-down", "spec.predecessors", "DowngradeCycle"),
+            ("acceleratorclasses", bad, "spec.productLabels", "DuplicateEntry"),
+            ("energyprofiles", bad, "spec.points[1].watts", "AbovePowerLimit"),
         ):
 
-            def refused(plural: str = plural) -> dict[str, object]:
-                row = condition(stage.own(plural, bad), "Ready")
+            def refused(plural: str = plural, name: str = name) -> dict[str, object]:
+                row = condition(stage.own(plural, name), "Ready")
                 return row if row.get("status") == "False" else {}
 
-            row = stage.eventually(f"{plural} {bad} refused", refused)
-            assert field in row["message"], row
-            assert [reason for kind, reason, _ in stage.events(bad) if kind == "Warning" and reason == row["reason"]]
+            row = stage.eventually(f"{plural} {name} refused", refused)
+            assert (field in row["message"], row["reason"]) == (True, reason), row
+            assert [said for kind, said, _ in stage.events(name) if kind == "Warning" and said == reason]
 
         # 2. The others hold, and a good one is used at once.
         stage.apply(card(model, "text-classification"), profile(good, model, "l4", "30", "50"))
@@ -259,5 +271,6 @@ def test_facts_in_the_cluster_are_used_live_and_a_bad_one_harms_nobody_else(stag
         stage.says(lambda: stage.own("modelcards", model), "Ready", "True", "InCatalogue")
         stage.says(lambda: stage.own("energyprofiles", good), "Ready", "True", "InCatalogue")
     finally:
-        for kind, names in (("mcard", (model, bad)), ("eprof", (good, bad)), ("accel", (bad,))):
+        cards = (model, bad, f"{bad}-score", f"{bad}-up", f"{bad}-down")
+        for kind, names in (("mcard", cards), ("eprof", (good, bad)), ("accel", (bad,))):
             stage.cluster.kubectl("delete", kind, *names, "--ignore-not-found")

@@ -18,7 +18,12 @@ from aiohttp import web
 from lowbeam.telemetry import PrometheusSource, PrometheusUnavailable, Sample
 from tools.localcluster import build
 
-PODS = {("team-a", "vllm-0"): "uid-0", ("team-b", "tei-0"): "uid-1", ("team-b", "new-0"): "uid-2"}
+PODS = {
+    ("team-a", "vllm-0"): "uid-0",
+    ("team-b", "tei-0"): "uid-1",
+    ("team-b", "new-0"): "uid-2",
+    ("team-c", "sglang-0"): "uid-3",
+}
 
 
 class Exporter:
@@ -40,6 +45,9 @@ class Exporter:
             "DCGM_FI_DEV_POWER_USAGE{" + labels.format(1, "team-a", "vllm-0") + "} 300",
             "DCGM_FI_DEV_POWER_USAGE{" + labels.format(2, "team-b", "tei-0") + "} 71.5",
             'DCGM_FI_DEV_POWER_USAGE{UUID="GPU-3",gpu="3"} 60',
+            "# TYPE lowbeam_agent_device_power_watts gauge",
+            "lowbeam_agent_device_power_watts{" + labels.format(2, "team-b", "tei-0") + "} 71.0",
+            "lowbeam_agent_device_power_watts{" + labels.format(4, "team-c", "sglang-0") + "} 150",
             "# TYPE vllm:request_success_total counter",
             f'vllm:request_success_total{{namespace="team-a",pod="vllm-0",finished_reason="stop"}} {self.requests}',
         ]
@@ -94,19 +102,21 @@ async def url(exporter: Exporter, tmp_path: Path) -> AsyncIterator[str]:
     await asyncio.wait_for(process.wait(), 10)
 
 
-async def test_watts_rates_and_age_are_those_of_the_exporter(exporter: Exporter, url: str) -> None:
+async def test_watts_counters_and_age_are_those_of_the_exporter(exporter: Exporter, url: str) -> None:
     async with PrometheusSource(
         url, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000, now=lambda: datetime.now(UTC)
     ) as source:
         await until(source.ready)
         samples = await until(lambda: source.pod_power(PODS))
-        rates = await until(source.request_rates)
-        assert set(samples) == {"uid-0", "uid-1"}, "a pod without a board in the metrics has no sample"
+        load = await until(lambda: source.pod_load(PODS))
+        assert set(samples) == {"uid-0", "uid-1", "uid-3"}, "a pod without a board in the metrics has no sample"
         watts = {uid: sample.milliwatts for uid, sample in samples.items() if isinstance(sample, Sample)}
-        assert watts == {"uid-0": 612_250, "uid-1": 71_500}
-        assert set(rates) == {("team-a", "vllm-0")}
-        # 10 per second; less while its minute is not over.
-        assert 0 < rates["team-a", "vllm-0"] <= 11
+        # The board of uid-1 is told by the exporter and by our agent, and counts once.
+        assert watts == {"uid-0": 612_250, "uid-1": 71_500, "uid-3": 150_000}
+        assert set(load) == {"uid-0"}
+        assert load["uid-0"].completed % 10 == 0  # a counter as it was scraped, 10 more each time
+        assert 0 < load["uid-0"].completed <= exporter.requests
+        assert 0 <= time.monotonic_ns() // 1_000_000 - load["uid-0"].at_ms < 5000
 
         async def age_ms() -> int:
             sample = (await source.pod_power(PODS))["uid-1"]
@@ -121,11 +131,11 @@ async def test_a_query_that_prometheus_refuses_says_so(url: str) -> None:
         url,
         monotonic_ms=lambda: 0,
         now=lambda: datetime.now(UTC),
-        rate_query="sum by (",
+        power_metrics=("sum by (",),
     ) as source:
         await until(source.ready)
         with pytest.raises(PrometheusUnavailable, match="parse error"):
-            await source.request_rates()
+            await source.pod_power(PODS)
 
 
 async def test_a_board_whose_exporter_stopped_is_no_data_and_not_its_last_value(exporter: Exporter, url: str) -> None:

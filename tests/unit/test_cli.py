@@ -2,15 +2,86 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lowbeam.cli import main
+from lowbeam.api.v1alpha1.loading import read_documents
+from lowbeam.cli import explain, main, manifests
+from lowbeam.runtime.world import World
 
+OWN_CATALOGUE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {cost-centre: web}}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: PowerCap
+metadata: {name: web}
+spec: {scope: {namespaces: {selector: {matchLabels: {cost-centre: web}}}}, watts: 900}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: AcceleratorClass
+metadata: {name: our-board}
+spec:
+  productLabels: [OUR-BOARD]
+  memoryMebibytes: 24000
+  computeCapability: "8.9"
+  precisions: [bf16]
+  idleWatts: "20"
+  maxWatts: "100"
+  source: {citation: our bench, date: "2026-11"}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: ModelCard
+metadata: {name: our-model}
+spec:
+  modelPath: /models/ours
+  tasks: [text-classification]
+  licence: mit
+  totalParametersMillions: 100
+  activeParametersMillions: 100
+  generative: false
+  variants:
+    - precision: bf16
+      weightsMebibytes: 200
+      quality:
+        - {benchmark: sst2, metric: accuracy-percent, score: "95.0", source: {citation: our bench, date: "2026-11"}}
+  source: {citation: our bench, date: "2026-11"}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: EnergyProfile
+metadata: {name: our-model-on-our-board}
+spec:
+  model: our-model
+  precision: bf16
+  task: text-classification
+  acceleratorClass: our-board
+  accelerators: 1
+  engine: native
+  inputTokens: 100
+  outputTokens: 1
+  basis: Measured
+  source: {citation: our bench, date: "2026-11"}
+  points:
+    - {batch: 1, watts: "40", requestsPerSecond: "100", latencyP50Milliseconds: 10, latencyP95Milliseconds: 12}
+    - {batch: 8, watts: "60", requestsPerSecond: "400", latencyP50Milliseconds: 20, latencyP95Milliseconds: 22}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: InferenceWorkload
+metadata: {name: w, namespace: shop}
+spec:
+  task: text-classification
+  load: {requestsPerMinute: 600, inputTokens: 100, outputTokens: 1}
+"""
 SAMPLES = str(Path(__file__).resolve().parents[2] / "workloads" / "samples")
 INVENTORY = "h100=32,a100=32,l4=16,cpu=8"
 
@@ -38,49 +109,176 @@ def test_a_cap_that_nothing_fits_under_is_exit_code_one(capsys: pytest.CaptureFi
     assert "unsatisfiable" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["plan"], "nothing to plan"),
-        (["plan", "-f", SAMPLES], "no accelerators"),
-        (["plan", "-f", SAMPLES, "--inventory", "h100=many"], "h100=many"),
-        (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "9"], "9kW"),
-        (["plan", "-f", "no-such-file.yaml", "--inventory", "h100=8"], "no-such-file.yaml"),
-        (["explain", "pod/x", "-f", SAMPLES, "--inventory", "h100=8"], "pod/x"),
-        (["explain", "iw/nobody", "-f", SAMPLES, "--inventory", "h100=8"], "nobody"),
-        (["catalog", "show", "no-such-model"], "no-such-model"),
-    ],
-)
-def test_bad_input_is_named_and_is_exit_code_two(
+WRONG_FLAGS = [
+    (["plan"], "give manifests with -f"),
+    (["plan", "-f", SAMPLES], "no accelerators: give --inventory"),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=many"], '"h100=many" is not CLASS=COUNT'),
+    (["plan", "-f", SAMPLES, "--inventory", "h10=8"], 'no accelerator class "h10"; did you mean h100?'),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "9"], '--cap: "9" has no unit: write 9kW or 9W'),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "lots"], "write 9kW or 9000W"),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--price", "h100=cheap"], "--price: h100"),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--price", "h200x=1"], '--price: no accelerator class "h200x"'),
+    (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--kwh", "-1"], "--kwh"),
+    (["plan", "-f", SAMPLES, "--nodes", "no-such-nodes.json"], "no-such-nodes.json"),
+    (["plan", "-f", "no-such-file.yaml", "--inventory", "h100=8"], "no-such-file.yaml: No such file"),
+    (["explain", "pod/x", "-f", SAMPLES, "--inventory", "h100=8"], '"pod/x" is no InferenceWorkload'),
+    (["explain", "iw/nobody", "-f", SAMPLES, "--inventory", "h100=8"], "no InferenceWorkload default/nobody"),
+    (["catalog", "show", "no-such-model"], "no-such-model"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG_FLAGS)
+def test_a_wrong_flag_is_named_and_is_exit_code_two(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
 
 
-def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(
-        """
+GOOD = """
 apiVersion: lowbeam.dev/v1alpha1
 kind: InferenceWorkload
-metadata: {name: assistant, namespace: support}
+metadata: {name: good, namespace: support}
 spec:
-  task: text-generation
-  load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 100}
-  quality: {benchmark: mmlu-pro, floor: "56,7"}
----
-apiVersion: lowbeam.dev/v1alpha1
-kind: PowerCap
-metadata: {name: cluster}
-spec: {scope: {cluster: {}}, watts: -1}
+  task: text-classification
+  load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
 """
-    )
-    assert main(["plan", "-f", str(bad), "--inventory", "h100=8"]) == 2
-    said = capsys.readouterr().err
-    assert '"56,7" is not a decimal number (use "56.7")' in said
-    assert "watts" in said
-    assert "2 problems, nothing planned" in said
+
+
+def variant(**changes: str) -> str:
+    text = GOOD
+    for old, new in changes.items():
+        text = text.replace({"name": "good", "task": "text-classification"}.get(old, old), new)
+    return text
+
+
+BAD_INPUT = [
+    (
+        "a decimal comma",
+        variant() + '  quality: {benchmark: sst2, floor: "56,7"}',
+        'support/good: spec.quality.floor: "56,7"',
+    ),
+    (
+        "a cap of less than nothing",
+        "apiVersion: lowbeam.dev/v1alpha1\nkind: PowerCap\nmetadata: {name: c}\n"
+        "spec: {scope: {cluster: {}}, watts: -1}",
+        "bad.yaml: c: spec.watts",
+    ),
+    ("a syntax error", "kind: [", "bad.yaml: line"),
+    (
+        "a task that nobody knows",
+        variant(task="text-classificaton", name="bad"),
+        "support/bad: spec.task: the catalogue",
+    ),
+    (
+        "a benchmark without scores",
+        variant(name="bad") + '  quality: {benchmark: sst3, floor: "56"}',
+        "did you mean sst2",
+    ),
+    (
+        "a model that nobody knows",
+        variant(name="bad") + "  model: {pinned: bert-tinny-sst2}",
+        "did you mean: bert-tiny-sst2",
+    ),
+    (
+        "a name that is taken",
+        variant(task="text-generation"),
+        "support/good: metadata.name: this InferenceWorkload is also in",
+    ),
+    (
+        "a field that is none",
+        variant(name="bad") + "  prio: 3",
+        "spec.prio: is not a field here (did you mean priority?)",
+    ),
+    (
+        "a profile of no model",
+        "apiVersion: lowbeam.dev/v1alpha1\nkind: EnergyProfile\nmetadata: {name: p}\nspec: {}",
+        "bad.yaml: p: spec.",
+    ),
+    (
+        "a parent that is not there",
+        "apiVersion: lowbeam.dev/v1alpha1\nkind: PowerCap\nmetadata: {name: c}\n"
+        "spec: {scope: {cluster: {}}, watts: 9000, parent: nobody}",
+        "nobody",
+    ),
+    ("no text at all", "\udcff", "is not text in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("why", "text", "said"), BAD_INPUT, ids=[row[0] for row in BAD_INPUT])
+def test_bad_input_is_named_with_file_object_and_field_and_the_rest_is_planned(
+    why: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-good.yaml").write_text(GOOD)
+    (tmp_path / "bad.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert main(["plan", "-f", str(tmp_path), "--inventory", "l4=8"]) == 2, why
+    out, err = capsys.readouterr()
+    assert "bad.yaml: " in err
+    assert said in err
+    assert re.fullmatch(r"[1-9] problems?, the rest was planned", err.splitlines()[-1])
+    if "support/good: spec" not in said:
+        assert "support/good" in out
+
+
+def test_every_problem_is_told_at_once_and_nothing_is_planned_where_nothing_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(variant(task="text-classificaton") + "\n---\n" + variant(name="b") + "  prio: 3")
+    assert main(["plan", "-f", str(bad), "-f", "nowhere.yaml", "--inventory", "l4=8"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "3 problems, nothing planned"
+
+
+def test_manifests_come_from_standard_input_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(GOOD))
+    assert main(["plan", "-f", "-", "--inventory", "l4=8"]) == 0
+    assert "support/good" in capsys.readouterr().out
+
+
+def test_objects_of_the_catalogue_and_namespaces_among_the_files_take_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all.yaml").write_text(OWN_CATALOGUE)
+    assert main(["plan", "-f", str(tmp_path), "--inventory", "our-board=2", "-o", "json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    option = plan["workloads"][0]["option"]
+    assert (option["model"], option["acceleratorClass"]) == ("our-model", "our-board")
+    assert plan["caps"][0]["committedMilliwatts"] == option["worstCaseMilliwatts"], "the namespace's label counts"
+
+
+def test_made_up_prices_are_read_from_a_file_and_flags_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text('acceleratorHour: {l4: "100"}\nkilowattHour: 0.2\n')
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "good.yaml").write_text(GOOD)
+    inputs = ["plan", "-f", str(tmp_path / "w"), "--inventory", "l4=8", "--prices", str(prices), "-o", "json"]
+    assert main(inputs) == 0
+    dear = json.loads(capsys.readouterr().out)["workloads"][0]["option"]["cost"]
+    assert dear["perHour"] == "100"
+    assert main([*inputs, "--price", "l4=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["workloads"][0]["option"]["cost"]["perHour"].startswith("1.0")
+    prices.write_text("h100: 2")
+    assert main(inputs) == 2
+    assert "not in the form" in capsys.readouterr().err
+
+
+def test_a_workload_that_cannot_run_is_exit_code_one_and_says_what_would_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hopeless = tmp_path / "w.yaml"
+    hopeless.write_text(GOOD + '  quality: {benchmark: sst2, floor: "99.9"}')
+    assert main(["plan", "-f", str(hopeless), "--inventory", "l4=8"]) == 1
+    assert "One change would do: spec.quality.floor 99.9 -> " in " ".join(capsys.readouterr().out.split())
+    assert main(["explain", "good", "-f", str(hopeless), "--inventory", "l4=8"]) == 1
+
+
+def test_a_cap_over_a_pool_without_nodes_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-f", SAMPLES, "--inventory", INVENTORY]) == 0
+    assert 'PowerCap "pool-a" limits nothing here: no node carries lowbeam.dev/pool=pool-a' in capsys.readouterr().err
 
 
 def test_explain_names_what_was_chosen_and_what_lost(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +286,61 @@ def test_explain_names_what_was_chosen_and_what_lost(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert "chosen" in text
     assert "lost" in text
+
+
+def live(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], **spec: Any) -> None:
+    """A cluster with one workload that has a status."""
+    read = manifests.Manifests()
+    text = GOOD.replace("  task:", "".join(f"  {name}: {value}\n" for name, value in spec.items()) + "  task:")
+    (result,) = read_documents(text)
+    assert result.object is not None
+    read.objects.append(result.object)
+    world, _ = manifests.world_of(read, manifests.made_up_nodes({"l4": 8}), [], date(2026, 11, 21))
+    raw = dict(world.raw_workloads["support", "good"])
+    world = replace(world, raw_workloads={("support", "good"): {**raw, "status": status}})
+
+    async def read_once(_kubeconfig: str | None) -> World:
+        return world
+
+    monkeypatch.setattr(explain, "_live_world", read_once)
+
+
+STATUS = {
+    "conditions": [
+        {"type": "Ready", "status": "True", "reason": "AllReplicasReady", "message": "1 of 1 replicas ready"},
+        {"type": "Dimmed", "status": "True", "reason": "Dimmed", "message": '"evening" allows 8.55 kW'},
+    ],
+    "selected": {
+        "model": "roberta-large-sst2",
+        "precision": "fp32",
+        "acceleratorClass": "l4",
+        "batchLimit": 4,
+        "replicas": 1,
+        "engine": "native",
+    },
+    "energy": {"measuredWatts": 41, "committedWatts": 66},
+}
+
+
+def test_explaining_live_says_what_runs_and_what_the_next_plan_changes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live(monkeypatch, STATUS)
+    assert main(["explain", "iw/good", "-n", "support"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "now Ready True: 1 of 1 replicas ready 41 W measured, 66 W committed" in text
+    assert 'Dimmed: "evening" allows 8.55 kW' in text
+    assert "runs roberta-large-sst2 fp32, l4, batch <= 4, 1 replica; the next plan changes that" in text
+    assert main(["explain", "iw/good", "-n", "support", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == STATUS
+
+
+def test_explaining_live_a_workload_that_only_wants_advice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live(monkeypatch, {}, mode="Advise")
+    assert main(["explain", "good", "-n", "support"]) == 0
+    assert "chosen" in capsys.readouterr().out
 
 
 def test_the_crds_are_printed_as_one_stream(capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,3 +240,14 @@ def test_a_trace_holds_its_last_factor_and_is_one_before_its_first(tmp_path: Pat
     file.write_text("seconds,factor\n10,2\n20,0.5\n")
     trace = LoadTrace.read(file)
     assert [trace.factor_at(second) for second in (0, 9.9, 10, 19.9, 20, 9999)] == [1, 1, 2, 2, 0.5, 0.5]
+
+
+def test_an_emulated_worker_counts_the_tokens_that_its_workload_declares() -> None:
+    stage = Stage([pod("a", "1")])
+    stage.wait(30)
+    played = stage.fleet.at("1")
+    assert played is not None
+    told, load = stage.fleet.telemetry(played), workload()["spec"]["load"]
+    assert told.requests_total > 0
+    assert told.input_tokens_total == told.requests_total * load["inputTokens"]
+    assert told.output_tokens_total == told.requests_total * load["outputTokens"]

@@ -69,7 +69,7 @@ def test_only_the_least_important_is_dimmed() -> None:
 
 
 def test_burst_headroom_goes_before_anything_that_somebody_would_notice() -> None:
-    it = workload("a").rate(5)
+    it = workload("a").rate(6)
     free = planned(it)
     assert chosen(free, "a").batch_limit == 8
     capped = planned(it, caps=(cap("cluster", worst_watts(free) - 10),))
@@ -193,7 +193,7 @@ def test_what_runs_is_kept_for_small_savings_and_replaced_for_large_ones() -> No
 
 
 def test_a_dimmed_workload_gets_its_headroom_back_when_the_cap_lifts() -> None:
-    it = workload("a").rate(5)
+    it = workload("a").rate(6)
     dim = chosen(planned(it, caps=(cap("cluster", 70),)), "a")
     assert dim.batch_limit == 1
     assert chosen(planned(it.running(dim)), "a").batch_limit == 8
@@ -242,7 +242,7 @@ def test_a_choice_shows_what_lost_and_what_would_save() -> None:
     below = [lost for lost in made.alternatives if lost.reason == reasons.BELOW_FLOOR]
     assert below[0].option.model == "small"
     assert "80 < 90" in below[0].message
-    assert any(line.startswith("floor 90 -> 80") for line in made.recommendations)
+    assert any(advice.change == "spec.quality.floor 90 -> 80" for advice in made.recommendations)
     priced = planned(workload("a").rate(5)).choices[0].alternatives
     assert priced[0].reason == reasons.MORE_ENERGY
     assert priced[0].message.startswith("+")

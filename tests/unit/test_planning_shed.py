@@ -50,7 +50,7 @@ def test_the_deficit_is_met_and_not_far_exceeded() -> None:
 
 
 def test_a_hot_lever_comes_before_fewer_replicas() -> None:
-    shot = running(workload("a").rate(60).floor("90"), under=cap("cluster", 100))
+    shot = running(workload("a").rate(50).floor("90"), under=cap("cluster", 100))
     assert shed(shot, 100, committed=True)["a"].move.lever is Lever.BATCH
     assert shed(shot, 1700)["a"].move.lever is Lever.REPLICAS
 

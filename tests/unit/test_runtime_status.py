@@ -11,7 +11,7 @@ import pytest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.kube import Forbidden
 from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
-from lowbeam.planning import Choice
+from lowbeam.planning import Alternative, Choice
 from lowbeam.planning.committed import Order, Target
 from lowbeam.power.gate import DWELL, Hold
 from lowbeam.render import Placement
@@ -23,6 +23,7 @@ from lowbeam.runtime.replicas import Child
 from lowbeam.runtime.status_cap import CapFacts, cap_status
 from lowbeam.runtime.status_workload import WorkloadFacts, decimal_text, steady_watts, workload_status
 from lowbeam.sizing import Option, Refusal, Sizer
+from lowbeam.sizing.wishes import Advice
 from tests.builders import catalogue_of, model, option, stock, workload
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -132,6 +133,12 @@ def test_a_healthy_workload_is_ready_measured_and_not_dimmed() -> None:
     assert (found["Reconciling"][0], found["Stalled"][0], found["Dimmed"][0]) == ("False", "False", "False")
     assert found["EnergyMeasured"] == ("True", reasons.MEASURED)
     assert status()["energy"]["stars"] == "***"
+
+
+def test_the_official_stars_stand_beside_and_an_unrated_workload_says_so() -> None:
+    assert "officialStars" not in status()["energy"]
+    found = status(replace(FACTS, stars=None, official_stars=1))["energy"]
+    assert (found["stars"], found["officialStars"]) == ("Unrated", "*")
 
 
 def test_the_same_facts_write_nothing_and_noise_moves_no_watts() -> None:
@@ -314,6 +321,24 @@ def test_a_successor_believes_the_deployments_where_the_status_was_not_written_y
     assert read.target.option is not None
     assert read.target.option.replicas == 1
     assert recover({}, needs, [child], sizer).target is None
+
+
+def test_what_lost_and_what_would_save_are_told_with_figures() -> None:
+    frugal = replace(option("small", watts=100, replicas=1), quality_centi=8000)
+    choice = replace(
+        CHOICE,
+        alternatives=(Alternative(frugal, reasons.BELOW_FLOOR, "bench 80 < 90 (floor); it would save 60 %"),),
+        recommendations=(
+            Advice("spec.quality.floor", "spec.quality.floor 90 -> 80", reasons.BELOW_FLOOR, frugal, saved_percent=60),
+        ),
+    )
+    found = status(replace(FACTS, notes=("the opt-in ended",)), choice=choice)
+    (lost,) = found["alternatives"]
+    assert (lost["model"], lost["reason"], lost["quality"]) == ("small", "BelowFloor", "80.0")
+    assert found["recommendations"] == [
+        "the opt-in ended",
+        "spec.quality.floor 90 -> 80: 1 J per request (-60 %) with small bf16",
+    ]
 
 
 def test_decision_ids_sort_by_time_and_never_repeat() -> None:

@@ -136,6 +136,16 @@ def test_a_cordoned_node_never_counts_more_than_it_has() -> None:
     assert count([node("n1", boards=1, cordoned=True)], (replica(accelerators=8),)) == {"l4": 1}
 
 
+def test_a_workload_reaches_only_the_nodes_that_its_selector_allows() -> None:
+    nodes = (node("a", boards=4, zone="a"), node("b", boards=2, zone="b"))
+    chosen = iw("chosen", placement={"nodeSelector": {"zone": "b"}})
+    seen = build_world(Objects(workloads=(chosen, iw("free")), nodes=nodes), TODAY, Parser())
+    assert seen.requirements["team", "free"].reachable is None
+    reachable = seen.requirements["team", "chosen"].reachable
+    assert reachable is not None
+    assert [row.accelerators for row in reachable] == [2]
+
+
 def test_a_node_without_boards_is_no_inventory() -> None:
     assert count([node("n1", boards=0)]) == {}
 

@@ -43,10 +43,11 @@ def test_an_expectation_that_does_not_hold_is_reported() -> None:
 
 def test_a_restarted_operator_sheds_at_once_and_restores_nothing_for_its_first_minute() -> None:
     scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml")
-    events = (*scenario.events[:1], scenario.events[1].model_copy(update={"at": 500}))
-    restart = events[0].model_copy(update={"at": 505, "cap": "", "percent": None, "restart_operator": True})
-    expect = scenario.expect.model_copy(update={"no_restore_between": (302, 565), "reversals_per_workload": None})
-    update = {"events": (*events, restart), "expect": expect}
+    cut, back = scenario.events
+    restart = cut.model_copy(update={"at": 500, "cap": "", "percent": None, "restart_operator": True})
+    events = (cut, restart, back.model_copy(update={"at": 505}))
+    expect = scenario.expect.model_copy(update={"no_restore_between": (302, 560), "reversals_per_workload": None})
+    update = {"events": events, "expect": expect}
     assert run_scenario(scenario.model_copy(update=update)).failures == ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lowbeam.api.wire import MeterMethod, MeterScope
-from lowbeam.telemetry import Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
+from lowbeam.telemetry import PodLoad, Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
 from lowbeam.telemetry.fallback import PrometheusFallback
 
 
@@ -35,13 +35,16 @@ class Workers:
 
 
 class Prometheus:
-    def __init__(self, power: dict[str, Sample | SampleError]) -> None:
-        self._power = power
+    def __init__(self, power: dict[str, Sample | SampleError], load: dict[str, PodLoad] | None = None) -> None:
+        self._power, self._load = power, load or {}
         self.asked: list[Mapping[tuple[str, str], str]] = []
 
     async def pod_power(self, pods: Mapping[tuple[str, str], str]) -> dict[str, Sample | SampleError]:
         self.asked.append(pods)
         return {uid: self._power[uid] for uid in pods.values() if uid in self._power}
+
+    async def pod_load(self, pods: Mapping[tuple[str, str], str]) -> dict[str, PodLoad]:
+        return {uid: self._load[uid] for uid in pods.values() if uid in self._load}
 
 
 ENDPOINTS = [WorkerEndpoint(uid, "team-a", f"pod-{uid}", "http://10.0.0.1:9465") for uid in ("native", "vllm", "lost")]
@@ -72,3 +75,28 @@ async def test_a_pod_that_is_gone_is_forgotten() -> None:
     telemetry.set_endpoints([])
 
     assert telemetry.samples() == {}
+
+
+async def test_counters_of_an_engine_come_with_its_watts_or_without_a_meter() -> None:
+    load = PodLoad(at_ms=70, completed=90, running=8, waiting=2, input_tokens=900)
+    power = {"vllm": sample("vllm", SampleSource.PROMETHEUS, 300)}
+    prometheus: Any = Prometheus(dict(power), {"vllm": load, "lost": load})
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry.set_endpoints(ENDPOINTS)
+    await telemetry.ask_once()
+
+    both, unmetered = telemetry.samples()["vllm"], telemetry.samples()["lost"]
+    assert (both.milliwatts, both.sampled_at_ms, both.counted_at_ms) == (300, 0, 70)
+    assert (both.requests_received_total, both.requests_completed_total, both.input_tokens_total) == (100, 90, 900)
+    assert (unmetered.milliwatts, unmetered.method) == (None, MeterMethod.UNAVAILABLE)
+    assert unmetered.requests_received_total == 100
+
+
+async def test_a_wrong_meter_stays_wrong_whatever_the_engine_counts() -> None:
+    wrong = SampleError("vllm", SampleSource.PROMETHEUS, 0, SampleProblem.BAD_SCHEMA, "milliwatts")
+    prometheus: Any = Prometheus({"vllm": wrong}, {"vllm": PodLoad(at_ms=70, completed=90)})
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry.set_endpoints(ENDPOINTS)
+    await telemetry.ask_once()
+    assert "vllm" not in telemetry.samples()
+    assert telemetry.errors()["vllm"] is wrong

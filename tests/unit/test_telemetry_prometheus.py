@@ -20,12 +20,12 @@ PODS = {POD: "uid-0", ("team-a", "vllm-1"): "uid-1"}
 
 
 class Prometheus:
-    """Answers power, its scrape times, and rates."""
+    """Answers power and request counters, with their scrape times."""
 
     def __init__(self) -> None:
         self.power: list[tuple[dict[str, str], str]] = []
         self.age_seconds = 3.0
-        self.rates: list[tuple[dict[str, str], str]] = []
+        self.load: list[tuple[dict[str, str], str]] = []
         self.raw: web.Response | None = None
         self.hang: asyncio.Event | None = None
         self.ready = 200
@@ -39,12 +39,20 @@ class Prometheus:
         if self.raw is not None:
             return web.Response(status=self.raw.status, body=self.raw.body)
         query, stamp = request.query["query"], NOW.timestamp()
-        series = self.rates if "rate(" in query else self.power
+        series = self.load if "__name__" in query else self.power
         if query.startswith("timestamp("):
-            series = [(labels, str(stamp - self.age_seconds)) for labels, _ in self.power]
+            stamped = [it for it in series if it[0].get("__name__", "") not in GAUGES]
+            series = [(without_name(labels), str(stamp - self.age_seconds)) for labels, _ in stamped]
         result = [{"metric": labels, "value": [stamp, value]} for labels, value in series]
         body = {"status": "success", "data": {"resultType": "vector", "result": result}}
         return web.Response(text=json.dumps(body), content_type="application/json")
+
+
+GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total")
+
+
+def without_name(labels: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key != "__name__"}
 
 
 def board(uuid: str, pod: str = "vllm-0", **labels: str) -> dict[str, str]:
@@ -87,7 +95,7 @@ async def test_boards_are_added_per_pod_and_aged_by_their_scrape(
 
 async def test_no_series_is_no_data_and_not_zero_watts(source: PrometheusSource) -> None:
     assert await source.pod_power(PODS) == {}
-    assert await source.request_rates() == {}
+    assert await source.pod_load(PODS) == {}
 
 
 async def test_mig_instances_of_one_board_count_it_once_and_are_labelled_shares(
@@ -155,29 +163,48 @@ async def test_an_answer_in_another_language_is_unavailable_and_says_where(
         await source.pod_power(PODS)
 
 
-async def test_request_rates_are_added_per_pod(source: PrometheusSource, prometheus: Prometheus) -> None:
-    prometheus.rates = [
-        ({"exported_namespace": "team-a", "exported_pod": "vllm-0"}, "2.5"),
-        ({"namespace": "team-a", "pod": "vllm-0"}, "0.5"),
-        ({"namespace": "team-a", "pod": "vllm-1"}, "NaN"),
-        ({}, "7"),
+async def test_request_counters_are_added_per_pod_with_the_age_of_their_scrape(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    first = {"namespace": "team-a", "pod": "vllm-0"}
+    prometheus.age_seconds = 12.0
+    prometheus.load = [
+        ({"__name__": "vllm:request_success_total", **first, "finished_reason": "stop"}, "250"),
+        ({"__name__": "vllm:request_success_total", **first, "finished_reason": "length"}, "50"),
+        ({"__name__": "vllm:num_requests_running", **first}, "7"),
+        ({"__name__": "vllm:num_requests_waiting", **first}, "2"),
+        ({"__name__": "vllm:prompt_tokens_total", **first}, "90000"),
+        ({"__name__": "vllm:request_success_total", "namespace": "team-a", "pod": "vllm-1"}, "NaN"),
+        ({"__name__": "vllm:request_success_total"}, "7"),
     ]
-    assert await source.request_rates() == {POD: 3.0}
+    (load,) = (await source.pod_load(PODS)).items()
+    uid, it = load
+    assert uid == PODS[POD]
+    assert (it.completed, it.running, it.waiting, it.accepted) == (300, 7, 2, 309)
+    assert (it.input_tokens, it.output_tokens) == (90_000, None)
+    assert it.at_ms == source._monotonic_ms() - 12_000
+
+
+async def test_an_engine_without_counters_has_no_load_and_not_zero(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.load = [({"__name__": "vllm:num_requests_running", "namespace": "team-a", "pod": "vllm-0"}, "7")]
+    assert await source.pod_load(PODS) == {}
 
 
 async def test_a_hanging_prometheus_ties_up_two_threads_and_then_fails_at_once(
     source: PrometheusSource, prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prometheus.hang = asyncio.Event()
-    stuck = [asyncio.create_task(source.request_rates()) for _ in range(prometheus_source.THREADS)]
+    stuck = [asyncio.create_task(source.pod_load(PODS)) for _ in range(prometheus_source.THREADS)]
     await asyncio.sleep(0)
     started = asyncio.get_running_loop().time()
     with pytest.raises(PrometheusUnavailable, match="earlier queries have not come back"):
-        await source.request_rates()
+        await source.pod_load(PODS)
     assert asyncio.get_running_loop().time() - started < 0.5
     prometheus.hang.set()
     await asyncio.gather(*stuck)
-    assert await source.request_rates() == {}, "and works again afterwards"
+    assert await source.pod_load(PODS) == {}, "and works again afterwards"
 
 
 async def test_a_slow_prometheus_runs_into_our_own_time_out(
@@ -188,7 +215,7 @@ async def test_a_slow_prometheus_runs_into_our_own_time_out(
     prometheus.hang = asyncio.Event()
     async with PrometheusSource(prometheus.url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
         with pytest.raises(PrometheusUnavailable):
-            await source.request_rates()
+            await source.pod_load(PODS)
     prometheus.hang.set()
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m tools.bench [planner|power-cut|fleet|startup ...] [--write]`."""
+"""The command line: `python -m tools.bench [planner|selection|sizing|power-cut|fleet|startup|worker ...] [--write]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from . import document, fleet, planner, power_cut, startup
+from . import document, fleet, planner, power_cut, selection, sizing, startup, worker
 from .figures import Section
 
 Say = Callable[[str], None]
@@ -16,18 +16,23 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; prints each as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="planner, power-cut, fleet, startup (default: all)")
+    names = "planner, selection, sizing, power-cut, fleet, startup, worker (default: all)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=names)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
     parser.add_argument(
         "--workloads", type=int, nargs="+", default=[8, 500], metavar="N", help="sizes of fleet (default 8 500)"
     )
+    parser.add_argument("--worker-runs", type=int, default=3, help="how often worker measures each way (default 3)")
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(given)
     known: dict[str, Callable[[Say], Section]] = {
         "planner": planner.measure,
+        "selection": selection.measure,
+        "sizing": sizing.measure,
         "startup": startup.measure,
         "fleet": lambda say: fleet.measure(say, arguments.workloads),
+        "worker": lambda say: worker.measure(say, arguments.worker_runs),
         "power-cut": lambda say: power_cut.measure(say, arguments.runs),
     }
     if unknown := [name for name in arguments.names if name not in known]:

@@ -9,27 +9,32 @@ from pathlib import Path
 import orjson
 
 from tools.catalog.accelerators import accelerator_classes
+from tools.catalog.energy import energy_profiles
 from tools.catalog.figures import with_figures
-from tools.catalog.modelled import fitted, modelled_profiles
+from tools.catalog.fits import fitted
 from tools.catalog.models import model_cards
-from tools.catalog.published import published_profiles
+from tools.catalog.official import official_scores
+from tools.catalog.physics_figures import with_physics_figures
 from tools.catalog.rows import Manifest
 
 ROOT = Path(__file__).parents[2]
 DATA = "operator/lowbeam/catalog/data"
 DOCS = "docs/catalogue.md"
+PHYSICS_DOCS = "docs/catalogue-physics.md"
 
 
 def build() -> dict[str, bytes]:
     """Path -> content: three Lists that `kubectl apply -f` takes, and the documentation with fresh figures."""
-    published, physics, cards, classes = published_profiles(), fitted(), model_cards(), accelerator_classes()
-    profiles = sorted([*published, *modelled_profiles(published, physics)], key=lambda item: item["metadata"]["name"])
-    text = (ROOT / DOCS).read_text(encoding="utf-8")
+    physics, cards, classes = fitted(), model_cards(), accelerator_classes()
+    profiles = energy_profiles(physics)
+    text, physics_text = ((ROOT / name).read_text(encoding="utf-8") for name in (DOCS, PHYSICS_DOCS))
     return {
         f"{DATA}/acceleratorclasses.json": _list(classes),
         f"{DATA}/energyprofiles.json": _list(profiles),
         f"{DATA}/modelcards.json": _list(cards),
-        DOCS: with_figures(text, cards, classes, profiles, physics).encode(),
+        f"{DATA}/officialscores.json": orjson.dumps(official_scores(), option=orjson.OPT_INDENT_2) + b"\n",
+        DOCS: with_figures(text, cards, classes, profiles).encode(),
+        PHYSICS_DOCS: with_physics_figures(physics_text, cards, classes, profiles, physics).encode(),
     }
 
 

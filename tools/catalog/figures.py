@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lowbeam.catalog.facts import Reasoning
-from lowbeam.catalog.stars import FIVE_STAR_MILLIJOULES, bands
+from lowbeam.catalog.builtin import NOTHING
+from lowbeam.catalog.facts import Catalogue, TaskFacts
+from lowbeam.catalog.knee import Knee, knee_of, with_targets
+from lowbeam.catalog.overlay import overlay
+from lowbeam.catalog.stars import BANDS, UNRATED
 from lowbeam.catalog.stars import VERSION as STARS_VERSION
-from lowbeam.catalog.tasks import TASKS
-from tools.catalog.modelled import Fitted, cpu_flops_per_second
-from tools.catalog.published import LEFT_OUT
 from tools.catalog.rows import Manifest
 
 BEGIN = "<!-- figures: written by python -m tools.catalog build -->"
@@ -22,58 +22,108 @@ def with_figures(
     cards: Sequence[Manifest],
     classes: Sequence[Manifest],
     profiles: Sequence[Manifest],
-    physics: Fitted,
 ) -> str:
     """The document with the part between the two markers replaced."""
+    catalogue, problems = overlay(NOTHING, cards, classes, profiles)
+    if problems:
+        raise ValueError(f"the sources contradict themselves: {problems[0]}")
+    catalogue = with_targets(catalogue)
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = [_counts(cards, classes, profiles), _error(physics), _constants(physics), _left_out(), _bands(), _tasks()]
+    parts = [_counts(catalogue), _tasks(catalogue), *_knees(catalogue), _benchmarks(catalogue), _bands()]
     return f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}"
 
 
-def _counts(cards: Sequence[Manifest], classes: Sequence[Manifest], profiles: Sequence[Manifest]) -> str:
-    tasks = Counter(task for card in cards for task in card["spec"]["tasks"])
-    rows = Counter((p["spec"]["acceleratorClass"], p["spec"]["basis"]) for p in profiles)
-    names = [item["metadata"]["name"] for item in classes]
+def _counts(catalogue: Catalogue) -> str:
+    planned = Counter((p.accelerator_class, p.basis.value) for p in catalogue.profiles)
+    other = Counter(p.accelerator_class for p in catalogue.reference_profiles)
     lines = [
-        f"{len(cards)} models ({', '.join(f'{task} {count}' for task, count in sorted(tasks.items()))}), "
-        f"{len(names)} accelerator classes, {len(profiles)} energy profiles:",
+        f"{len(catalogue.models)} models, {len(catalogue.tasks)} tasks, {len(catalogue.benchmarks)} benchmarks, "
+        f"{len(catalogue.accelerator_classes)} accelerator classes, {len(catalogue.profiles)} energy profiles to plan "
+        f"with and {len(catalogue.reference_profiles)} of other series for reference:",
         "",
-        "| class | Published | Modelled |",
-        "|---|---|---|",
-        *(f"| {name} | {rows[name, 'Published']} | {rows[name, 'Modelled']} |" for name in names),
-    ]
-    return "\n".join(lines)
-
-
-def _error(physics: Fitted) -> str:
-    rows = (
-        ("H100, each model from the others", physics.observations, physics.left_out),
-        ("B200, a class that the fit has not seen", physics.other_observations, physics.other_class),
-        ("ratio A100 / H100, ML.ENERGY v2 (host-bound)", len(physics.generations.relative), physics.generations),
-    )
-    lines = [
-        "Error of modelled joules per request against the published ones:",
-        "",
-        "| predicted | points | median | 90 % are within | bias |",
-        "|---|---|---|---|---|",
+        "| class | Published | Modelled | other series |",
+        "|---|---|---|---|",
         *(
-            f"| {name} | {count} | {e.median_percent:.1f} % | {e.p90_percent:.1f} % | {e.bias_percent:+.1f} % |"
-            for name, count, e in rows
+            f"| {name} | {planned[name, 'Published']} | {planned[name, 'Modelled']} | {other[name]} |"
+            for name in catalogue.accelerator_classes
         ),
     ]
     return "\n".join(lines)
 
 
-def _constants(physics: Fitted) -> str:
-    c0, c1, c2, c3 = physics.model.time
-    p0, p1, p2 = physics.model.power
-    return (
-        f"Fitted constants: c0 = {c0 * 1e3:.2f} ms, c1 = {c1:.2f} ({100 / c1:.0f} % of peak bandwidth), c2 = {c2:.2f} "
-        f"({100 / c2:.0f} % of peak FLOPs), c3 = {c3 * 1e6:.1f} us per layer; p0 = {p0:.2f}, p1 = {p1:.2f}, "
-        f"p2 = {p2:.2f}. p95 of the time between tokens = {physics.p95_factor:.2f} x the median. "
-        f"A CPU replica computes {cpu_flops_per_second() / 1e9:.0f} GFLOP/s."
+def _tasks(catalogue: Catalogue) -> str:
+    lines = [
+        "Tasks and what is assumed when a workload does not say. A target without a knee is the floor: there are no "
+        "joules of three scored models to compute it from.",
+        "",
+        "| task | models | benchmark | floor | target | at the knee | p95 latency | tokens in / out |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task in catalogue.tasks.values():
+        models = sum(task.name in model.tasks for model in catalogue.models.values())
+        lines.append(
+            f"| {task.name} | {models} | {task.benchmark} | {_score(task.floor_centi)} | {_score(task.target_centi)} "
+            f"| {task.target_from or 'no knee'} | {_latency(task)} "
+            f"| {task.default_input_tokens} / {task.default_output_tokens} |"
+        )
+    return "\n".join(lines)
+
+
+def _latency(task: TaskFacts) -> str:
+    if task.end_to_end_ms is None:
+        return f"{task.time_to_first_token_ms} ms first token, {task.inter_token_ms} ms per token"
+    return f"{task.end_to_end_ms} ms"
+
+
+def _knees(catalogue: Catalogue) -> list[str]:
+    knees = [knee for task in catalogue.tasks.values() if (knee := knee_of(task, catalogue)) is not None]
+    lead = "Quality against joules on one accelerator, the models that no other beats in both; the knee is bold:"
+    return [lead, *map(_knee, knees)]
+
+
+def _knee(knee: Knee) -> str:
+    beaten = sum(not point.on_frontier for point in knee.points)
+    lines = [
+        f"{knee.task} on {knee.accelerator_class}, {knee.basis}; others, beaten: {beaten}",
+        "",
+        f"| model | {knee.benchmark} | J per request |",
+        "|---|---|---|",
+    ]
+    for point in knee.points:
+        if point.on_frontier:
+            mark = "**" if point == knee.at else ""
+            cells = (
+                f"{point.model} {point.precision}",
+                _score(point.score_centi),
+                _joules(point.millijoules / 1000),
+            )
+            lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _benchmarks(catalogue: Catalogue) -> str:
+    scored = Counter(
+        benchmark
+        for model in catalogue.models.values()
+        for benchmark in {score.benchmark for variant in model.variants for score in variant.quality}
     )
+    lines = [
+        "Benchmarks. One name is one series: one metric, one setting.",
+        "",
+        "| benchmark | metric | setting | models |",
+        "|---|---|---|---|",
+        *(f"| {it.name} | {it.metric} | {it.setting} | {scored[it.name]} |" for it in catalogue.benchmarks.values()),
+    ]
+    return "\n".join(lines)
+
+
+def _joules(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _score(centi: int) -> str:
+    return f"{centi / 100:g}"
 
 
 def _bands() -> str:
@@ -83,34 +133,9 @@ def _bands() -> str:
         "| task | reasoning | 5 | 4 | 3 | 2 |",
         "|---|---|---|---|---|---|",
     ]
-    for task, thinks in FIVE_STAR_MILLIJOULES:
-        edges = bands(task, Reasoning.HIGH if thinks else Reasoning.OFF)
-        cells = " | ".join(f"{edge / 1000:.6g}" for edge in edges)
+    for (task, thinks), bands in BANDS.items():
+        cells = " | ".join(f"{edge / 1000:.6g}" for edge in bands.edges)
         lines.append(f"| {task} | {'on' if thinks else 'off'} | {cells} |")
-    return "\n".join(lines)
-
-
-def _tasks() -> str:
-    lines = [
-        "Defaults of the tasks:",
-        "",
-        "| task | benchmark | floor | target | p95 latency | tokens in / out |",
-        "|---|---|---|---|---|---|",
-    ]
-    for task in TASKS.values():
-        latency = (
-            f"{task.time_to_first_token_ms} ms first token, {task.inter_token_ms} ms per token"
-            if task.end_to_end_ms is None
-            else f"{task.end_to_end_ms} ms"
-        )
-        lines.append(
-            f"| {task.name} | {task.benchmark} | {task.floor_centi / 100:g} | {task.target_centi / 100:g} | {latency} "
-            f"| {task.default_input_tokens} / {task.default_output_tokens} |"
-        )
-    return "\n".join(lines)
-
-
-def _left_out() -> str:
-    lines = ["Published series that are left out:", ""]
-    lines += [f"- {model} on {gpu}, {file}: {why}." for (model, gpu, file), why in LEFT_OUT.items()]
+    lines += ["", "Unrated, because bands would be invented:", ""]
+    lines += [f"- {task}: {why}." for task, why in UNRATED.items()]
     return "\n".join(lines)

@@ -1,13 +1,15 @@
 """The physical model behind the modelled profiles: time and watts of one step from bytes, FLOPs and hardware facts.
 
-    seconds = c0 + c1 * bytes / bandwidth + c2 * FLOPs / peak + c3 * layers   (c3 only across several boards)
-    watts   = idle + (limit - idle) * (p0 + p1 * bandwidth use + p2 * compute use), at most the limit
+    seconds = c0 + c1 * bytes / bandwidth + c2 * FLOPs / peak + c3 * layers (across boards only) + c4 * requests
+    watts   = idle + (limit - idle) * (p0 + p1 * bandwidth use + p2 * sqrt(compute use)), at most the limit
 
 A step is one token for every request of the batch (decoders) or one batch (encoders). Bytes are the weights and the
-keys and values read; FLOPs are two per active parameter and token, the prompt's included. The seven constants are
-fitted, in closed form, to relative errors on the published H100 measurements of dense BF16 models up to batch 256.
+keys and values read; FLOPs are two per active parameter and token, the prompt's included. c0 and c4 are the host's work
+per step and per request (scheduling, sampling, detokenising), which no faster board shortens. The root makes watts rise
+early and flatten, as they do on every measured board. The eight constants are fitted to relative errors on published
+measurements of dense BF16 models, none below zero for the times.
 
-Nothing here knows another precision than BF16 on accelerators, mixtures of experts, or power caps.
+Nothing here knows another precision than BF16 on accelerators, mixtures of experts, or lowered power limits.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FITTED_BATCH_LIMIT = 256
-"""Above it the published runs are bound by the host and by preemption, which the model does not describe."""
+FITTED_BATCH_LIMIT = 1024
+"""Above it the published runs are bound by preemption and by the host, which the model does not describe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Step:
     bytes_read: float
     flops: float
     layers: int
+    requests: float
 
     @property
     def bandwidth_seconds(self) -> float:
@@ -70,44 +73,52 @@ class Observation:
 class PhysicalModel:
     """The fitted constants."""
 
-    time: tuple[float, float, float, float]
-    """c0 in seconds, c1 and c2 without unit, c3 in seconds per layer."""
-    power: tuple[float, float, float]
+    time: tuple[float, ...]
+    """c0 in seconds, c1 and c2 without unit, c3 in seconds per layer, c4 in seconds per request."""
+    power: tuple[float, ...]
+    """p0 to p2, shares of the range from idle to the limit."""
 
     def seconds(self, step: Step) -> float:
         """Duration of a step."""
         return float(np.dot(self.time, _time_terms(step)))
 
-    def watts(self, step: Step) -> float:
-        """Draw of all boards of the replica during such steps."""
-        use = float(np.clip(np.dot(self.power, _power_terms(step, self.seconds(step))), 0.0, 1.0))
+    def watts(self, step: Step, seconds: float | None = None) -> float:
+        """Draw of all boards of the replica during such steps, which take `seconds` (None: as modelled)."""
+        duration = self.seconds(step) if seconds is None else seconds
+        use = float(np.clip(np.dot(self.power, _power_terms(step, duration)), 0.0, 1.0))
         return step.boards * (step.board.idle_watts + (step.board.limit_watts - step.board.idle_watts) * use)
+
+    def board_seconds(self, step: Step) -> float:
+        """What the board itself needs for a step, the host left out."""
+        return self.time[1] * step.bandwidth_seconds + self.time[2] * step.compute_seconds
 
     def encoder_step(self, step: Step, host_seconds: float) -> tuple[float, float]:
         """(seconds, watts) of one batch of an encoder, whose host work overlaps with the board's.
 
-        The board draws its working power only while it works: the host's `host_seconds` may be longer.
+        The board draws its working power only while it works: the host's `host_seconds` may be longer. Where the work
+        would draw more than the limit it takes longer in proportion: a board that is starved of watts saves none.
         """
-        work = self.time[1] * step.bandwidth_seconds + self.time[2] * step.compute_seconds
+        work = self.board_seconds(step)
+        wanted = max(0.0, float(np.dot(self.power, _power_terms(step, work))))
+        work *= max(1.0, wanted)
         seconds = max(work, host_seconds)
-        base, *uses = _power_terms(step, seconds)
-        use = float(np.clip(np.dot(self.power, [base * work / seconds, *uses]), 0.0, 1.0))
+        use = min(1.0, wanted) * work / seconds
         return seconds, step.board.idle_watts + (step.board.limit_watts - step.board.idle_watts) * use
 
 
 def _time_terms(step: Step) -> list[float]:
-    return [1.0, step.bandwidth_seconds, step.compute_seconds, step.layers if step.boards > 1 else 0.0]
+    across = step.layers if step.boards > 1 else 0.0
+    return [1.0, step.bandwidth_seconds, step.compute_seconds, across, step.requests]
 
 
 def _power_terms(step: Step, seconds: float) -> list[float]:
-    return [1.0, step.bandwidth_seconds / seconds, step.compute_seconds / seconds]
+    return [1.0, step.bandwidth_seconds / seconds, (step.compute_seconds / seconds) ** 0.5]
 
 
 def fit(observations: Sequence[Observation]) -> PhysicalModel:
     """Least squares of the relative error of seconds and of the error of use of the power range."""
-    time_rows = np.array([_time_terms(o.step) for o in observations])
     seconds = np.array([o.seconds for o in observations])
-    time, *_ = np.linalg.lstsq(time_rows / seconds[:, None], np.ones_like(seconds), rcond=None)
+    time_rows = np.array([_time_terms(o.step) for o in observations]) / seconds[:, None]
     power_rows = np.array([_power_terms(o.step, o.seconds) for o in observations])
     use = np.array(
         [
@@ -116,12 +127,26 @@ def fit(observations: Sequence[Observation]) -> PhysicalModel:
         ]
     )
     power, *_ = np.linalg.lstsq(power_rows, use, rcond=None)
-    return PhysicalModel(tuple(map(float, time)), tuple(map(float, power)))  # type: ignore[arg-type]
+    return PhysicalModel(_not_negative(time_rows, np.ones_like(seconds)), tuple(map(float, power)))
+
+
+def _not_negative(rows: Floats, wanted: Floats) -> tuple[float, ...]:
+    """Least squares; the column with the most negative constant leaves until none is: no work takes negative time."""
+    kept = list(range(rows.shape[1]))
+    while True:
+        found, *_ = np.linalg.lstsq(rows[:, kept], wanted, rcond=None)
+        worst = int(np.argmin(found))
+        if found[worst] >= 0:
+            break
+        del kept[worst]
+    constants = np.zeros(rows.shape[1])
+    constants[kept] = found
+    return tuple(map(float, constants))
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Relative errors of joules per request on observations that the fit has not seen."""
+    """Relative errors on observations that the fit has not seen: (modelled - measured) / measured."""
 
     relative: Floats
 
@@ -137,12 +162,12 @@ class Errors:
 
     @property
     def bias_percent(self) -> float:
-        """Median signed error: above zero = the model says too many joules."""
+        """Median signed error: above zero = the model says too much."""
         return float(np.median(self.relative) * 100)
 
 
 def joules_errors(model: PhysicalModel, observations: Iterable[Observation]) -> Floats:
-    """(modelled - measured) / measured joules per step."""
+    """Of joules per step."""
     return np.array(
         [model.seconds(o.step) * model.watts(o.step) / (o.seconds * o.watts) - 1.0 for o in observations],
         dtype=np.float64,

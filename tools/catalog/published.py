@@ -6,8 +6,11 @@ Approximations, all of them here
   batch (prefill included), but never below median inter-token time x mean output tokens.
 - p95 = p50 + (p95 - median inter-token time) x mean output tokens: as if one request met the p95 step every time, so an
   upper estimate.
-- A point that serves no more requests/s than a smaller batch is left out: it costs latency and gains nothing.
+- A point that serves no more requests/s than a smaller batch is left out: it costs latency and gains nothing. Of the
+  rest at most ten are kept (`thinning`).
 - Where a model was run in several parallel layouts on the same number of GPUs, the layout with the most points counts.
+
+Series of models and tasks that the catalogue does not have are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from tools.catalog.rows import Manifest, csv_rows, decimal_text, json_rows, manifest, source
+from lowbeam.catalog.tasks import TASKS
+from tools.catalog.models import model_rows
+from tools.catalog.rows import Manifest, Row, decimal_text, json_rows, manifest, profile_name, source
+from tools.catalog.thinning import thinned
 
 CITATION = (
     "The ML.ENERGY Benchmark v3.0 (Chung et al., NeurIPS 2025 Datasets and Benchmarks, arXiv 2505.06371), "
@@ -43,6 +49,8 @@ WORKLOADS = (
     Workload("lm-arena-chat", "text-generation", 100, "LM Arena chat requests, reasoning off"),
     Workload("gpqa", "text-generation", 200, "GPQA Diamond questions, reasoning on: long answers"),
     Workload("sourcegraph-fim", "code-completion", 500, "Sourcegraph fill-in-the-middle requests"),
+    Workload("image-chat", "image-text-to-text", 100, "questions about images; their tokens are not counted"),
+    Workload("video-chat", "video-text-to-text", 100, "questions about videos; their tokens are not counted"),
 )
 
 LEFT_OUT = {
@@ -116,27 +124,24 @@ def point(row: dict[str, Any]) -> Manifest:
 
 
 def published_profiles() -> list[Manifest]:
-    """All curves, by name."""
-    names = {
-        (row["model_path"], precision): (row["name"], row["reasoning"].split())
-        for row in csv_rows("models/models.csv")
-        for precision in row["precision"].split()
-    }
+    """All curves of language models, by name."""
+    cards = cards_by_path()
     workloads = {workload.file: workload for workload in WORKLOADS}
     profiles = []
     for (file, model_id, gpu, gpus, precision), rows in series().items():
-        model, modes = names[model_id, precision]
+        workload = workloads[file]
+        row = cards.get((model_id, precision))
+        if row is None or workload.task not in row["tasks"].split() or workload.task not in TASKS:
+            continue
+        modes = row["reasoning"].split()
         reasoning = "Off" if file != "gpqa" else ("Medium" if "Medium" in modes else "High")
         tensor, expert, data = _layout(rows[0])
-        workload = workloads[file]
         profiles.append(
             manifest(
                 "EnergyProfile",
-                "-".join(
-                    (model, precision, *([reasoning.lower()] if reasoning != "Off" else []), gpu.lower(), f"x{gpus}")
-                ),
+                profile_name(row, precision, gpu.lower(), gpus, task=workload.task, reasoning=reasoning),
                 {
-                    "model": model,
+                    "model": row["name"],
                     "precision": precision,
                     "reasoning": reasoning,
                     "task": workload.task,
@@ -145,7 +150,7 @@ def published_profiles() -> list[Manifest]:
                     "engine": ENGINE,
                     "inputTokens": workload.input_tokens,
                     "outputTokens": round(sum(r["avg_output_len"] for r in rows) / len(rows)),
-                    "points": [point(row) for row in rows],
+                    "points": thinned([point(r) for r in rows]),
                     "basis": "Published",
                     "source": source(
                         CITATION,
@@ -157,3 +162,8 @@ def published_profiles() -> list[Manifest]:
             )
         )
     return sorted(profiles, key=lambda item: item["metadata"]["name"])
+
+
+def cards_by_path() -> dict[tuple[str, str], Row]:
+    """Rows of the tables of models by what is loaded and the precision."""
+    return {(row["model_path"], precision): row for row in model_rows() for precision in row["precision"].split()}

@@ -41,3 +41,13 @@ def decimal_text(value: float, digits: int = 3) -> str:
     """A decimal number as the API writes it: no exponent, no trailing zeros."""
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def profile_name(
+    row: Row, precision: str, accelerator_class: str, accelerators: int, *, task: str, reasoning: str = "Off"
+) -> str:
+    """`qwen3-8b-bf16-high-h100-x1`; the task is named only where it is not the model's first."""
+    parts = [row["name"], precision]
+    parts += [] if reasoning == "Off" else [reasoning.lower()]
+    parts += [] if task == row["tasks"].split()[0] else [task]
+    return "-".join([*parts, accelerator_class, f"x{accelerators}"])

@@ -10,14 +10,17 @@ from decimal import Decimal
 
 from lowbeam.api.v1alpha1.acceleratorclass import AcceleratorClass as AcceleratorClassObject
 from lowbeam.api.v1alpha1.energyprofile import EnergyProfile as EnergyProfileObject
-from lowbeam.api.v1alpha1.modelcard import ModelCard
+from lowbeam.api.v1alpha1.modelcard import ModelCard, QualityEntry
+from lowbeam.api.v1alpha1.modelcard import ReasoningControl as ReasoningControlObject
 from lowbeam.api.v1alpha1.provenance import Provenance
 from lowbeam.catalog.facts import (
     AcceleratorClass,
+    Benchmark,
     EnergyProfile,
     Model,
     ProfilePoint,
     QualityScore,
+    ReasoningControl,
     Source,
     Variant,
 )
@@ -32,7 +35,7 @@ def model_of(card: ModelCard) -> Model:
         licence=spec.licence,
         total_parameters_millions=spec.total_parameters_millions,
         active_parameters_millions=spec.active_parameters_millions,
-        context_tokens=spec.context_tokens,
+        context_tokens=spec.context_tokens or 0,
         generative=spec.generative,
         variants=tuple(
             Variant(
@@ -40,17 +43,40 @@ def model_of(card: ModelCard) -> Model:
                 precision=variant.precision,
                 reasoning=variant.reasoning,
                 weights_mib=variant.weights_mebibytes,
-                quality=tuple(
-                    QualityScore(entry.benchmark, entry.metric, _scaled(entry.score, 100), _source(entry.source))
-                    for entry in variant.quality
-                ),
+                quality=tuple(_score_of(entry) for entry in variant.quality),
                 model_path=variant.model_path or "",
             )
             for variant in spec.variants
         ),
         source=_source(spec.source),
         model_path=spec.model_path,
+        kv_bytes_per_token=spec.key_value_bytes_per_token,
+        predecessors=spec.predecessors,
+        reasoning_control=_control_of(spec.reasoning_control),
     )
+
+
+def benchmarks_of(card: ModelCard) -> tuple[Benchmark, ...]:
+    """The benchmarks that a ModelCard brings with it."""
+    return tuple(Benchmark(it.name, it.metric, it.setting) for it in card.spec.benchmarks)
+
+
+def _score_of(entry: QualityEntry) -> QualityScore:
+    return QualityScore(
+        benchmark=entry.benchmark,
+        metric=entry.metric,
+        score_centi=_scaled(entry.score, 100),
+        source=_source(entry.source),
+        setting=entry.setting or "",
+        confidence=entry.confidence,
+    )
+
+
+def _control_of(control: ReasoningControlObject | None) -> ReasoningControl | None:
+    if control is None:
+        return None
+    values = tuple((entry.reasoning, entry.value) for entry in control.values)
+    return ReasoningControl(control.switch, control.parameter or "", values)
 
 
 def class_of(accelerator: AcceleratorClassObject) -> AcceleratorClass:
@@ -65,8 +91,13 @@ def class_of(accelerator: AcceleratorClassObject) -> AcceleratorClass:
         idle_milliwatts=_scaled(spec.idle_watts, 1000),
         max_milliwatts=_scaled(spec.max_watts, 1000),
         source=_source(spec.source),
-        bandwidth_gb_s=spec.memory_bandwidth_gigabytes_per_second or 0,
-        dense_tflops_bf16=spec.dense_teraflops_bf16 or 0,
+        bandwidth_gb_s=spec.memory_bandwidth_gigabytes_per_second,
+        dense_tflops_bf16=spec.dense_teraflops_bf16,
+        dense_tflops_fp16=spec.dense_teraflops_fp16,
+        dense_tflops_fp8=spec.dense_teraflops_fp8,
+        dense_tops_int8=spec.dense_teraops_int8,
+        bare_idle_milliwatts=None if spec.bare_idle_watts is None else _scaled(spec.bare_idle_watts, 1000),
+        min_milliwatts=None if spec.min_watts is None else _scaled(spec.min_watts, 1000),
     )
 
 
@@ -99,6 +130,7 @@ def profile_of(profile: EnergyProfileObject) -> EnergyProfile:
         basis=spec.basis,
         source=_source(spec.source),
         uncertainty_percent=spec.uncertainty_percent or 0,
+        series=spec.series or "",
     )
 
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lowbeam.api.v1alpha1.provenance import Basis, Reasoning
+from lowbeam.api.v1alpha1.provenance import Basis, Confidence, Reasoning, ReasoningSwitch
 
 __all__ = [
     "AcceleratorClass",
     "Basis",
+    "Benchmark",
     "Catalogue",
+    "Confidence",
     "EnergyProfile",
     "Model",
     "ProfilePoint",
     "QualityScore",
     "Reasoning",
+    "ReasoningControl",
     "Source",
     "TaskFacts",
     "Variant",
@@ -37,6 +40,18 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One series of results that may be compared: one metric, measured in one setting. Higher is better."""
+
+    name: str
+    metric: str
+    setting: str
+    """Data set, harness and shots: a result of another setting belongs to another benchmark."""
+    highest_centi: int | None = None
+    """The best score there can be (10,000 for percentages); None = no bound."""
+
+
+@dataclass(frozen=True, slots=True)
 class QualityScore:
     """One benchmark result. `score_centi` is in hundredths of the benchmark's own unit (90.25 -> 9025)."""
 
@@ -44,6 +59,9 @@ class QualityScore:
     metric: str
     score_centi: int
     source: Source
+    setting: str = ""
+    """As the source states it; always that of the benchmark. Empty where the source says no more than the benchmark."""
+    confidence: Confidence = Confidence.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,20 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningControl:
+    """How a request switches the reasoning of a model, e.g. the flag `enable_thinking` of its chat template."""
+
+    switch: ReasoningSwitch
+    parameter: str
+    """Name of the flag or request field; empty where the value is written into the prompt."""
+    values: tuple[tuple[Reasoning, str], ...]
+
+    def value(self, reasoning: Reasoning) -> str | None:
+        """What to send for a mode, or None where the model has no such mode."""
+        return dict(self.values).get(reasoning)
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model of the catalogue."""
 
@@ -78,11 +110,20 @@ class Model:
     total_parameters_millions: int
     active_parameters_millions: int
     context_tokens: int
+    """Longest input and output together; 0 where the model reads no text, or cuts what is too long."""
     generative: bool
     variants: tuple[Variant, ...]
     source: Source
     model_path: str = ""
     """What the worker loads: a Hugging Face id, a folder, or a scheme the worker documents. Empty: the name."""
+    kv_bytes_per_token: int | None = None
+    """Key-value cache of one token of context; None = unknown, or no such cache."""
+    predecessors: tuple[str, ...] = ()
+    """Where to step down to: the next smaller models of the family, each doing one of the same tasks."""
+    successors: tuple[str, ...] = ()
+    """Where to step up to: the models that name this one as a predecessor."""
+    reasoning_control: ReasoningControl | None = None
+    """None for models with one reasoning mode."""
 
     def path_for(self, precision: str) -> str:
         """What the worker loads to run this precision."""
@@ -106,8 +147,30 @@ class AcceleratorClass:
     max_milliwatts: int
     """Default enforced limit: the worst case of a board whose meter is silent."""
     source: Source
-    bandwidth_gb_s: int = 0
-    dense_tflops_bf16: int = 0
+    bandwidth_gb_s: int | None = None
+    dense_tflops_bf16: int | None = None
+    dense_tflops_fp16: int | None = None
+    """None where it equals BF16."""
+    dense_tflops_fp8: int | None = None
+    dense_tops_int8: int | None = None
+    bare_idle_milliwatts: int | None = None
+    """With no context loaded: what the board draws when no replica is on it."""
+    min_milliwatts: int | None = None
+    """The lowest power limit that the board accepts."""
+
+    def dense_tflops(self, precision: str) -> int | None:
+        """Peak of the arithmetic that weights of `precision` take part in, without sparsity; None = unknown.
+
+        Four-bit weights are widened to BF16 first.
+        """
+        return {
+            "bf16": self.dense_tflops_bf16,
+            "fp16": self.dense_tflops_fp16 or self.dense_tflops_bf16,
+            "fp8": self.dense_tflops_fp8,
+            "int8": self.dense_tops_int8,
+            "int4": self.dense_tflops_bf16,
+            "mxfp4": self.dense_tflops_bf16,
+        }.get(precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +210,8 @@ class EnergyProfile:
     source: Source
     uncertainty_percent: int = 0
     """Half-width of the error of modelled figures; 0 for measured and published ones."""
+    series: str = ""
+    """Not empty, e.g. `ml-energy-v2`: of another engine generation or way to meter, never ranked with the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +222,17 @@ class TaskFacts:
     benchmark: str
     floor_centi: int
     target_centi: int
+    """The knee of quality against joules; the floor where the catalogue has no joules for the task (`catalog.knee`)."""
     generative: bool
+    """Whether the answer is text of several tokens. Where it is not, models that generate text need an opt-in."""
     default_input_tokens: int
     default_output_tokens: int
     end_to_end_ms: int | None
     time_to_first_token_ms: int | None
     inter_token_ms: int | None
+    default_reasoning: Reasoning = Reasoning.OFF
+    target_from: str = ""
+    """What the target was computed from: the model at the knee, where; empty = no joules, so no knee."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +242,11 @@ class Catalogue:
     models: dict[str, Model] = field(default_factory=dict)
     accelerator_classes: dict[str, AcceleratorClass] = field(default_factory=dict)
     profiles: tuple[EnergyProfile, ...] = ()
+    """What is planned with: all of one series, so that any two may be ranked."""
     tasks: dict[str, TaskFacts] = field(default_factory=dict)
+    benchmarks: dict[str, Benchmark] = field(default_factory=dict)
+    reference_profiles: tuple[EnergyProfile, ...] = ()
+    """Profiles of other series: shown and compared, never planned with."""
 
     def profiles_of(self, model: str, task: str) -> tuple[EnergyProfile, ...]:
         """Profiles of one model measured for one task, in name order."""

@@ -16,6 +16,8 @@ from lowbeam.catalog.facts import Catalogue
 
 CLASS_LABEL: Final = "lowbeam.dev/accelerator-class"
 PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
+AMD_PRODUCT_LABEL: Final = "amd.com/gpu.product-name"
+"""Written by AMD's node labeller. No class is matched by it: pods ask for nvidia.com/gpu, which no such node has."""
 
 _PART_OF_A_BOARD = re.compile(r"(-SHARED|-MIG-[0-9]+g\.[0-9]+gb(\.me)?)+$")
 
@@ -36,6 +38,11 @@ def why_no_class(labels: Mapping[str, str], catalogue: Catalogue) -> str:
         known = ", ".join(sorted(catalogue.accelerator_classes))
         return f"label {CLASS_LABEL}={named} names no class (known: {known}); correct it, or add an AcceleratorClass"
     product = labels.get(PRODUCT_LABEL)
+    if product is None and AMD_PRODUCT_LABEL in labels:
+        return (
+            f"the node has {labels[AMD_PRODUCT_LABEL]} boards ({AMD_PRODUCT_LABEL}), and replicas ask for "
+            "nvidia.com/gpu: Lowbeam places none on it"
+        )
     if product is None:
         return f"the node has no {PRODUCT_LABEL}; to run replicas without accelerator on it, label it {CLASS_LABEL}=cpu"
     whole = _class_of_product(_PART_OF_A_BOARD.sub("", product), catalogue)

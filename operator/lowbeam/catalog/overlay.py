@@ -4,10 +4,13 @@ Decides which object adds to the catalogue, which replaces what is there, and wh
 changes nothing: what it would have replaced stays. Never raises for a bad object.
 
 Invariants
+- Every score is of a benchmark in the result, in its metric and setting: what a floor compares is comparable.
+- Stepping down from a model never leads back to it; predecessors and successors are models in the result.
 - Every profile in the result refers to a model, variant, class and task in the result, in a precision that the class
   runs; its batches and its throughput rise; its watts are within the boards' limit.
-- One profile per (model, precision, reasoning, task, class, accelerators): an object replaces the built-in one of its
-  identity whatever its name.
+- One profile per (model, precision, reasoning, task, class, accelerators) and series: an object replaces the built-in
+  one of its identity whatever its name.
+- `profiles` are all of one series, so that any two may be ranked; those of other series are `reference_profiles`.
 - The result depends on the objects only, not on their order.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -25,19 +29,19 @@ from lowbeam.api.v1alpha1.base import KubeObject
 from lowbeam.api.v1alpha1.energyprofile import EnergyProfile as EnergyProfileObject
 from lowbeam.api.v1alpha1.modelcard import ModelCard
 from lowbeam.api.v1alpha1.problems import problems_of
-from lowbeam.catalog.conversion import class_of, model_of, profile_of
-from lowbeam.catalog.facts import AcceleratorClass, Catalogue, EnergyProfile, Model, Reasoning
-from lowbeam.catalog.problems import CatalogueProblem, CatalogueReason
+from lowbeam.catalog.cards import benchmark_objections, model_objections
+from lowbeam.catalog.conversion import benchmarks_of, class_of, model_of, profile_of
+from lowbeam.catalog.facts import AcceleratorClass, Benchmark, Catalogue, EnergyProfile, Model, Reasoning
+from lowbeam.catalog.families import cycles, with_successors
+from lowbeam.catalog.problems import CatalogueProblem, CatalogueReason, Objection
 
 POWER_LIMIT_TOLERANCE_PERCENT = 5
 """What a board may exceed its limit by in a mean over seconds, meter error included (NVML: 5 %)."""
 
-Identity = tuple[str, str, Reasoning, str, str, int]
-Objection = tuple[str, CatalogueReason, str]
-"""(field, reason, message)"""
-
+Identity = tuple[str, str, Reasoning, str, str, int, str]
 K = TypeVar("K", bound=KubeObject)
-F = TypeVar("F", Model, AcceleratorClass, EnergyProfile)
+F = TypeVar("F")
+Named = TypeVar("Named", Model, AcceleratorClass, Benchmark)
 
 
 def overlay(
@@ -52,17 +56,14 @@ def overlay(
     """
     problems: list[CatalogueProblem] = []
     accelerators = dict(catalogue.accelerator_classes)
-    for accelerator in _facts(AcceleratorClassObject, classes, class_of, problems):
+    for accelerator in sorted(_facts(AcceleratorClassObject, classes, class_of, problems), key=attrgetter("name")):
         if not _refused("AcceleratorClass", accelerator.name, _class_objections(accelerator, accelerators), problems):
             accelerators[accelerator.name] = accelerator
-    models = dict(catalogue.models)
-    for model in _facts(ModelCard, cards, model_of, problems):
-        if not _refused("ModelCard", model.name, _model_objections(model, catalogue), problems):
-            models[model.name] = model
-    merged = Catalogue(_by_name(models), _by_name(accelerators), (), catalogue.tasks)
+    models, benchmarks = _with_cards(catalogue, cards, problems)
+    merged = Catalogue(models, _by_name(accelerators), (), catalogue.tasks, benchmarks)
 
     added: dict[Identity, EnergyProfile] = {}
-    for profile in _facts(EnergyProfileObject, profiles, profile_of, problems):
+    for profile in sorted(_facts(EnergyProfileObject, profiles, profile_of, problems), key=attrgetter("name")):
         objections = [*_profile_objections(profile, merged)]
         twin = added.get(identity(profile))
         if twin is not None:
@@ -78,13 +79,15 @@ def overlay(
     names = {profile.name for profile in added.values()}
     kept = (
         profile
-        for profile in catalogue.profiles
+        for profile in (*catalogue.profiles, *catalogue.reference_profiles)
         if profile.name not in names
         and identity(profile) not in added
         and next(_profile_objections(profile, merged), None) is None
     )
     in_force = sorted([*kept, *added.values()], key=lambda profile: profile.name)
-    return replace(merged, profiles=tuple(in_force)), tuple(problems)
+    planned_with = tuple(profile for profile in in_force if not profile.series)
+    references = tuple(profile for profile in in_force if profile.series)
+    return replace(merged, profiles=planned_with, reference_profiles=references), tuple(problems)
 
 
 def identity(profile: EnergyProfile) -> Identity:
@@ -96,6 +99,7 @@ def identity(profile: EnergyProfile) -> Identity:
         profile.task,
         profile.accelerator_class,
         profile.accelerators,
+        profile.series,
     )
 
 
@@ -119,12 +123,6 @@ def _class_objections(accelerator: AcceleratorClass, others: Mapping[str, Accele
                 CatalogueReason.DUPLICATE_ENTRY,
                 f"{shared[0]} already means class {other.name}: a node can be of one class only",
             )
-
-
-def _model_objections(model: Model, catalogue: Catalogue) -> Iterator[Objection]:
-    if not set(model.tasks) & set(catalogue.tasks):
-        known = ", ".join(sorted(catalogue.tasks))
-        yield ("spec.tasks", CatalogueReason.UNKNOWN_TASK, f"none of {', '.join(model.tasks)} is known; known: {known}")
 
 
 def _profile_objections(profile: EnergyProfile, catalogue: Catalogue) -> Iterator[Objection]:
@@ -168,6 +166,8 @@ def _point_objections(profile: EnergyProfile, accelerator: AcceleratorClass) -> 
         where = f"spec.points[{place}]"
         if point.requests_per_second_milli < 1:
             yield (f"{where}.requestsPerSecond", CatalogueReason.INVALID_FIELD, "must be at least 0.001")
+        if point.milliwatts < 1:
+            yield (f"{where}.watts", CatalogueReason.INVALID_FIELD, "must be at least 0.001")
         if point.milliwatts > limit:
             text = (
                 f"{point.milliwatts / 1000:.0f} W is more than {profile.accelerators} x {accelerator.name} can draw "
@@ -184,6 +184,35 @@ def _point_objections(profile: EnergyProfile, accelerator: AcceleratorClass) -> 
             yield (f"{where}.requestsPerSecond", CatalogueReason.THROUGHPUT_NOT_RISING, text)
 
 
+# --- models and their families ---------------------------------------------------------------------------------------
+
+
+def _with_cards(
+    catalogue: Catalogue, cards: Iterable[ModelCard | Mapping[str, Any]], problems: list[CatalogueProblem]
+) -> tuple[dict[str, Model], dict[str, Benchmark]]:
+    """Models and benchmarks with the cards on top. Cards that step down in a circle are refused, every one of it."""
+    raw = tuple(cards)
+    names = catalogue.models.keys() | {_name(card) for card in raw}
+    benchmarks = dict(catalogue.benchmarks)
+    accepted: dict[str, Model] = {}
+    given = _facts(ModelCard, raw, lambda card: (model_of(card), benchmarks_of(card)), problems)
+    for model, defined in sorted(given, key=lambda it: it[0].name):
+        own = {it.name: it for it in defined}
+        objections = [
+            *benchmark_objections(defined, benchmarks),
+            *model_objections(model, catalogue.tasks, catalogue.benchmarks | own, names),
+        ]
+        if not _refused("ModelCard", model.name, objections, problems):
+            accepted[model.name] = model
+            benchmarks |= own
+    while circles := cycles(catalogue.models | accepted):
+        for name in sorted(circles.keys() & accepted.keys()):
+            text = f"stepping down leads back here: {' -> '.join(circles[name])}; leave one of these steps out"
+            _refused("ModelCard", name, [("spec.predecessors", CatalogueReason.DOWNGRADE_CYCLE, text)], problems)
+            del accepted[name]
+    return with_successors(_by_name(catalogue.models | accepted)), _by_name(benchmarks)
+
+
 # --- plumbing -------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +222,7 @@ def _facts(
     convert: Callable[[K], F],
     problems: list[CatalogueProblem],
 ) -> list[F]:
-    """Facts of the readable objects, by name; the unreadable ones become problems."""
+    """Facts of the readable objects; the unreadable ones become problems."""
     facts = []
     for item in objects:
         try:
@@ -201,14 +230,20 @@ def _facts(
         except ValidationError as error:
             raw = item if isinstance(item, Mapping) else item.to_wire()
             problems.extend(_unreadable(kind, raw, error))
-    return sorted(facts, key=lambda fact: fact.name)
+    return facts
 
 
 def _unreadable(kind: type[KubeObject], raw: Mapping[str, Any], error: ValidationError) -> Iterator[CatalogueProblem]:
-    metadata = raw.get("metadata")
-    name = str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
+    name = _name(raw)
     for problem in problems_of(error, kind, name):
         yield CatalogueProblem(kind.resource.kind, name, problem.field, CatalogueReason.INVALID_FIELD, problem.message)
+
+
+def _name(item: KubeObject | Mapping[str, Any]) -> str:
+    if isinstance(item, KubeObject):
+        return item.metadata.name
+    metadata = item.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
 
 
 def _refused(kind: str, name: str, objections: Iterable[Objection], problems: list[CatalogueProblem]) -> bool:
@@ -217,5 +252,5 @@ def _refused(kind: str, name: str, objections: Iterable[Objection], problems: li
     return bool(found)
 
 
-def _by_name(facts: dict[str, F]) -> dict[str, F]:
+def _by_name(facts: dict[str, Named]) -> dict[str, Named]:
     return dict(sorted(facts.items()))

@@ -16,7 +16,15 @@ class CatalogueReason(StrEnum):
     UNKNOWN_TASK = "UnknownTask"
     """The catalogue has no facts about the task."""
     UNKNOWN_MODEL = "UnknownModel"
-    """A profile names a model that is neither built in nor a ModelCard."""
+    """A profile or an edge between models names a model that is neither built in nor a ModelCard."""
+    UNKNOWN_BENCHMARK = "UnknownBenchmark"
+    """A score names a benchmark that is neither built in nor defined by the ModelCard."""
+    BENCHMARK_CONFLICT = "BenchmarkConflict"
+    """A score or a definition has another metric or setting than the benchmark: they cannot be compared."""
+    SCORE_OUT_OF_RANGE = "ScoreOutOfRange"
+    """A score above the best there can be."""
+    DOWNGRADE_CYCLE = "DowngradeCycle"
+    """Stepping down from the model leads back to it."""
     UNKNOWN_VARIANT = "UnknownVariant"
     """The model exists, but not in this precision and reasoning mode."""
     UNKNOWN_ACCELERATOR_CLASS = "UnknownAcceleratorClass"
@@ -31,6 +39,10 @@ class CatalogueReason(StrEnum):
     """More watts than the accelerators can draw."""
     WEIGHTS_DO_NOT_FIT = "WeightsDoNotFit"
     """The weights alone are larger than the memory of the accelerators."""
+
+
+Objection = tuple[str, CatalogueReason, str]
+"""(field, reason, message): why an object is refused, before it is known which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,26 @@
-"""`lowbeam explain iw/NAME`: why this model, why not the others; live, or offline with -f."""
+"""`lowbeam explain iw/NAME`: why this model, why not the others; live, or offline with -f.
+
+Live it reads what the operator reads, once, says what runs now as the status has it, and plans again with the same code
+from what runs: what it prints under `chosen` is what the operator would decide now.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-from lowbeam.cli.plan import add_inputs, plan_world, read_world
+from lowbeam.cli.plan import add_inputs, complain, print_data, read_input, snapshot_of
+from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput, Impossible
-from lowbeam.planning import explain_lines, plan_data
+from lowbeam.planning import Snapshot, explain_data, explain_lines, labelled, plan
+from lowbeam.planning.plan import sizer_for
+from lowbeam.power.caps import CapTree
 from lowbeam.runtime.world import Objects, Parser, World, build_world
+from lowbeam.sizing import Option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,27 +29,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--namespace", default="default")
     parser.add_argument("--kubeconfig", help="cluster to ask when no -f is given")
     add_inputs(parser)
-    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    parser.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text", help="(text)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the explanation; 1 when nothing can run it."""
+    """Print the explanation; 1 when nothing can run it, 2 when something in the files is wrong."""
     kind, _, name = args.workload.rpartition("/")
     if kind not in ("", "iw", "inferenceworkload", "inferenceworkloads"):
         raise BadInput(f'"{args.workload}" is no InferenceWorkload: use iw/NAME')
-    world = read_world(args) if args.file else asyncio.run(_live_world(args.kubeconfig))
-    key = _find(world, args.namespace, name, exact=not args.file)
+    given = read_input(args) if args.file else None
+    world = given.world if given is not None else asyncio.run(_live_world(args.kubeconfig))
+    key = _find(world, args.namespace, name, exact=given is None)
     if (refusal := world.refusals.get(key)) is not None:
-        raise Impossible(f"{'/'.join(key)}: {refusal.message}")
-    choice = plan_world(world).choice(*key)
+        raise (Impossible if given is None else BadInput)(f"{'/'.join(key)}: {refusal.message}")
+    snapshot = snapshot_of(world) if given is not None else _running(world, key)
+    choice = plan(snapshot).choice(*key)
     if choice is None:
         raise Impossible(f"{'/'.join(key)}: not planned")
-    if args.output == "json":
-        data = next(w for w in plan_data(plan_world(world))["workloads"] if (w["namespace"], w["name"]) == key)
-        print(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    prices = read_prices(args)
+    needs, status = world.requirements[key], {} if given is not None else world.raw_workloads[key].get("status", {})
+    if args.output == "text":
+        print("\n".join((*explain_lines(needs, choice, prices), *_now(status, choice.option))))
     else:
-        print("\n".join(explain_lines(world.requirements[key], choice)))
-    return 0 if choice.option else 1
+        print_data(
+            {**explain_data(needs, choice, prices), **({"status": status} if given is None else {})}, args.output
+        )
+    if given is not None:
+        complain(given)
+    return 2 if given is not None and given.troubles else 0 if choice.option else 1
 
 
 def _find(world: World, namespace: str, name: str, *, exact: bool) -> tuple[str, str]:
@@ -52,28 +67,97 @@ def _find(world: World, namespace: str, name: str, *, exact: bool) -> tuple[str,
         return (namespace, name)
     if len(matches) == 1:
         return matches[0]
+    if len(matches) > 1:
+        raise BadInput(f"{name} is in {', '.join(key[0] for key in matches)}: choose one with -n NAMESPACE")
     here = ", ".join("/".join(key) for key in known[:8]) or "none"
     raise BadInput(f"no InferenceWorkload {namespace}/{name}; there are: {here} (choose with -n NAMESPACE)")
 
 
+def _running(world: World, asked: tuple[str, str]) -> Snapshot:
+    """What the operator would plan from: every workload with the option that runs, as status and Deployments say.
+
+    A workload that only wants advice is planned on its own, as it takes nothing from the others.
+    """
+    from lowbeam.runtime.recovery import recover  # needs the client for Kubernetes, which planning offline does not
+
+    snapshot, acted_on = snapshot_of(world), set(world.enforced())
+    if asked not in acted_on:
+        alone = tuple(state for state in snapshot.workloads if state.requirements.key == asked)
+        return replace(snapshot, caps=CapTree(), workloads=alone)
+    sizer, states = sizer_for(snapshot), []
+    for state in snapshot.workloads:
+        key = state.requirements.key
+        if key in acted_on:
+            status = world.raw_workloads[key].get("status", {})
+            memory = recover(status, state.requirements, world.children.get(key, []), sizer)
+            states.append(replace(state, running=memory.target.option if memory.target else None))
+    return replace(snapshot, workloads=tuple(states))
+
+
+def _now(status: Mapping[str, Any], option: Option | None) -> tuple[str, ...]:
+    """What the status says, and whether the operator is about to change it; nothing offline."""
+    if not status:
+        return ()
+    conditions = {row["type"]: row for row in status.get("conditions", ())}
+    energy, selected = status.get("energy", {}), status.get("selected")
+    lines = [""]
+    ready = conditions.get("Ready")
+    if ready is not None:
+        lines += labelled("now", f"Ready {ready['status']}: {ready.get('message') or ready['reason']}")
+    watts = [f"{energy[name]} W {said}" for name, said in _WATTS if name in energy]
+    if watts:
+        lines += labelled("", ", ".join(watts))
+    for row in (conditions.get("Dimmed"), conditions.get("Stalled")):
+        if row is not None and row["status"] == "True":
+            lines += labelled("", f"{row['type']}: {row.get('message') or row['reason']}")
+    if option is not None and selected is not None and not _is(selected, option):
+        runs = f"{selected['model']} {selected['precision']}, {selected['acceleratorClass']}"
+        pods = "1 replica" if selected["replicas"] == 1 else f"{selected['replicas']} replicas"
+        runs += f", batch <= {selected['batchLimit']}, {pods}"
+        lines += labelled("", f"runs {runs}; the next plan changes that to what is chosen above")
+    return tuple(lines)
+
+
+_WATTS = (("measuredWatts", "measured"), ("committedWatts", "committed"))
+
+
+def _is(selected: Mapping[str, Any], option: Option) -> bool:
+    runs = {"reasoning": "Off", "acceleratorsPerReplica": 1, **selected}
+    same = {
+        "model": option.model,
+        "precision": option.precision,
+        "reasoning": option.reasoning.value,
+        "acceleratorClass": option.accelerator_class,
+        "acceleratorsPerReplica": option.accelerators_per_replica,
+        "batchLimit": option.batch_limit,
+        "replicas": option.replicas,
+    }
+    return all(runs[name] == value for name, value in same.items())
+
+
 async def _live_world(kubeconfig: str | None) -> World:
-    """Workloads, caps, catalogue objects and nodes of the cluster, read once."""
+    """What the operator reads, read once."""
     from lowbeam.kube import (
         ACCELERATOR_CLASSES,
+        DEPLOYMENTS,
         ENERGY_PROFILES,
         INFERENCE_WORKLOADS,
         MODEL_CARDS,
         NAMESPACES,
         NODES,
+        PODS,
         POWER_CAPS,
         Resource,
         connect,
     )
+    from lowbeam.render import labels
+    from lowbeam.runtime.demand import written_observations
 
     async with await connect(kubeconfig) as transport:
 
-        async def listed(resource: Resource) -> tuple[dict[str, Any], ...]:
-            return tuple([item async for page in transport.list_pages(resource) for item in page.items])
+        async def listed(resource: Resource, selector: str = "") -> tuple[dict[str, Any], ...]:
+            pages = transport.list_pages(resource, label_selector=selector)
+            return tuple([item async for page in pages for item in page.items])
 
         objects = Objects(
             workloads=await listed(INFERENCE_WORKLOADS),
@@ -83,5 +167,7 @@ async def _live_world(kubeconfig: str | None) -> World:
             energy_profiles=await listed(ENERGY_PROFILES),
             namespaces=await listed(NAMESPACES),
             nodes=await listed(NODES),
+            deployments=await listed(DEPLOYMENTS, labels.WORKLOAD),
+            pods=await listed(PODS, labels.WORKLOAD),
         )
-    return build_world(objects, datetime.now(UTC).date(), Parser())
+    return build_world(objects, datetime.now(UTC).date(), Parser(), written_observations(objects.workloads))

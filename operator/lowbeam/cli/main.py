@@ -20,11 +20,13 @@ COMMANDS = {
     "plan": "plan manifests without a cluster: what would run, at how many watts",
     "explain": "why this model, why not the others",
     "catalog": "models, profiles, accelerators and tasks that Lowbeam knows",
+    "plot": "pictures of energy profiles, and of quality against joules",
     "simulate": "play a scenario on a virtual cluster and clock",
     "emulate": "play the workers of KWOK pods (tests and demos only)",
     "crds": "print the CustomResourceDefinitions",
 }
 EXTRA_OF_MODULE = {
+    "matplotlib": "plot",
     "kopf": "operator",
     "kubernetes": "operator",
     "aiohttp": "operator",

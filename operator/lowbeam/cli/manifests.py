@@ -1,61 +1,124 @@
 """Manifests from files and a made-up inventory become a World, so that planning offline is planning online.
 
 Decides how files, `--inventory` and `--cap` turn into the objects that an API server would hold. Refuses nothing that
-the API server would accept.
+the API server would accept. One bad document never hides another: what cannot be read is a `Trouble`, and the rest is
+planned.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lowbeam.api.v1alpha1 import KubeObject
-from lowbeam.api.v1alpha1.loading import read_documents
-from lowbeam.catalog.nodes import CLASS_LABEL
+from lowbeam.api.v1alpha1.loading import Problem, ReadResult, read_documents
+from lowbeam.catalog import why_no_class
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.catalog.nodes import CLASS_LABEL, PRODUCT_LABEL
 from lowbeam.errors import BadInput
 from lowbeam.render import labels
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 
 _WATTS = re.compile(r"^(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>W|kW|MW)$", re.IGNORECASE)
 _UNITS = {"w": 1, "kw": 1000, "mw": 1_000_000}
+_SUFFIXES = (".yaml", ".yml", ".json")
+LARGEST_NODE = 8
+"""Accelerators of one made-up node: what most servers hold."""
 
 
-def read_files(paths: Iterable[str]) -> list[KubeObject]:
-    """Every Lowbeam object in the files and folders; raises BadInput with all problems, one a line."""
-    objects: list[KubeObject] = []
-    problems: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong with the input: in which file, object and field, and what to do."""
+
+    file: str
+    object: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = "" if not self.field or self.message.startswith(self.field) else self.field
+        return ": ".join(part for part in (self.file, self.object, where, self.message) if part)
+
+
+@dataclass(slots=True)
+class Manifests:
+    """What was read: our objects, the others that matter to a plan, and what is wrong."""
+
+    objects: list[KubeObject] = field(default_factory=list)
+    namespaces: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    files: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """By kind, namespace and name: the file that an object came from."""
+
+    def file_of(self, kind: str, namespace: str, name: str) -> str:
+        """Where an object came from; empty for one that was made up from a flag."""
+        return self.files.get((kind, namespace, name), "")
+
+
+def read_files(paths: Sequence[str]) -> Manifests:
+    """Every object in the files, folders and `-`; what cannot be read or is there twice is a trouble."""
+    read = Manifests()
     for path in paths:
-        for name, text in _texts(path):
+        for name, text in _texts(path, read.troubles):
             for result in read_documents(text):
-                problems += [f"{name}: {problem}" for problem in result.problems]
-                if result.object is not None:
-                    objects.append(result.object)
-    if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise BadInput("\n".join([*problems, f"{count}, nothing planned"]))
-    if not objects:
-        raise BadInput(f"no Lowbeam objects in {', '.join(paths)}; give a manifest with -f")
-    return objects
+                _take(read, name, result)
+    return read
 
 
-def parse_inventory(text: str) -> list[dict[str, Any]]:
-    """Nodes for `h100=16,l4=24,cpu=8`: whole nodes of at most 8 accelerators."""
-    nodes: list[dict[str, Any]] = []
-    for part in filter(None, text.split(",")):
-        name, _, count = part.partition("=")
+def _take(read: Manifests, file: str, result: ReadResult) -> None:
+    read.troubles += [Trouble(file, it.object, it.field, it.message) for it in result.problems]
+    if result.other is not None:
+        kept = {"Namespace": read.namespaces, "Node": read.nodes}.get(str(result.other.get("kind")))
+        if kept is not None and isinstance(result.other.get("metadata"), Mapping):
+            kept.append(dict(result.other))
+    if result.object is None:
+        return
+    key = _key(result.object)
+    before = read.files.get(key)
+    if before is None:
+        read.files[key] = file
+        read.objects.append(result.object)
+        return
+    where = "twice in this file" if before == file else f"also in {before}"
+    kind, namespace, name = key
+    label = f"{namespace}/{name}" if namespace else name
+    read.troubles.append(
+        Trouble(file, label, "metadata.name", f"this {kind} is {where}; the first counts: rename or remove the other")
+    )
+
+
+def _key(object_: KubeObject) -> tuple[str, str, str]:
+    kind = object_.resource.kind
+    namespace = (object_.metadata.namespace or "default") if kind == "InferenceWorkload" else ""
+    return kind, namespace, object_.metadata.name
+
+
+def parse_inventory(text: str) -> dict[str, int]:
+    """`h100=16,l4=24,cpu=8` as accelerators by class (replicas for the class `cpu`)."""
+    counts: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, count = (piece.strip() for piece in part.partition("="))
         if not count.isdigit() or not name:
-            raise BadInput(f'--inventory: "{part}" is not CLASS=COUNT (for example h100=16)')
-        left = int(count)
-        while left > 0:
-            size = min(8, left)
-            nodes.append(_node(f"{name}-{len(nodes)}", name, size))
-            left -= size
+            raise BadInput(f'--inventory: "{part}" is not CLASS=COUNT (write for example h100=16,l4=24)')
+        counts[name] = counts.get(name, 0) + int(count)
+    return counts
+
+
+def made_up_nodes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Whole nodes of at most LARGEST_NODE accelerators."""
+    nodes: list[dict[str, Any]] = []
+    for name, count in counts.items():
+        for left in range(count, 0, -LARGEST_NODE):
+            nodes.append(_node(f"{name}-{len(nodes)}", name, min(LARGEST_NODE, left)))
     return nodes
 
 
@@ -63,58 +126,115 @@ def read_nodes(path: str) -> list[dict[str, Any]]:
     """Nodes from `kubectl get nodes -o json` (or yaml)."""
     try:
         raw = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--nodes: {path}: {_complaint(error)}") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"{path}: neither JSON nor YAML: {error}") from error
+        raise BadInput(f"--nodes: {path}: neither JSON nor YAML: {error}") from error
     nodes = raw.get("items", [raw]) if isinstance(raw, dict) else []
-    if not nodes or any(node.get("kind", "Node") != "Node" for node in nodes):
-        raise BadInput(f"{path}: no nodes in it; make it with `kubectl get nodes -o json`")
+    if not isinstance(nodes, list) or not nodes or not all(_is_node(node) for node in nodes):
+        raise BadInput(f"--nodes: {path}: no list of nodes; make it with `kubectl get nodes -o json`")
     return nodes
+
+
+def _is_node(raw: object) -> bool:
+    metadata = raw.get("metadata") if isinstance(raw, dict) else None
+    return (
+        isinstance(raw, dict)
+        and raw.get("kind", "Node") == "Node"
+        and isinstance(metadata, dict)
+        and isinstance(metadata.get("name"), str)
+    )
+
+
+def unknown_classes(flag: str, names: Iterable[str], catalogue: Catalogue) -> Iterator[str]:
+    """A sentence for each name in a flag that neither the catalogue nor the files know."""
+    known = sorted(catalogue.accelerator_classes)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            guess = f"did you mean {near[0]}? " if near else ""
+            yield (
+                f'{flag}: no accelerator class "{name}"; {guess}known: {", ".join(known)}. '
+                "For another one, add an AcceleratorClass and its EnergyProfiles to the files."
+            )
+
+
+def nodes_without_class(nodes: Iterable[Mapping[str, Any]], world: World) -> tuple[str, ...]:
+    """A sentence for each node that says it has accelerators and belongs to no class: nothing can be planned on it."""
+    return tuple(
+        f"node {name}: {why_no_class(its_labels, world.catalogue)}"
+        for node in nodes
+        for name, its_labels in [(node["metadata"]["name"], node["metadata"].get("labels") or {})]
+        if name not in world.node_classes and not its_labels.keys().isdisjoint((CLASS_LABEL, PRODUCT_LABEL))
+    )
 
 
 def parse_watts(text: str) -> int:
     """Whole watts of `9kW`, `9000W` or `1.2 MW`."""
     match = _WATTS.match(text.strip())
     if match is None:
-        raise BadInput(f'--cap: "{text}" is not a power (use for example 9kW or 9000W)')
+        bare = text.strip().replace(".", "", 1).isdigit()
+        why = f"has no unit: write {text.strip()}kW or {text.strip()}W" if bare else "is no power: write 9kW or 9000W"
+        raise BadInput(f'--cap: "{text}" {why}')
     return int(float(match["number"]) * _UNITS[match["unit"].lower()])
 
 
-def cluster_cap(watts: int) -> dict[str, Any]:
-    """A PowerCap over everything, for `--cap`."""
+def cluster_cap(watts: int, read: Manifests) -> dict[str, Any]:
+    """A PowerCap over everything, for `--cap`; its name is one that no file uses."""
+    name = next(it for it in ("cap", *(f"cap-{i}" for i in range(2, 10_000))) if not read.file_of("PowerCap", "", it))
     return {
         "apiVersion": "lowbeam.dev/v1alpha1",
         "kind": "PowerCap",
-        "metadata": {"name": "cap"},
+        "metadata": {"name": name},
         "spec": {"scope": {"cluster": {}}, "watts": watts},
     }
 
 
 def world_of(
-    objects: Iterable[KubeObject], nodes: list[dict[str, Any]], extra: Iterable[dict[str, Any]], today: date
-) -> World:
-    """The World that an operator would see."""
+    read: Manifests, nodes: Sequence[dict[str, Any]], extra: Iterable[dict[str, Any]], today: date
+) -> tuple[World, tuple[Trouble, ...]]:
+    """The World that an operator would see, and everything that is wrong with what it was made of."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
-    for index, raw in enumerate([*(o.to_wire() for o in objects), *extra]):
+    for index, raw in enumerate([*(o.to_wire() for o in read.objects), *extra, *read.namespaces]):
         metadata = raw["metadata"]
         metadata.setdefault("uid", f"file-{index}")
         metadata.setdefault("resourceVersion", "0")
         if raw["kind"] == "InferenceWorkload":
             metadata.setdefault("namespace", "default")
         by_kind.setdefault(raw["kind"], []).append(raw)
-    return build_world(
+    world = build_world(
         Objects(
             workloads=tuple(by_kind.get("InferenceWorkload", ())),
             power_caps=tuple(by_kind.get("PowerCap", ())),
             model_cards=tuple(by_kind.get("ModelCard", ())),
             accelerator_classes=tuple(by_kind.get("AcceleratorClass", ())),
             energy_profiles=tuple(by_kind.get("EnergyProfile", ())),
+            namespaces=tuple(by_kind.get("Namespace", ())),
             nodes=tuple(nodes),
         ),
         today,
         Parser(),
     )
+    return world, (*read.troubles, *_troubles_of(world, read))
+
+
+def _troubles_of(world: World, read: Manifests) -> list[Trouble]:
+    """What the World refused, with the file that it came from."""
+    found = [
+        Trouble(read.file_of(it.kind, "", it.name), f"{it.kind}/{it.name}", it.field, it.message)
+        for it in world.catalogue_problems
+    ]
+    found += [
+        Trouble(read.file_of("InferenceWorkload", *key), "/".join(key), refusal.field, refusal.message)
+        for key, refusal in world.refusals.items()
+    ]
+    problems: Mapping[str, Problem] = world.cap_problems
+    found += [
+        Trouble(read.file_of("PowerCap", "", name) or "--cap", name, it.field, it.message)
+        for name, it in problems.items()
+    ]
+    found += [Trouble(read.file_of("PowerCap", "", it.cap), it.cap, "", it.message) for it in world.caps.problems]
+    return found
 
 
 def _node(name: str, accelerator_class: str, count: int) -> dict[str, Any]:
@@ -127,14 +247,33 @@ def _node(name: str, accelerator_class: str, count: int) -> dict[str, Any]:
     }
 
 
-def _texts(path: str) -> list[tuple[str, str]]:
+def read_texts(path: str) -> list[tuple[str, str]]:
+    """(name, text) of a file, of `-`, or of the manifests in a folder; BadInput with everything that is unreadable."""
+    troubles: list[Trouble] = []
+    texts = _texts(path, troubles)
+    if troubles:
+        raise BadInput("\n".join(map(str, troubles)))
+    return texts
+
+
+def _texts(path: str, troubles: list[Trouble]) -> list[tuple[str, str]]:
+    """Of a folder what kubectl would apply: the manifests in it, not those in folders of it."""
     if path == "-":
         return [("stdin", sys.stdin.read())]
     place = Path(path)
     try:
-        files = (
-            sorted(f for f in place.iterdir() if f.suffix in (".yaml", ".yml", ".json")) if place.is_dir() else [place]
-        )
-        return [(str(f), f.read_text()) for f in files]
+        files = sorted(f for f in place.iterdir() if f.suffix in _SUFFIXES) if place.is_dir() else [place]
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
+        troubles.append(Trouble(path, "", "", _complaint(error)))
+        return []
+    texts: list[tuple[str, str]] = []
+    for file in files:
+        try:
+            texts.append((str(file), file.read_text()))
+        except (OSError, UnicodeDecodeError) as error:
+            troubles.append(Trouble(str(file), "", "", _complaint(error)))
+    return texts
+
+
+def _complaint(error: OSError | UnicodeDecodeError) -> str:
+    return "is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"{error.strerror}; check the path"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,19 +13,41 @@ import orjson
 import yaml
 
 from lowbeam.catalog import largest_model
-from lowbeam.cli.manifests import cluster_cap, parse_inventory, parse_watts, read_files, read_nodes, world_of
+from lowbeam.cli import manifests
+from lowbeam.cli.prices import add_arguments as add_price_arguments
+from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput
-from lowbeam.planning import Plan, Snapshot, WorkloadState, cap_table, plan, plan_data, plan_table
+from lowbeam.planning import (
+    Plan,
+    Snapshot,
+    WorkloadState,
+    cap_table,
+    cost_table,
+    plan,
+    plan_data,
+    plan_table,
+    trouble_lines,
+)
+from lowbeam.planning.plan import sizer_for
 from lowbeam.planning.words import watts
-from lowbeam.power.caps import CapTree
 from lowbeam.runtime.world import World
-from lowbeam.sizing import Requirements
+from lowbeam.sizing.cost import Prices
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What was asked: the world of the files, what is wrong with them, and what is odd without being wrong."""
+
+    world: World
+    troubles: tuple[manifests.Trouble, ...]
+    notes: tuple[str, ...]
+    prices: Prices | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that `plan` and `explain` share, and the output form."""
     add_inputs(parser)
-    parser.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table")
+    parser.add_argument("-o", "--output", choices=["table", "json", "yaml"], default="table", help="(table)")
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -33,74 +56,152 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inventory", metavar="CLASS=COUNT,...", help="accelerators, for example h100=16,l4=24")
     parser.add_argument("--nodes", metavar="FILE", help="nodes, as `kubectl get nodes -o json` prints them")
     parser.add_argument("--cap", metavar="WATTS", help="a cap over everything, for example 9kW")
+    add_price_arguments(parser)
 
 
-def read_world(args: argparse.Namespace) -> World:
-    """The World of the given files, nodes and cap; raises BadInput with what is missing."""
+def read_input(args: argparse.Namespace) -> Input:
+    """The world of the given files, nodes and cap. BadInput: wrong flags, or nothing that could be planned."""
     if not args.file:
-        raise BadInput("nothing to plan: give manifests with -f FILE")
-    if not args.inventory and not args.nodes:
+        raise BadInput("nothing to plan: give manifests with -f FILE (or a folder, or - for standard input)")
+    counts = manifests.parse_inventory(args.inventory or "")
+    cap_watts = manifests.parse_watts(args.cap) if args.cap else None
+    prices = read_prices(args)
+    given = manifests.read_nodes(args.nodes) if args.nodes else []
+    read = manifests.read_files(args.file)
+    nodes = [*manifests.made_up_nodes(counts), *given, *read.nodes]
+    if not nodes and not counts:
         raise BadInput("no accelerators: give --inventory h100=16,l4=24 or --nodes nodes.json")
-    nodes = [*parse_inventory(args.inventory or ""), *(read_nodes(args.nodes) if args.nodes else [])]
-    extra = [cluster_cap(parse_watts(args.cap))] if args.cap else []
-    return world_of(read_files(args.file), nodes, extra, datetime.now(UTC).date())
+    extra = [] if cap_watts is None else [manifests.cluster_cap(cap_watts, read)]
+    world, troubles = manifests.world_of(read, nodes, extra, datetime.now(UTC).date())
+    wrong = [
+        *manifests.unknown_classes("--inventory", counts, world.catalogue),
+        *manifests.unknown_classes("--price", prices.accelerator_hour if prices else (), world.catalogue),
+    ]
+    if wrong:
+        raise BadInput("\n".join([*map(str, troubles), *wrong]))
+    if not world.requirements and (troubles or not world.raw_workloads):
+        what = [str(it) for it in troubles] or [f"no InferenceWorkload in {', '.join(args.file)}"]
+        raise BadInput("\n".join([*what, f"{_problems(troubles)}nothing planned"]))
+    return Input(world, troubles, (*manifests.nodes_without_class(nodes, world), *_empty_pools(world)), prices)
 
 
-def plan_world(world: World) -> Plan:
-    """The plan of everything that could be understood."""
+def snapshot_of(world: World) -> Snapshot:
+    """Everything that could be understood, as if nothing ran yet."""
     states = tuple(WorkloadState(needs) for _, needs in sorted(world.requirements.items()))
-    return plan(Snapshot(world.catalogue, world.caps, world.inventory, states))
+    return Snapshot(world.catalogue, world.caps, world.inventory, states)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan; 1 when something cannot run or a cap cannot be kept."""
-    world = read_world(args)
-    answer = plan_world(world)
-    refused = {"/".join(key): refusal.message for key, refusal in world.refusals.items()}
+    """Print the plan. 2: something in the input is wrong; 1: something cannot run or a cap cannot be kept."""
+    given = read_input(args)
+    snapshot = snapshot_of(given.world)
+    answer = plan(snapshot)
     if args.output == "table":
-        print("\n".join(plan_table(answer)))
-        if world.caps.caps:
-            print()
-            print("\n".join(cap_table(answer, world.caps)))
-        print()
-        print(comparison(world, answer))
+        print("\n".join(_page(given, snapshot, answer)))
     else:
-        data: dict[str, Any] = {**plan_data(answer), "refused": refused}
-        text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
-        print(text if args.output == "json" else yaml.safe_dump(orjson.loads(text), sort_keys=False))
-    for name, message in refused.items():
-        print(f"{name}: {message}", file=sys.stderr)
-    for problem in world.caps.problems:
-        print(problem.message, file=sys.stderr)
+        print_data(
+            {
+                **plan_data(answer, given.world.requirements, given.world.caps, given.prices),
+                **_rest(given, snapshot, answer),
+            },
+            args.output,
+        )
+    for note in given.notes:
+        print(note, file=sys.stderr)
+    complain(given)
+    if given.troubles:
+        return 2
     nothing = any(choice.option is None for choice in answer.choices)
-    return 1 if refused or nothing or answer.unsatisfiable_caps or world.caps.problems else 0
+    return 1 if nothing or answer.unsatisfiable_caps else 0
 
 
-def comparison(world: World, answer: Plan) -> str:
-    """What the largest model of each task would draw for the same work, where it can be placed."""
-    chosen = sum(c.option.expected_milliwatts for c in answer.choices if c.option)
-    largest = largest_milliwatts(world, {c.key for c in answer.choices if c.option})
-    known = [milliwatts for milliwatts in largest.values() if milliwatts is not None]
-    unplaced = len(largest) - len(known)
+def print_data(data: dict[str, Any], output: str) -> None:
+    """As JSON or YAML, keys in the order of docs/reference/json.md."""
+    text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
+    print(text if output == "json" else yaml.safe_dump(orjson.loads(text), sort_keys=False).rstrip())
+
+
+def complain(given: Input) -> None:
+    """What is wrong, on standard error: the plan itself stays clean for a pipe."""
+    for trouble in given.troubles:
+        print(trouble, file=sys.stderr)
+    if given.troubles:
+        print(f"{_problems(given.troubles)}the rest was planned", file=sys.stderr)
+
+
+def _problems(troubles: Sequence[manifests.Trouble]) -> str:
+    return "" if not troubles else f"{len(troubles)} problem{'s' if len(troubles) > 1 else ''}, "
+
+
+def _page(given: Input, snapshot: Snapshot, answer: Plan) -> list[str]:
+    asked = given.world.requirements
+    lines = [*plan_table(answer, asked), ""]
+    if sentences := trouble_lines(answer):
+        lines += [*sentences, ""]
+    if snapshot.caps.caps:
+        lines += [*cap_table(answer, snapshot.caps), ""]
+    if given.prices is not None:
+        lines += [*cost_table(answer, asked, given.prices), ""]
+    if not _chosen_milliwatts(answer):
+        return [*lines, "nothing runs"]
+    largest, unplaced = _yardstick(given.world, snapshot, answer)
     note = f" ({unplaced} would not even fit)" if unplaced else ""
-    return f"the largest model for each task would draw {watts(sum(known))}{note}\nthis plan draws {watts(chosen)}"
+    lines.append(f"the largest model for each task would draw {watts(largest)}{note}")
+    lines.append(f"this plan draws {watts(_chosen_milliwatts(answer))}")
+    return lines
 
 
-def largest_milliwatts(world: World, keys: set[tuple[str, str]]) -> dict[tuple[str, str], int | None]:
+def _rest(given: Input, snapshot: Snapshot, answer: Plan) -> dict[str, Any]:
+    largest, unplaced = _yardstick(given.world, snapshot, answer)
+    return {
+        "expectedMilliwatts": _chosen_milliwatts(answer),
+        "largestModels": {"expectedMilliwatts": largest, "unplaced": unplaced},
+        "notes": list(given.notes),
+        "problems": [
+            {"file": it.file, "object": it.object, "field": it.field, "message": it.message} for it in given.troubles
+        ],
+    }
+
+
+def _chosen_milliwatts(answer: Plan) -> int:
+    return sum(choice.option.expected_milliwatts for choice in answer.choices if choice.option)
+
+
+def _yardstick(world: World, snapshot: Snapshot, answer: Plan) -> tuple[int, int]:
+    """What the largest model of each task would draw for what runs, and how many of those would not fit."""
+    found = largest_milliwatts(world, snapshot, {choice.key for choice in answer.choices if choice.option})
+    known = [milliwatts for milliwatts in found.values() if milliwatts is not None]
+    return sum(known), len(found) - len(known)
+
+
+def largest_milliwatts(
+    world: World, snapshot: Snapshot, keys: set[tuple[str, str]]
+) -> dict[tuple[str, str], int | None]:
     """Expected milliwatts of each workload with the largest model of its task that has a profile on its classes.
 
-    Sized on its own, with latency and floor as asked for, and as many accelerators as there are; None: does not fit.
+    Sized on its own, with latency as asked for and as many accelerators as there are; None: does not fit.
     """
-    return {key: _largest(world, world.requirements[key]) for key in sorted(keys)}
+    sizer, found = sizer_for(snapshot), dict[tuple[str, str], int | None]()
+    for key in sorted(keys):
+        needs = world.requirements[key]
+        classes = needs.accelerator_classes or tuple(row.accelerator_class for row in world.inventory)
+        model = largest_model(world.catalogue, needs.task, needs.reasoning, classes)
+        anything = replace(needs, own_engine=True, floor_centi=0, target_centi=0, model_names=(), max_replicas=1000)
+        option = None if model is None else sizer.cheapest(replace(anything, pinned_model=model.name))
+        found[key] = None if option is None else option.expected_milliwatts
+    return found
 
 
-def _largest(world: World, needs: Requirements) -> int | None:
-    classes = needs.accelerator_classes or tuple(row.accelerator_class for row in world.inventory)
-    model = largest_model(world.catalogue, needs.task, needs.reasoning, classes)
-    if model is None:
-        return None
-    anything = replace(needs, own_engine=True, floor_centi=0, target_centi=0, model_names=(), max_replicas=1000)
-    forced = replace(anything, pinned_model=model.name)
-    answer = plan(Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(forced),)))
-    option = answer.choices[0].option
-    return None if option is None else option.expected_milliwatts
+def _empty_pools(world: World) -> tuple[str, ...]:
+    """Caps over a pool that none of the nodes is in: they limit nothing here."""
+    pools = set(world.node_pools.values())
+    return tuple(
+        f'PowerCap "{cap.name}" limits nothing here: no node carries {_labels(world.pool_selectors[cap.pool])}; '
+        "give --nodes with nodes that do"
+        for cap in world.caps.caps
+        if cap.pool is not None and cap.pool in world.pool_selectors and cap.pool not in pools
+    )
+
+
+def _labels(selector: Any) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items()))

@@ -115,6 +115,7 @@ class Fleet:
             before.replica.curve = self._curve(*key)
             before.curve_key = key
         before.member = member
+        before.replica.tokens = (demand.input_tokens, demand.output_tokens) if demand else (0, 0)
         before.replica.draining = before.replica.draining or member.terminating
         return before
 

@@ -84,6 +84,8 @@ class EmulatedReplica:
     """Time of the start, on the clock of `now`."""
     offered_rps: float = 0.0
     """Requests per second that arrive; changed by the fleet after `advance`."""
+    tokens: tuple[int, int] = (0, 0)
+    """Of a request and of its answer; 0 = it counts none."""
     draining: bool = False
     deaf: bool = False
     """Fault IgnoreControl: changes are acknowledged and not carried out."""
@@ -219,6 +221,8 @@ class EmulatedReplica:
             requests_waiting=round(self._queue),
             requests_total=int(self._done),
             requests_received_total=int(self._received),
+            input_tokens_total=int(self._done) * self.tokens[0],
+            output_tokens_total=int(self._done) * self.tokens[1],
         )
 
     # --- what it is told ---------------------------------------------------------------------------------------------

@@ -6,7 +6,16 @@ move_between(before, after) -> Move         lever, freed watts, surge and settle
 
 from __future__ import annotations
 
-from lowbeam.planning.explain import cap_table, explain_lines, plan_data, plan_table
+from lowbeam.planning.explain import (
+    cap_table,
+    cost_table,
+    explain_data,
+    explain_lines,
+    labelled,
+    plan_data,
+    plan_table,
+    trouble_lines,
+)
 from lowbeam.planning.moves import Lever, Move, levers_between, move_between
 from lowbeam.planning.plan import Sized, plan, size_all
 from lowbeam.planning.plan_types import Alternative, Choice, Plan
@@ -28,11 +37,15 @@ __all__ = [
     "WorkloadState",
     "cap_table",
     "choose_sheds",
+    "cost_table",
+    "explain_data",
     "explain_lines",
+    "labelled",
     "levers_between",
     "move_between",
     "plan",
     "plan_data",
     "plan_table",
     "size_all",
+    "trouble_lines",
 ]

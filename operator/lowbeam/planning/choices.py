@@ -1,31 +1,46 @@
 """Choices: the answer for one workload with its reasons, as status, Events and `lowbeam explain` show it.
 
-Decides reason and sentence of a choice, and which three alternatives are worth showing. Never changes the answer.
+Decides reason and sentence of a choice. Never changes the answer.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.planning.advice import MAX_ALTERNATIVES, Adviser, WaysOut
 from lowbeam.planning.moves import Lever, levers_between, move_between
 from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Alternative, Choice
 from lowbeam.planning.snapshot import WorkloadState
-from lowbeam.planning.words import joules, option_text, rate, rating, watts
-from lowbeam.sizing.options import Option, OptionSet
-from lowbeam.sizing.relax import nearest_relaxation, savings
+from lowbeam.planning.words import joules, option_text, rating, share, watts
+from lowbeam.sizing.options import Option, OptionSet, Rejection
 from lowbeam.sizing.requirements import Requirements
-from lowbeam.sizing.size import Sizer
-from lowbeam.sizing.words import centi
+from lowbeam.sizing.wishes import Advice
+from lowbeam.sizing.words import centi, variant_name
 
-MAX_ALTERNATIVES = 3
+MAX_WAYS_OUT = 3
 
 _LATE = frozenset({reasons.TOO_SLOW, reasons.TOO_MUCH_ENERGY, reasons.TOO_MANY_WATTS, reasons.OUT_OF_MEMORY})
+_NEAREST_FIRST = (
+    reasons.TOO_MANY_WATTS,
+    reasons.TOO_MUCH_ENERGY,
+    reasons.TOO_SLOW,
+    reasons.OUT_OF_MEMORY,
+    reasons.NO_INVENTORY,
+    reasons.NOT_SERVED_NATIVELY,
+    reasons.PRECISION_NOT_SUPPORTED,
+    reasons.CLASS_NOT_ALLOWED,
+    reasons.NO_PROFILE,
+    reasons.BELOW_FLOOR,
+    reasons.QUALITY_UNKNOWN,
+    reasons.REASONING_NOT_ALLOWED,
+)
+"""Filters from the last of the chain backwards: what got further came nearer to running."""
 
 
 def choice_of(
-    sizer: Sizer, state: WorkloadState, found: OptionSet, outcome: Outcome, entry: int, *, explain: bool = True
+    adviser: Adviser, state: WorkloadState, found: OptionSet, outcome: Outcome, entry: int, *, explain: bool = True
 ) -> Choice:
     """The choice of entry number `entry`. Without `explain`, alternatives and recommendations are left out."""
     needs = state.requirements
@@ -34,14 +49,32 @@ def choice_of(
     trimmed = "" if option is None or desired is None or loses(option, desired) else cap
     if trimmed:
         cap = ""
-    if option is None:
-        reason, message = _nothing(sizer, needs, found, outcome, desired=desired, cap=cap)
+    alternatives: tuple[Alternative, ...] = ()
+    recommendations: tuple[Advice, ...] = ()
+    if needs.fixed_replicas == 0:
+        reason, message = reasons.SCALED_TO_ZERO, found.relaxation
+    elif not any(not o.below_floor for o in found.options):
+        ways_out = adviser.ways_out(needs)
+        reason, message = _no_option(needs, found, ways_out)
+        alternatives = tuple(
+            Alternative(it.option, it.reason, f"{it.change} would allow it")
+            for it in ways_out.single[:MAX_ALTERNATIVES]
+        )
+    elif option is None:
+        reason, message = _nothing(needs, found, outcome, desired=desired, cap=cap)
     elif desired is not None and option != desired and cap:
         reason, message = reasons.DIMMED, dimmed_text(needs, desired, option, cap, _usable(outcome, cap))
     else:
         reason, message = reasons.SELECTED, selected_text(needs, option)
         if trimmed and desired is not None:
             message += f'. PowerCap "{trimmed}" trims what nobody uses now: {step_text(desired, option)}'
+    if option is None and desired is None and found.options and not alternatives:
+        frugal = _least(found)
+        text = f"would run with {frugal.accelerators} {frugal.accelerator_class} free"
+        alternatives = (Alternative(frugal, reasons.NO_ACCELERATOR_OF_CLASS, text),)
+    elif explain and desired is not None:
+        explanation = adviser.explain(needs, option=option, desired=desired, cap=cap)
+        alternatives, recommendations = explanation.alternatives, explanation.recommendations
     return Choice(
         namespace=needs.namespace,
         name=needs.name,
@@ -50,9 +83,9 @@ def choice_of(
         message=message,
         desired=desired,
         binding_cap=cap,
-        alternatives=_alternatives(sizer, needs, found, option=option, desired=desired, cap=cap) if explain else (),
+        alternatives=alternatives,
         rejections=found.rejections,
-        recommendations=savings(sizer, needs, desired) if explain and desired is not None else (),
+        recommendations=recommendations,
     )
 
 
@@ -69,10 +102,21 @@ def selected_text(needs: Requirements, option: Option) -> str:
     text = f"{option_text(option)}: {watts(option.expected_milliwatts)}, {joules(option)} per request"
     text += f", {rating(needs, option)}" if rating(needs, option) else ""
     if not option.unserved_millirps:
-        return f"{text}; enough quality for the least energy"
-    demand = needs.demand.requests_per_second_milli
-    limit = "spec.replicas" if needs.fixed_replicas is not None else "spec.scaling.maxReplicas or the accelerators"
-    return f"{text}; serves {rate(min(demand, option.capacity_millirps))} of {rate(demand)}: more needs more {limit}"
+        enough = (
+            "enough quality for the least energy" if needs.floor_centi or needs.target_centi else "the least energy"
+        )
+        return f"{text}; {enough}"
+    served = share(option.capacity_millirps, needs.demand.requests_per_second_milli)
+    return f"{text}; serves {served}: {_what_limits(needs, option)}"
+
+
+def _what_limits(needs: Requirements, option: Option) -> str:
+    """What stands between an option and the whole demand."""
+    if needs.fixed_replicas is not None:
+        return f"spec.replicas is {needs.fixed_replicas}; the autoscaler has to raise it"
+    if option.replicas >= needs.max_replicas:
+        return f"raise spec.scaling.maxReplicas above {needs.max_replicas}"
+    return "no more accelerators are free; add nodes, or raise spec.priority"
 
 
 def dimmed_text(needs: Requirements, desired: Option, option: Option, cap: str, usable_milliwatts: int) -> str:
@@ -80,8 +124,7 @@ def dimmed_text(needs: Requirements, desired: Option, option: Option, cap: str, 
     move = move_between(desired, option)
     costs = []
     if option.unserved_millirps > desired.unserved_millirps:
-        demand = needs.demand.requests_per_second_milli
-        costs.append(f"serves {rate(min(demand, option.capacity_millirps))} of {rate(demand)}")
+        costs.append(f"serves {share(option.capacity_millirps, needs.demand.requests_per_second_milli)}")
     if option.quality_shortfall_centi > desired.quality_shortfall_centi:
         below = " (below the floor, with consent)" if option.below_floor else ""
         costs.append(f"{rating(needs, option)}{below}")
@@ -108,15 +151,12 @@ def step_text(before: Option, after: Option) -> str:
 
 
 def _nothing(
-    sizer: Sizer, needs: Requirements, found: OptionSet, outcome: Outcome, *, desired: Option | None, cap: str
+    needs: Requirements, found: OptionSet, outcome: Outcome, *, desired: Option | None, cap: str
 ) -> tuple[str, str]:
-    if not [o for o in found.options if not o.below_floor]:
-        return _no_option(sizer, needs, found)
     if desired is None:
-        best = min(found.options, key=lambda o: (o.accelerators, o.id))
-        where = f"{best.accelerators} x {best.accelerator_class}"
-        text = f"all accelerators are taken by workloads of the same or a higher priority; it needs at least {where}"
-        return reasons.NO_ACCELERATOR_OF_CLASS, f"{text}. Add nodes, or raise spec.priority."
+        frugal = _least(found)
+        text = f"needs at least {frugal.accelerators} {frugal.accelerator_class}, which {_who_has(outcome, frugal)}"
+        return reasons.NO_ACCELERATOR_OF_CLASS, f"{text}. Add nodes, or raise spec.priority above theirs."
     if cap in outcome.too_small:
         sentence = outcome.too_small[cap]
         by_name = {it.name: it for it in outcome.problem.rows.tree.caps}
@@ -126,81 +166,70 @@ def _nothing(
     return reasons.CAP_UNSATISFIABLE, f'"{cap}" leaves too little: {text}. Raise the cap or spec.priority.'
 
 
-def _no_option(sizer: Sizer, needs: Requirements, found: OptionSet) -> tuple[str, str]:
+def _least(found: OptionSet) -> Option:
+    """What needs the fewest accelerators."""
+    return min(found.options, key=lambda o: (o.below_floor, o.accelerators, o.expected_milliwatts, o.id))
+
+
+def _who_has(outcome: Outcome, wanted: Option) -> str:
+    """`go to support/assistant (priority 900) and 2 more`: who got the accelerators of this class."""
+    takers = [
+        entry.needs
+        for index, entry in enumerate(outcome.problem.entries)
+        if (option := outcome.option(index)) is not None and option.accelerator_class == wanted.accelerator_class
+    ]
+    if not takers:
+        return "no pool has free together"
+    first = max(takers, key=lambda needs: (needs.priority, needs.key))
+    more = f" and {len(takers) - 1} more" if len(takers) > 1 else ""
+    return f"go to {first.namespace}/{first.name} (priority {first.priority}){more}"
+
+
+def _no_option(needs: Requirements, found: OptionSet, ways_out: WaysOut) -> tuple[str, str]:
     causes = {rejection.reason for rejection in found.rejections}
-    if reasons.SCALED_TO_ZERO in causes:
-        return reasons.SCALED_TO_ZERO, found.relaxation
+    advice = ways_out_text(needs, ways_out)
     if reasons.NO_INVENTORY in causes and not causes & _LATE:
-        lacking = next(r for r in found.rejections if r.reason == reasons.NO_INVENTORY)
-        return reasons.NO_ACCELERATOR_OF_CLASS, f"{lacking.subject}: {lacking.message}. Add nodes of an allowed class."
-    way_out = nearest_relaxation(sizer, needs)
+        nearest = _nearest([r for r in found.rejections if r.reason == reasons.NO_INVENTORY], ways_out)
+        return reasons.NO_ACCELERATOR_OF_CLASS, f"{nearest.subject}: {nearest.message}. {advice}"
     floor_first = causes & {reasons.BELOW_FLOOR, reasons.QUALITY_UNKNOWN} and not causes & (
         _LATE | {reasons.NO_PROFILE}
     )
     if floor_first:
         text = f"no model for {needs.task} that may be used reaches {needs.benchmark} {centi(needs.floor_centi)}"
-        return reasons.NO_MODEL_MEETS_FLOOR, f"{text}; {way_out}. Change the spec or add a ModelCard."
-    nearest = next((r for r in found.rejections if r.reason in _LATE), next(iter(found.rejections), None))
-    what = f"nearest: {nearest.subject}: {nearest.message}" if nearest else f"no model for {needs.task}"
-    return reasons.NO_OPTION, f"no way to run it: {what}; {way_out}."
+        return reasons.NO_MODEL_MEETS_FLOOR, f"{text}. {advice}"
+    if reasons.NO_PROFILE in causes and not ways_out.single and ways_out.pair is None:
+        text = f"no model for {needs.task} that may be used has an energy profile"
+        return reasons.NO_OPTION, f"{text}: measure one with `lowbeam calibrate`, or add an EnergyProfile."
+    if not found.rejections:
+        return reasons.NO_OPTION, f"the catalogue has no model for {needs.task}. Add a ModelCard and an EnergyProfile."
+    nearest = _nearest(found.rejections, ways_out)
+    return reasons.NO_OPTION, f"nothing can run it; the nearest, {nearest.subject}: {nearest.message}. {advice}"
+
+
+def _nearest(rejections: Sequence[Rejection], ways_out: WaysOut) -> Rejection:
+    """What came nearest to running: got furthest in the chain, and is what the smallest change would run."""
+    rank = {reason: place for place, reason in enumerate(_NEAREST_FIRST)}
+    runs = next((f"{variant_name(it.option)}, {it.option.accelerator_class}" for it in ways_out.single), "")
+    return min(rejections, key=lambda it: (rank.get(it.reason, len(rank)), not it.subject.startswith(runs)))
+
+
+def ways_out_text(needs: Requirements, ways_out: WaysOut) -> str:
+    """`One change would do: spec.quality.floor 97.5 -> 96.4 (roberta-large-sst2 bf16, 0.26 J per request), or ...`."""
+    if ways_out.single:
+        changes = [_what_it_gives(advice) for advice in ways_out.single[:MAX_WAYS_OUT]]
+        return f"One change would do: {', or '.join(changes)}."
+    if ways_out.pair is not None:
+        last, first = ways_out.pair
+        return f"No single change would do; two together would: {first.change}, and {_what_it_gives(last)}."
+    return (
+        f"No change of the spec would do: no profile for {needs.task} fits the nodes and the wishes. "
+        "Add nodes, or a ModelCard with an EnergyProfile."
+    )
+
+
+def _what_it_gives(advice: Advice) -> str:
+    return f"{advice.change} ({variant_name(advice.option)}, {joules(advice.option)} per request)"
 
 
 def _usable(outcome: Outcome, cap: str) -> int:
     return int(outcome.problem.rows.limits[outcome.problem.rows.caps.index(cap)])
-
-
-def _alternatives(
-    sizer: Sizer, needs: Requirements, found: OptionSet, *, option: Option | None, desired: Option | None, cap: str
-) -> tuple[Alternative, ...]:
-    """What a person would ask about: the desired one, then the best of each other way, then the one below the floor."""
-    rivals: list[Alternative] = []
-    if desired is not None and cap:
-        rivals.append(Alternative(desired, reasons.DIMMED, f'what it would run without "{cap}"'))
-    base = desired or option
-    if base is None:
-        return ()
-    seen = {_way(base), *(() if option is None else (_way(option),))}
-    serving = [o for o in (*found.options, *found.also_ran) if not o.below_floor]
-    for rival in sorted(serving, key=lambda o: (o.unserved_millirps, o.expected_milliwatts, o.id)):
-        if _way(rival) not in seen:
-            seen.add(_way(rival))
-            rivals.append(Alternative(rival, *_why_it_lost(needs, base, rival)))
-    below = _below_floor(sizer, needs, base)
-    keep = MAX_ALTERNATIVES - (0 if below is None else 1)
-    return (*rivals[:keep], *(() if below is None else (below,)))
-
-
-def _way(option: Option) -> tuple[object, ...]:
-    return (option.model, option.precision, option.reasoning, option.accelerator_class, option.accelerators_per_replica)
-
-
-def _why_it_lost(needs: Requirements, base: Option, rival: Option) -> tuple[str, str]:
-    if rival.unserved_millirps > base.unserved_millirps:
-        demand = needs.demand.requests_per_second_milli
-        served = f"serves {rate(rival.capacity_millirps)} of {rate(demand)}"
-        return reasons.SERVES_LESS, served
-    if rival.quality_shortfall_centi > base.quality_shortfall_centi:
-        return reasons.BELOW_TARGET, f"{rating(needs, rival)} < {centi(needs.target_centi)} (target)"
-    more = rival.expected_milliwatts - base.expected_milliwatts
-    if more > 0 and base.expected_milliwatts > 0:
-        return reasons.MORE_ENERGY, f"+{100 * more // base.expected_milliwatts} %: {watts(more)} more"
-    return reasons.LESS_HEADROOM, f"commits {watts(rival.worst_case_milliwatts)} at worst"
-
-
-def _below_floor(sizer: Sizer, needs: Requirements, base: Option) -> Alternative | None:
-    """The cheaper model that the floor keeps out: what quality costs."""
-    if needs.floor_centi <= 0:
-        return None
-    open_floor = replace(needs, floor_centi=0, below_floor_when_capped=False)
-    cheaper = [
-        o
-        for o in sizer.options_for(open_floor).options
-        if o.quality_centi is not None
-        and o.quality_centi < needs.floor_centi
-        and not o.unserved_millirps
-        and o.expected_milliwatts < base.expected_milliwatts
-    ]
-    if not cheaper:
-        return None
-    best = min(cheaper, key=lambda o: (-(o.quality_centi or 0), o.expected_milliwatts, o.id))
-    return Alternative(best, reasons.BELOW_FLOOR, f"{rating(needs, best)} < {centi(needs.floor_centi)} (floor)")

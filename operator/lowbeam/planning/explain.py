@@ -7,47 +7,88 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
-from lowbeam.planning.plan_types import Alternative, Choice, Plan
-from lowbeam.planning.words import joules, option_text, watts
+from lowbeam.api.v1alpha1 import reasons
+from lowbeam.catalog.facts import Basis
+from lowbeam.catalog.stars import stars
+from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.words import joules, milliseconds, money, option_text, rate, rating, star_text, watts
 from lowbeam.power.caps import CapTree
+from lowbeam.sizing.cost import Cost, Prices, cost_of
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
-from lowbeam.sizing.words import centi
+from lowbeam.sizing.wishes import Advice
+from lowbeam.sizing.words import centi, variant_name
 
 WIDTH = 80
+_PRICE = (
+    "PRICE/W: what one more watt would give, in requests/s served or points of quality gained for a workload of "
+    "priority 1000 (half as much at 500)."
+)
+_REJECTED = 8
+"""Rejections shown where there is nothing else to show; the JSON has all."""
 _LABEL = 9
 """Width of the first column of `explain`: chosen, lost, saves, basis."""
 
 
-def explain_lines(needs: Requirements, choice: Choice) -> tuple[str, ...]:
+Asked = Mapping[tuple[str, str], Requirements]
+"""What each workload of a plan asked for."""
+
+
+def explain_lines(needs: Requirements, choice: Choice, prices: Prices | None = None) -> tuple[str, ...]:
     """One workload: what was asked, what was chosen and why, what lost, and what would save."""
     lines = [*_wrapped(f"{needs.namespace}/{needs.name}   ", wishes(needs)), ""]
-    if choice.option is None:
-        lines += _labelled("nothing", f"{choice.reason}: {choice.message}")
-    elif not choice.binding_cap or choice.desired is None:
-        lines += _labelled("chosen", choice.message)
+    option, dimmed = choice.option, bool(choice.binding_cap and choice.desired is not None)
+    if option is None:
+        lines += labelled("nothing", f"{choice.reason}: {choice.message}")
     else:
-        lines += _labelled("chosen", _figures(choice.option))
-        lines += _labelled("", choice.message)
-        lines += _labelled("desired", f'{_figures(choice.desired)}; PowerCap "{choice.binding_cap}" does not allow it')
-    if choice.alternatives:
+        lines += [*labelled("chosen", option_text(option)), *labelled("", _figures(needs, option, None))]
+        _, _, why = choice.message.partition("; ")
+        lines += labelled("", why if choice.reason == reasons.SELECTED and why else choice.message)
+    if dimmed and choice.desired is not None:
+        lines += [
+            "",
+            *labelled("without", option_text(choice.desired)),
+            *labelled("", _figures(needs, choice.desired, prices)),
+        ]
+        lines += labelled("", f'what it would run without PowerCap "{choice.binding_cap}"')
+    lost = [it for it in choice.alternatives if it.reason != reasons.DIMMED]
+    lines += [""] if lost else []
+    for index, rival in enumerate(lost):
+        lines += labelled(("lost" if option else "would") if index == 0 else "", option_text(rival.option))
+        lines += labelled("", _figures(needs, rival.option, prices))
+        lines += labelled("", rival.message)
+    if option is None and not choice.alternatives and choice.rejections:
         lines.append("")
-        for index, lost in enumerate(choice.alternatives):
-            lines += _labelled("lost" if index == 0 else "", f"{_figures(lost.option)}: {lost.message} [{lost.reason}]")
-    elif choice.option is None and choice.rejections:
-        lines.append("")
-        for index, rejected in enumerate(choice.rejections):
-            text = f"{rejected.subject}: {rejected.message} [{rejected.reason}]"
-            lines += _labelled("rejected" if index == 0 else "", text)
-    if choice.recommendations:
-        lines.append("")
-        for index, advice in enumerate(choice.recommendations):
-            lines += _labelled("saves" if index == 0 else "", advice)
-    if choice.option is not None:
-        lines += ["", *_labelled("basis", f"{choice.option.basis.value.lower()} profile")]
+        for index, rejected in enumerate(choice.rejections[:_REJECTED]):
+            lines += labelled("rejected" if index == 0 else "", f"{rejected.subject}: {rejected.message}")
+        more = len(choice.rejections) - _REJECTED
+        lines += labelled("", f"and {more} more: -o json lists them") if more > 0 else []
+    lines += [""] if choice.recommendations else []
+    for index, advice in enumerate(choice.recommendations):
+        lines += _saving_lines("saves" if index == 0 else "", advice)
+    cost = None if option is None or prices is None else cost_of(option, needs.demand, prices)
+    lines += ["", *labelled("costs", _cost_text(cost))] if cost is not None else []
+    if option is not None:
+        lines += ["", *labelled("basis", _basis(option))]
     return tuple(lines)
+
+
+def _saving_lines(label: str, advice: Advice) -> list[str]:
+    head = f"{label.ljust(_LABEL)}-{advice.saved_percent} %".ljust(_LABEL + 7)
+    figures = f"{joules(advice.option)} per request with {variant_name(advice.option)}"
+    return [*_hanging(head, advice.change), *_hanging(" " * len(head), figures)]
+
+
+def _basis(option: Option) -> str:
+    error = f", +-{option.uncertainty_percent} %" if option.uncertainty_percent else ""
+    return {
+        Basis.MEASURED: "measured here",
+        Basis.PUBLISHED: "published measurements of this model on this class (`lowbeam catalog profiles` names them)",
+        Basis.MODELLED: f"modelled{error}: nobody measured this model on this class; `lowbeam calibrate` does",
+    }[option.basis]
 
 
 def wishes(needs: Requirements) -> str:
@@ -61,47 +102,82 @@ def wishes(needs: Requirements) -> str:
         limits.append(f"{needs.inter_token_ms} ms/token")
     parts = [needs.task]
     if needs.floor_centi > 0:
-        parts.append(f"{needs.benchmark} >= {centi(needs.floor_centi)}")
+        wanted = f", {centi(needs.target_centi)} wanted" if needs.target_centi > needs.floor_centi else ""
+        parts.append(f"{needs.benchmark} >= {centi(needs.floor_centi)}{wanted}")
     if limits:
         parts.append(f"{', '.join(limits)} (p95)")
-    parts.append(f"{needs.demand.requests_per_second_milli / 1000:.3g} req/s {needs.demand.basis.lower()}")
+    parts.append(f"{rate(needs.demand.requests_per_second_milli)} {needs.demand.basis.lower()}")
     parts.append(f"priority {needs.priority}")
     return " · ".join(parts)
 
 
-def plan_table(plan: Plan) -> tuple[str, ...]:
-    """One line per workload: what runs, watts, joules per request, and whether it is dimmed."""
-    rows = [("WORKLOAD", "MODEL", "CLASS", "REPL", "WATTS", "J/REQ", "DIMMED")]
+def cost_table(plan: Plan, asked: Asked, prices: Prices) -> tuple[str, ...]:
+    """What each workload costs per hour, per 1,000 requests and per million tokens, and all of them per hour."""
+    rows: list[tuple[str, ...]] = [("COST", "PER HOUR", "PER 1,000 REQUESTS", "PER MILLION TOKENS")]
+    total, missing = Decimal(0), set[str]()
+    for choice in plan.choices:
+        cost = None if choice.option is None else cost_of(choice.option, asked[choice.key].demand, prices)
+        if cost is not None:
+            total += cost.hour
+            missing |= {cost.without} if cost.without else set()
+            figures = (cost.hour, cost.thousand_requests, cost.million_tokens)
+            rows.append((f"{choice.namespace}/{choice.name}", *("-" if it is None else money(it) for it in figures)))
+        elif choice.option is not None:
+            missing.add(f"no price of {choice.option.accelerator_class}")
+    rows.append(("all together", money(total), "", ""))
+    return (*_aligned(rows, squeeze={0: 16}), *(_wrapped("left out: ", ", ".join(sorted(missing))) if missing else ()))
+
+
+def plan_table(plan: Plan, asked: Asked) -> tuple[str, ...]:
+    """One line per workload: what runs, watts, joules per request, stars, and which cap dims it."""
+    dims = any(choice.binding_cap for choice in plan.choices)
+    rows = [("WORKLOAD", "MODEL", "CLASS", "REPL", "WATTS", "J/REQ", "STARS", *(("DIMMED",) if dims else ()))]
     for choice in plan.choices:
         name = f"{choice.namespace}/{choice.name}"
-        option = choice.option
+        option, cap = choice.option, ((choice.binding_cap,) if dims else ())
         if option is None:
-            rows.append((name, f"({choice.reason})", "-", "0", "0", "-", choice.binding_cap))
+            rows.append((name, "(nothing)", "-", "0", "0", "-", "-", *cap))
             continue
         boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
         rows.append(
             (
                 name,
-                f"{option.model} {option.precision}",
+                variant_name(option),
                 f"{option.accelerator_class}{boards}",
                 str(option.replicas),
                 f"{option.expected_milliwatts / 1000:.0f}",
-                joules(option).removesuffix(" J"),
-                choice.binding_cap,
+                joules(option).removesuffix(" J") if option.millijoules_per_request < 1_000_000 else _whole(option),
+                star_text(asked[choice.key].task, option) or "-",
+                *cap,
             )
         )
-    return _aligned(rows, squeeze={1: 18, 6: 8, 0: 16})
+    return _aligned(rows, squeeze={1: 14, **({7: 6} if dims else {}), 0: 16})
+
+
+def _whole(option: Option) -> str:
+    return f"{option.millijoules_per_request / 1000:.0f}"
+
+
+def trouble_lines(plan: Plan) -> tuple[str, ...]:
+    """A sentence for each workload that gets less than it asks for: what, why, and what would change that."""
+    lines: list[str] = []
+    for choice in plan.choices:
+        lacks = choice.option is None or choice.binding_cap or choice.option.unserved_millirps
+        if lacks and choice.reason != reasons.SCALED_TO_ZERO:
+            lines += _wrapped(f"{choice.namespace}/{choice.name}: ", choice.message)
+    return tuple(lines)
 
 
 def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
     """One line per cap: usable and committed watts, price, and whether it can be met."""
-    rows = [("CAP", "USABLE", "COMMITTED", "ROOM", "PRICE/W", "STATE")]
+    rows = [("CAP", "WATTS", "USABLE", "COMMITTED", "ROOM", "PRICE/W", "STATE")]
     for cap, usable in zip(caps.caps, caps.usable_milliwatts, strict=True):
         used = plan.cap_milliwatts.get(cap.name, 0)
         state = "unsatisfiable" if cap.name in plan.unsatisfiable_caps else "kept" if used <= usable else "over"
         rows.append(
             (
                 cap.name,
+                watts(cap.watts * 1000),
                 watts(usable),
                 watts(used),
                 watts(usable - used),
@@ -110,46 +186,82 @@ def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
             )
         )
     sentences = [line for text in plan.unsatisfiable_caps.values() for line in textwrap.wrap(text, WIDTH)]
-    return (*_aligned(rows, squeeze={0: 12}), *sentences)
+    priced = any(plan.cap_price.get(cap.name, 0.0) > 0 for cap in caps.caps)
+    notes = textwrap.wrap(_PRICE, WIDTH) if priced else []
+    return (*_aligned(rows, squeeze={0: 12}), *notes, *sentences)
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
+def plan_data(plan: Plan, asked: Asked, caps: CapTree, prices: Prices | None = None) -> dict[str, Any]:
     """The plan as JSON-able data with units in the names; the same words as the text."""
     return {
-        "workloads": [_choice_data(choice) for choice in plan.choices],
-        "caps": {
-            name: {
-                "committedMilliwatts": used,
-                "pricePerWatt": plan.cap_price.get(name, 0.0),
-                "unsatisfiable": plan.unsatisfiable_caps.get(name, ""),
+        "workloads": [explain_data(asked[choice.key], choice, prices) for choice in plan.choices],
+        "caps": [
+            {
+                "name": cap.name,
+                "milliwatts": cap.watts * 1000,
+                "usableMilliwatts": usable,
+                "committedMilliwatts": plan.cap_milliwatts.get(cap.name, 0),
+                "enforced": cap.enforce,
+                "pricePerWatt": plan.cap_price.get(cap.name, 0.0),
+                "unsatisfiable": plan.unsatisfiable_caps.get(cap.name, ""),
             }
-            for name, used in sorted(plan.cap_milliwatts.items())
-        },
+            for cap, usable in zip(caps.caps, caps.usable_milliwatts, strict=True)
+        ],
     }
 
 
-def _choice_data(choice: Choice) -> dict[str, Any]:
+def explain_data(needs: Requirements, choice: Choice, prices: Prices | None = None) -> dict[str, Any]:
+    """One workload: what was asked, what was decided, what lost and what would save."""
+
+    def shown(option: Option | None) -> dict[str, Any] | None:
+        return None if option is None else _option_data(needs, option, prices)
+
     return {
         "namespace": choice.namespace,
         "name": choice.name,
+        "asked": _asked_data(needs),
         "reason": str(choice.reason),
         "message": choice.message,
-        "option": _option_data(choice.option),
-        "desired": _option_data(choice.desired),
+        "option": shown(choice.option),
+        "desired": shown(choice.desired),
         "bindingCap": choice.binding_cap,
-        "alternatives": [_alternative_data(lost) for lost in choice.alternatives],
+        "alternatives": [
+            {"option": shown(lost.option), "reason": str(lost.reason), "message": lost.message}
+            for lost in choice.alternatives
+        ],
         "rejections": [{"subject": r.subject, "reason": r.reason, "message": r.message} for r in choice.rejections],
-        "recommendations": list(choice.recommendations),
+        "recommendations": [
+            {
+                "field": advice.field,
+                "change": advice.change,
+                "savedPercent": advice.saved_percent,
+                "option": shown(advice.option),
+            }
+            for advice in choice.recommendations
+        ],
     }
 
 
-def _alternative_data(lost: Alternative) -> dict[str, Any]:
-    return {"option": _option_data(lost.option), "reason": str(lost.reason), "message": lost.message}
+def _asked_data(needs: Requirements) -> dict[str, Any]:
+    return {
+        "task": needs.task,
+        "requestsPerSecondMilli": needs.demand.requests_per_second_milli,
+        "inputTokens": needs.demand.input_tokens,
+        "outputTokens": needs.demand.output_tokens,
+        "demandBasis": needs.demand.basis,
+        "benchmark": needs.benchmark,
+        "floorCenti": needs.floor_centi,
+        "targetCenti": needs.target_centi,
+        "endToEndMs": needs.end_to_end_ms,
+        "timeToFirstTokenMs": needs.time_to_first_token_ms,
+        "interTokenMs": needs.inter_token_ms,
+        "reasoning": needs.reasoning.value,
+        "priority": needs.priority,
+    }
 
 
-def _option_data(option: Option | None) -> dict[str, Any] | None:
-    if option is None:
-        return None
+def _option_data(needs: Requirements, option: Option, prices: Prices | None) -> dict[str, Any]:
+    cost = None if prices is None else cost_of(option, needs.demand, prices)
     return {
         "id": option.id,
         "model": option.model,
@@ -163,29 +275,60 @@ def _option_data(option: Option | None) -> dict[str, Any] | None:
         "engine": option.engine,
         "expectedMilliwatts": option.expected_milliwatts,
         "worstCaseMilliwatts": option.worst_case_milliwatts,
-        "capacityMillirps": option.capacity_millirps,
-        "unservedMillirps": option.unserved_millirps,
+        "capacityRequestsPerSecondMilli": option.capacity_millirps,
+        "unservedRequestsPerSecondMilli": option.unserved_millirps,
         "qualityCenti": option.quality_centi,
         "qualityShortfallCenti": option.quality_shortfall_centi,
         "millijoulesPerRequest": option.millijoules_per_request,
         "latencyP95Ms": option.latency_p95_ms,
+        "stars": stars(needs.task, option.reasoning, option.millijoules_per_request, option.basis),
         "basis": option.basis.value,
+        "uncertaintyPercent": option.uncertainty_percent,
         "belowFloor": option.below_floor,
+        "cost": None if cost is None else _cost_data(cost),
     }
 
 
-def _figures(option: Option) -> str:
-    quality = "" if option.quality_centi is None else f", quality {centi(option.quality_centi)}"
-    return f"{option_text(option)}, {joules(option)}/req, {watts(option.expected_milliwatts)}{quality}"
+def _cost_data(cost: Cost) -> dict[str, Any]:
+    thousand, million = cost.thousand_requests, cost.million_tokens
+    return {
+        "perHour": money(cost.hour),
+        "perThousandRequests": None if thousand is None else money(thousand),
+        "perMillionTokens": None if million is None else money(million),
+        "without": cost.without,
+    }
 
 
-def _labelled(label: str, text: str) -> list[str]:
+def _cost_text(cost: Cost) -> str:
+    parts = [f"{money(cost.hour)} per hour"]
+    if cost.thousand_requests is not None and cost.million_tokens is not None:
+        parts.append(f"{money(cost.thousand_requests)} per 1,000 requests")
+        parts.append(f"{money(cost.million_tokens)} per million tokens")
+    return ", ".join(parts) + (f" ({cost.without})" if cost.without else "")
+
+
+def _figures(needs: Requirements, option: Option, prices: Prices | None) -> str:
+    """`125 J/req  ***  3.76 kW  mmlu-pro 77.7  p95 820 ms`."""
+    parts = [f"{joules(option)}/req", star_text(needs.task, option), watts(option.expected_milliwatts)]
+    parts += [rating(needs, option), f"p95 {milliseconds(option.latency_p95_ms)}"]
+    cost = None if prices is None else cost_of(option, needs.demand, prices)
+    if cost is not None and cost.thousand_requests is not None:
+        parts.append(f"{money(cost.thousand_requests)} per 1,000")
+    return "  ".join(part for part in parts if part)
+
+
+def labelled(label: str, text: str) -> list[str]:
+    """Lines of one entry under its label."""
     return _wrapped(label.ljust(_LABEL), text)
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    indent = " " * min(len(head), _LABEL)
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False) or [head]
+    return _hanging(head, text, min(len(head), _LABEL))
+
+
+def _hanging(head: str, text: str, indent: int | None = None) -> list[str]:
+    further = " " * (len(head) if indent is None else indent)
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=further, break_on_hyphens=False) or [head]
 
 
 def _aligned(rows: Sequence[Sequence[str]], squeeze: Mapping[int, int]) -> tuple[str, ...]:

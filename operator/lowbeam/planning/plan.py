@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lowbeam.planning.advice import Adviser
 from lowbeam.planning.caps import capped_columns, pressing_caps, too_small_caps
 from lowbeam.planning.choices import choice_of
 from lowbeam.planning.feasibility import committed_milliwatts, violations
@@ -53,27 +54,42 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     Without `explain`, alternatives and recommendations stay empty: they size each workload a few times more.
     """
     sized = size_all(snapshot)
-    desired = _desired(snapshot, sized)
-    outcome = _under_caps(snapshot, sized, desired)
+    free = _without_caps(snapshot, sized)
+    outcome = free if _keeps_caps(snapshot, sized, free.desired) else _under_caps(snapshot, sized, free.desired)
     choices = _choices(snapshot, sized, outcome, explain=explain)
     if violations(snapshot, choices):  # cannot happen by construction; the greedy answer needs no solver to be trusted
         problem = outcome.problem
-        safe = Outcome(problem, first_answer(problem, outcome.allowed), outcome.allowed, desired, outcome.too_small)
+        answer = first_answer(problem, outcome.allowed)
+        safe = Outcome(problem, answer, outcome.allowed, free.desired, outcome.too_small)
         choices = _choices(snapshot, sized, safe, explain=explain)
-    sizer_for(snapshot).next_cycle()
+    _memory_for(snapshot).planned(len(sized))
     return Plan(
         choices=choices,
         cap_milliwatts=committed_milliwatts(snapshot, choices),
-        cap_price=cap_prices(outcome),
+        cap_price={cap.name: 0.0 for cap, _ in snapshot.caps.enforced()} | cap_prices(outcome),
         unsatisfiable_caps=dict(outcome.too_small),
     )
 
 
-def _desired(snapshot: Snapshot, sized: Sequence[Sized]) -> tuple[Option | None, ...]:
+def _without_caps(snapshot: Snapshot, sized: Sequence[Sized]) -> Outcome:
+    """What everybody would run within the inventory if there were no caps."""
     entries = [_entry(it, _uncapped(it)) for it in sized]
     problem = build(entries, rows_of(snapshot.caps, snapshot.inventory, with_caps=False))
-    answer = solve(problem, np.ones(problem.owner.size, dtype=np.bool_))
-    return tuple(problem.option[column] for column in answer.choice)
+    answer = solve(problem, np.ones(problem.owner.size, dtype=np.bool_)).choice
+    return Outcome(problem, answer, _only(problem, answer), tuple(problem.option[column] for column in answer))
+
+
+def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> bool:
+    """Whether the desires are the plan: no cap is broken, and nobody is held at something else."""
+    rows = rows_of(snapshot.caps, snapshot.inventory, reserved_milliwatts=snapshot.reserved_milliwatts)
+    used = np.zeros(rows.limits.size, dtype=np.int64)
+    for it, option in zip(sized, desired, strict=True):
+        if it.state.held and it.options.running is not None and option != it.options.running:
+            return False
+        if option is not None:
+            for row, amount in rows.usage(it.state.requirements.namespace, option):
+                used[row] += amount
+    return bool((used <= rows.limits).all())
 
 
 def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> Outcome:
@@ -87,8 +103,6 @@ def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
     held = {i for i, it in enumerate(sized) if it.state.held and it.options.running is not None}
     wanted = _columns_of(problem, [it.options.running if i in held else desired[i] for i, it in enumerate(sized)])
     pressing = pressing_caps(problem, wanted)
-    if not pressing and problem.fits(wanted):
-        return Outcome(problem, wanted, _only(problem, wanted), tuple(desired), {})
     uncapped = _flags(problem, [set(_uncapped(it)) for it in sized])
     allowed = capped_columns(problem, desired, pressing, uncapped)
     for pinned in (held, set[int]()):
@@ -109,7 +123,9 @@ def _entry(it: Sized, options: Iterable[Option]) -> Entry:
 
 def _uncapped(it: Sized) -> tuple[Option, ...]:
     """Options that need no cap as an excuse: not below the floor, and as many replicas as an autoscaler asked for."""
-    options = tuple(o for o in it.options.options if not o.below_floor)
+    options = it.options.options
+    if any(o.below_floor for o in options):
+        options = tuple(o for o in options if not o.below_floor)
     if it.state.requirements.fixed_replicas is None or not options:
         return options
     most = max(o.replicas for o in options)
@@ -146,19 +162,46 @@ def _pin(problem: Problem, allowed: Flags, sized: Sequence[Sized], pinned: set[i
 
 
 def _choices(snapshot: Snapshot, sized: Sequence[Sized], outcome: Outcome, *, explain: bool) -> tuple[Choice, ...]:
-    sizer = sizer_for(snapshot)
-    return tuple(choice_of(sizer, it.state, it.options, outcome, i, explain=explain) for i, it in enumerate(sized))
+    adviser = _memory_for(snapshot).adviser
+    return tuple(choice_of(adviser, it.state, it.options, outcome, i, explain=explain) for i, it in enumerate(sized))
 
 
-_remembered: list[Sizer] = []
+@dataclass(slots=True)
+class _Memory:
+    """What is remembered between plans, for one catalogue and one inventory."""
+
+    sizer: Sizer
+    adviser: Adviser
+    _largest: int = 0
+    _since: int = 0
+    """Workloads planned since something was forgotten."""
+
+    def planned(self, workloads: int) -> None:
+        """Forget what is old. One workload that is planned alone, for advice, must not cost the whole fleet's answers:
+        a generation ends when it has seen twice the largest fleet."""
+        self._largest = max(self._largest, workloads)
+        self._since += workloads
+        if self._since >= 2 * self._largest:
+            self._since = 0
+            self.sizer.next_cycle()
+            self.adviser.next_cycle()
+
+
+_remembered: list[_Memory] = []
 
 
 def sizer_for(snapshot: Snapshot) -> Sizer:
-    """The sizer of this catalogue and inventory; the last one is kept, as both change rarely between cycles."""
+    """The sizer of this catalogue and inventory."""
+    return _memory_for(snapshot).sizer
+
+
+def _memory_for(snapshot: Snapshot) -> _Memory:
+    """The last memory is kept, as catalogue and inventory change rarely between cycles."""
     wanted = tuple(sorted(snapshot.inventory, key=lambda row: (row.pool, row.accelerator_class)))
-    for sizer in _remembered:
-        if sizer.catalogue is snapshot.catalogue and sizer.inventory == wanted:
-            return sizer
+    for memory in _remembered:
+        if memory.sizer.catalogue is snapshot.catalogue and memory.sizer.inventory == wanted:
+            return memory
     sizer = Sizer(snapshot.catalogue, wanted)
-    _remembered[:] = [sizer]
-    return sizer
+    memory = _Memory(sizer, Adviser(sizer))
+    _remembered[:] = [memory]
+    return memory

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lowbeam.sizing.options import Option, Rejection
+from lowbeam.sizing.wishes import Advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Choice:
     to another class at the same service, dims nobody."""
     alternatives: tuple[Alternative, ...] = ()
     rejections: tuple[Rejection, ...] = ()
-    recommendations: tuple[str, ...] = ()
+    recommendations: tuple[Advice, ...] = ()
+    """What looser wishes would save, the largest saving first."""
 
     @property
     def key(self) -> tuple[str, str]:

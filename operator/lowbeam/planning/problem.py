@@ -9,8 +9,9 @@ broken by this order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +53,23 @@ class Rows:
     _shelf: dict[tuple[str, str], int] = field(default_factory=dict)
     _covers: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
 
+    def covering(self, namespace: str, pool: str) -> tuple[int, ...]:
+        """Rows of the caps over a workload of this namespace in this pool."""
+        found = self._covers.get((namespace, pool))
+        if found is None:
+            by_name = {cap.name: cap for cap in self.tree.caps}
+            found = tuple(i for i, name in enumerate(self.caps) if by_name[name].covers(namespace, pool))
+            self._covers[namespace, pool] = found
+        return found
+
+    def shelf(self, pool: str, accelerator_class: str) -> int | None:
+        """Row of the inventory of a class in a pool."""
+        return self._shelf.get((pool, accelerator_class))
+
     def usage(self, namespace: str, option: Option) -> list[tuple[int, int]]:
         """(row, amount) of one option."""
-        where = (namespace, option.pool)
-        covering = self._covers.get(where)
-        if covering is None:
-            by_name = {cap.name: cap for cap in self.tree.caps}
-            covering = tuple(i for i, name in enumerate(self.caps) if by_name[name].covers(namespace, option.pool))
-            self._covers[where] = covering
-        used = [(row, option.worst_case_milliwatts) for row in covering]
-        shelf = self._shelf.get((option.pool, option.accelerator_class))
+        used = [(row, option.worst_case_milliwatts) for row in self.covering(namespace, option.pool)]
+        shelf = self.shelf(option.pool, option.accelerator_class)
         if shelf is not None:
             used.append((shelf, option.accelerators))
         return used
@@ -145,56 +153,102 @@ class Problem:
 
 def build(entries: Sequence[Entry], rows: Rows) -> Problem:
     """Lay out columns; every workload may also get nothing, at the price of its whole demand."""
-    owner: list[int] = []
-    option: list[Option | None] = []
-    figures: list[tuple[int, int, int, int, int, int]] = []
-    cells: list[tuple[int, int, int]] = []
-    start = [0]
-    for index, entry in enumerate(entries):
-        demand = entry.needs.demand.requests_per_second_milli
-        target = demand * HEADROOM_PERCENT // 100
-        running = None if entry.running is None else entry.running.setting
-        for it in entry.options:
-            # A batch limit changes in place: only another placement or count is a switch that must pay for itself.
-            stays = running is not None and (it.placement_key, it.replicas) == (running[0], running[2])
-            headroom_missing = max(0, target - it.capacity_millirps)
-            cells += [(row, len(option), amount) for row, amount in rows.usage(entry.needs.namespace, it)]
-            owner.append(index)
-            option.append(it)
-            figures.append(
-                (
-                    0,
-                    it.unserved_millirps,
-                    it.quality_shortfall_centi,
-                    it.expected_milliwatts * (STAY_PERCENT if stays else 100),
-                    0 if it.setting == running and not headroom_missing else 1 + headroom_missing,
-                    it.worst_case_milliwatts,
-                )
-            )
-        rests = entry.may_rest or not entry.options
-        owner.append(index)
-        option.append(None)
-        # Nothing counts a thousandth of a request more than serving nobody: an idle workload is not paused for free.
-        figures.append((0, 0, 0, 0, 0, 0) if rests else (1, demand + 1, entry.needs.target_centi, 0, 0, 0))
-        start.append(len(option))
-    table = np.array(figures, dtype=np.int64).reshape(-1, 6)
-    owners = np.array(owner, dtype=np.int64)
-    usage = np.zeros((rows.limits.size, len(option)), dtype=np.int64)
-    for row, column, amount in cells:
-        usage[row, column] = amount
-    order = np.lexsort((table[:, 5], table[:, 4], owners))  # stable: equal ones stay in id order
+    counts = np.array([len(entry.options) + 1 for entry in entries], dtype=np.int64)
+    start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    owner = np.repeat(np.arange(len(entries)), counts)
+    option: list[Option | None] = [it for entry in entries for it in (*entry.options, None)]
+    nothing = start[1:] - 1
+    something = np.ones(len(option), dtype=np.bool_)
+    something[nothing] = False
+    columns = np.flatnonzero(something)
+    offered = [it for entry in entries for it in entry.options]
+
+    def figure(of: Callable[[Option], int]) -> Ints:
+        return np.fromiter(map(of, offered), dtype=np.int64, count=len(offered))
+
+    demand = np.array([entry.needs.demand.requests_per_second_milli for entry in entries], dtype=np.int64)
+    rests = np.array([entry.may_rest or not entry.options for entry in entries], dtype=np.bool_)
+    target = np.array([entry.needs.target_centi for entry in entries], dtype=np.int64)
+    worst = figure(attrgetter("worst_case_milliwatts"))
+    missing = np.maximum(
+        0, (demand * HEADROOM_PERCENT // 100)[owner[columns]] - figure(attrgetter("capacity_millirps"))
+    )
+    stays, same = _as_running(entries, start)
+    cost = np.zeros(len(option), dtype=np.int64)
+    cost[columns] = figure(attrgetter("expected_milliwatts")) * 100
+    cost[stays] = cost[stays] // 100 * STAY_PERCENT
+    less = np.zeros(len(option), dtype=np.int64)
+    less[columns] = 1 + missing
+    less[same] = np.where(less[same] == 1, 0, less[same])
+    unserved, shortfall, paused = (np.zeros(len(option), dtype=np.int64) for _ in range(3))
+    unserved[columns] = figure(attrgetter("unserved_millirps"))
+    shortfall[columns] = figure(attrgetter("quality_shortfall_centi"))
+    # Nothing counts a thousandth of a request more than serving nobody: an idle workload is not paused for free.
+    paused[nothing] = ~rests
+    unserved[nothing] = np.where(rests, 0, demand + 1)
+    shortfall[nothing] = np.where(rests, 0, target)
+    charged = np.zeros(len(option), dtype=np.int64)
+    charged[columns] = worst
+    order = np.lexsort((charged, less, owner))  # stable: equal ones stay in id order
     tie = np.empty(len(option), dtype=np.int64)
-    tie[order] = np.arange(len(option)) - np.array(start, dtype=np.int64)[owners[order]]
+    tie[order] = np.arange(len(option)) - start[owner[order]]
     return Problem(
         entries=tuple(entries),
         rows=rows,
-        owner=owners,
+        owner=owner,
         option=option,
-        paused=table[:, 0],
-        unserved=table[:, 1],
-        shortfall=table[:, 2],
-        cost=table[:, 3],
+        paused=paused,
+        unserved=unserved,
+        shortfall=shortfall,
+        cost=cost,
         tie=tie,
-        usage=usage,
-        start=np.array(start, dtype=np.int64),
+        usage=_usage(entries, rows, columns, len(option), worst),
+        start=start,
     )
+
+
+def _as_running(entries: Sequence[Entry], start: Ints) -> tuple[Ints, Ints]:
+    """Columns in which a workload stays where it runs, and those that change nothing at all.
+
+    A batch limit changes in place: only another placement or count is a switch that must pay for itself.
+    """
+    stays: list[int] = []
+    same: list[int] = []
+    for first, entry in zip(start.tolist(), entries, strict=False):
+        running = entry.running
+        if running is None:
+            continue
+        for column, it in enumerate(entry.options, first):
+            if it.replicas == running.replicas and it.placement_key == running.placement_key:
+                stays.append(column)
+                if it.batch_limit == running.batch_limit:
+                    same.append(column)
+    return np.array(stays, dtype=np.int64), np.array(same, dtype=np.int64)
+
+
+def _usage(entries: Sequence[Entry], rows: Rows, columns: Ints, width: int, worst: Ints) -> Ints:
+    """rows x columns: watts of the caps over each option, accelerators of its shelf."""
+    usage = np.zeros((rows.limits.size, width), dtype=np.int64)
+    places: dict[tuple[str, str, str], int] = {}
+    place = np.fromiter(
+        (
+            places.setdefault((entry.needs.namespace, it.pool, it.accelerator_class), len(places))
+            for entry in entries
+            for it in entry.options
+        ),
+        dtype=np.int64,
+        count=columns.size,
+    )
+    boards = np.fromiter(
+        (it.accelerators for entry in entries for it in entry.options), dtype=np.int64, count=columns.size
+    )
+    ordered = np.argsort(place, kind="stable")
+    ends = np.searchsorted(place[ordered], np.arange(len(places) + 1))
+    for (namespace, pool, name), number in places.items():
+        mine = ordered[ends[number] : ends[number + 1]]
+        for row in rows.covering(namespace, pool):
+            usage[row, columns[mine]] = worst[mine]
+        shelf = rows.shelf(pool, name)
+        if shelf is not None:
+            usage[shelf, columns[mine]] = boards[mine]
+    return usage

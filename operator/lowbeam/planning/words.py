@@ -5,10 +5,12 @@ Decides nothing. Rounds for people only; nothing reads these texts back.
 
 from __future__ import annotations
 
-from lowbeam.catalog.facts import Reasoning
+from decimal import Decimal
+
+from lowbeam.catalog.stars import stars
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
-from lowbeam.sizing.words import centi, joules_text
+from lowbeam.sizing.words import centi, joules_text, variant_name
 
 
 def watts(milliwatts: int) -> str:
@@ -27,8 +29,17 @@ def joules(option: Option) -> str:
 
 
 def rate(millirps: int) -> str:
-    """Requests per second: `0.5 req/s`, `120 req/s`."""
-    return f"{millirps / 1000:.3g} req/s"
+    """Requests per second: `0.5 req/s`, `120 req/s`, `166,000 req/s`."""
+    return f"{_per_second(millirps)} req/s"
+
+
+def share(capacity_millirps: int, demand_millirps: int) -> str:
+    """How much of the demand is served: `2 of 30 req/s`."""
+    return f"{_per_second(min(capacity_millirps, demand_millirps))} of {rate(demand_millirps)}"
+
+
+def _per_second(millirps: int) -> str:
+    return f"{millirps / 1000:.3g}" if millirps < 1_000_000 else f"{millirps // 1000:,}"
 
 
 def rating(needs: Requirements, option: Option) -> str:
@@ -36,10 +47,27 @@ def rating(needs: Requirements, option: Option) -> str:
     return "" if option.quality_centi is None else f"{needs.benchmark} {centi(option.quality_centi)}"
 
 
+def milliseconds(value: int) -> str:
+    """`820 ms`, `12.4 s`."""
+    return f"{value} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def money(amount: Decimal) -> str:
+    """Three digits, never an exponent: `17.5`, `0.00162`, `12400`."""
+    if amount == 0:
+        return "0"
+    digits = max(0, 2 - amount.adjusted())
+    return f"{amount:.{min(digits, 9)}f}"
+
+
+def star_text(task: str, option: Option) -> str:
+    """`****`; empty where nothing is rated."""
+    return "*" * (stars(task, option.reasoning, option.millijoules_per_request, option.basis) or 0)
+
+
 def option_text(option: Option) -> str:
     """`qwen3-8b bf16, h100 x2, batch <= 64, 3 replicas`."""
-    mode = "" if option.reasoning is Reasoning.OFF else f" ({option.reasoning})"
     boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
     pods = "1 replica" if option.replicas == 1 else f"{option.replicas} replicas"
     where = f"{option.accelerator_class}{boards}"
-    return f"{option.model} {option.precision}{mode}, {where}, batch <= {option.batch_limit}, {pods}"
+    return f"{variant_name(option)}, {where}, batch <= {option.batch_limit}, {pods}"

@@ -27,6 +27,7 @@ from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
 from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.demand import LoadWatch, written_observations
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.health import Health
@@ -74,6 +75,7 @@ class Controller:
         self._fleet: Fleet | None = None
         """None while another process leads."""
         self._power = PowerControl(clock, Fleet())
+        self._loads = LoadWatch(settings.demand_window_seconds, {})
         self._observer = Observer(reporter, clock)
         self._plan: Plan | None = None
         self._planned_seconds = 0.0
@@ -169,6 +171,9 @@ class Controller:
             self._fleet = self._world = None
         elif self._fleet is None:
             self._world = None  # statuses that another leader wrote do not wake anybody
+            self._loads = LoadWatch(
+                self._settings.demand_window_seconds, written_observations(self.mirror.objects().workloads)
+            )
             self._fleet = self._recover()
             last = {c["metadata"]["name"]: last_action(c.get("status", {})) for c in self.mirror.objects().power_caps}
             self._power = PowerControl(self._clock, self._fleet, {cap: done for cap, done in last.items() if done})
@@ -233,6 +238,7 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._poller.set_endpoints(self._executor.endpoints(world))
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
+                self._look_at_loads(world, fleet, books)
         self._announce(world, fleet, changed)
         for key, message in self._power.ineffective():
             if key in world.raw_workloads:
@@ -240,7 +246,14 @@ class Controller:
         self._work.add(*changed, *self._executor.unconfirmed(world, fleet, self._poller.samples()))
         if self._reporting is None or self._reporting.done():  # a slow API server must not slow the guard down
             report = self._observer.report(
-                world, fleet, books, last_plan=self._plan, power=self._power, mirror=self.mirror, poller=self._poller
+                world,
+                fleet,
+                books,
+                loads=self._loads,
+                last_plan=self._plan,
+                power=self._power,
+                mirror=self.mirror,
+                poller=self._poller,
             )
             self._reporting = self._tasks.create_task(self._guarded("report", report), name="report")
 
@@ -267,11 +280,20 @@ class Controller:
     def _look(self) -> World:
         """The world as the informers hold it; built anew only after a change."""
         if self._world is None:
-            self._world = build_world(self.mirror.objects(), self._clock.now().date(), self._parser)
+            today = self._clock.now().date()
+            self._world = build_world(self.mirror.objects(), today, self._parser, self._loads.observations())
         return self._world
 
     def _read_meters(self, world: World, fleet: Fleet) -> Books:
         return self._meters.read(world, fleet.options(), self._poller.samples(), self._clock.monotonic_ms())
+
+    def _look_at_loads(self, world: World, fleet: Fleet, books: Books) -> None:
+        """Take in what was offered and drawn since the last look; another load to size for is a new input."""
+        samples, now_ms = self._poller.samples(), self._clock.monotonic_ms()
+        for key in sorted(self._loads.look(world, fleet, samples, books.verdicts, now_ms)):
+            self._world = None
+            self._input.set()
+            log.debug("load or draw is another than before", workload="/".join(key))
 
     def _snapshot(self, world: World, fleet: Fleet, charges: Sequence[ReplicaCharge] = ()) -> Snapshot:
         planned, states = set(world.enforced()), []

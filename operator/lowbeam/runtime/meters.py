@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lowbeam.api.wire import MeterMethod
-from lowbeam.catalog.facts import Catalogue
+from lowbeam.catalog.facts import Catalogue, EnergyProfile
 from lowbeam.planning.committed import replica_milliwatts
 from lowbeam.planning.moves import SETTLE_MS, Lever
 from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
@@ -203,24 +203,24 @@ def worst_case_milliwatts(catalogue: Catalogue, placement: Placement, task: str,
     """Highest draw of one replica at a batch limit (None: any), from its profile; without one its boards' maximum."""
     accelerator = catalogue.accelerator_classes.get(placement.accelerator_class)
     boards = accelerator.max_milliwatts * max(1, placement.accelerators) if accelerator else 0
-    profile = next(
-        (
-            p
-            for p in catalogue.profiles_of(placement.model, task)
-            if (p.precision, p.reasoning, p.accelerator_class, p.accelerators)
-            == (
-                placement.precision,
-                placement.reasoning,
-                placement.accelerator_class,
-                placement.accelerators,
-            )
-        ),
-        None,
-    )
+    profile = profile_of(catalogue, placement, task)
     if profile is None:
         return boards
     points = [p.milliwatts for p in profile.points if batch_limit is None or p.batch <= batch_limit]
     return min(max(points or [profile.points[0].milliwatts]), boards)
+
+
+def profile_of(catalogue: Catalogue, placement: Placement, task: str) -> EnergyProfile | None:
+    """The profile of exactly this placement; another one is never taken in its place."""
+    wanted = (placement.precision, placement.reasoning, placement.accelerator_class, placement.accelerators)
+    return next(
+        (
+            it
+            for it in catalogue.profiles_of(placement.model, task)
+            if (it.precision, it.reasoning, it.accelerator_class, it.accelerators) == wanted
+        ),
+        None,
+    )
 
 
 def _placement_text(placement: Placement | None) -> str:

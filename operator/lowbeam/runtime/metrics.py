@@ -42,6 +42,12 @@ workload_measured_watts = Gauge(
 workload_dimmed = Gauge(
     "lowbeam_workload_dimmed", "1 while a cap dims the workload", ["namespace", "workload"], registry=REGISTRY
 )
+workload_demand = Gauge(
+    "lowbeam_workload_demand_requests_per_second",
+    "Load that a workload is sized for, declared or observed",
+    ["namespace", "workload"],
+    registry=REGISTRY,
+)
 decisions = Counter("lowbeam_decisions", "Decisions written, by reason", ["reason"], registry=REGISTRY)
 planner_seconds = Histogram(
     "lowbeam_planner_cycle_seconds",
@@ -53,7 +59,7 @@ leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registr
 guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
 
 OF_CAPS = (cap_usable_watts, cap_measured_watts, cap_committed_watts, cap_coverage_ratio)
-OF_WORKLOADS = (workload_committed_watts, workload_measured_watts, workload_dimmed)
+OF_WORKLOADS = (workload_committed_watts, workload_measured_watts, workload_dimmed, workload_demand)
 
 
 class ApiCalls(Collector):

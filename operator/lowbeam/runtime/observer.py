@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from lowbeam.api.v1alpha1 import WorkloadMode, reasons
-from lowbeam.catalog import stars
+from lowbeam.api.v1alpha1 import InferenceWorkload, WorkloadMode, reasons
+from lowbeam.catalog import official_score, stars
 from lowbeam.kube import (
     ACCELERATOR_CLASSES,
     ENERGY_PROFILES,
@@ -22,6 +22,7 @@ from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.power.caps import CapTree
 from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.demand import LoadWatch
 from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.meters import Books
 from lowbeam.runtime.mirror import Mirror
@@ -58,6 +59,7 @@ class Observer:
         fleet: Fleet,
         books: Books,
         *,
+        loads: LoadWatch,
         last_plan: Plan | None,
         power: PowerControl,
         mirror: Mirror,
@@ -77,7 +79,7 @@ class Observer:
                 or unreadable
                 or not _settled(raw, memory, world.replicas.get(key, []))
             ):
-                facts = self._facts(world, key, memory, books, poller=poller, unreadable=unreadable)
+                facts = self._facts(world, key, memory, books, loads=loads, poller=poller, unreadable=unreadable)
                 writes.append(self._reporter.workload(key, raw, facts, memory))
         caps = {raw["metadata"]["name"]: raw for raw in mirror.informers[POWER_CAPS].objects()}
         writes += [
@@ -111,6 +113,7 @@ class Observer:
         memory: WorkloadMemory,
         books: Books,
         *,
+        loads: LoadWatch,
         poller: Telemetry,
         unreadable: str,
     ) -> WorkloadFacts:
@@ -131,9 +134,11 @@ class Observer:
             committed_milliwatts=sum(c.milliwatts for c in books.charges if (c.namespace, c.workload) == key),
             telemetry_problem=_why_not_measured(replicas, books, poller) if replicas else "nothing runs",
             notes=world.requirements[key].notes if key in world.requirements else (),
+            load=loads.facts(key, option, self._clock.monotonic_ms()),
             stars=None
             if option is None or workload is None
             else stars(workload.spec.task, option.reasoning, option.millijoules_per_request, option.basis),
+            official_stars=None if option is None or workload is None else _official_stars(world, workload, option),
         )
 
 
@@ -148,6 +153,12 @@ def _settled(raw: Mapping[str, Any], memory: WorkloadMemory, replicas: Iterable[
     conditions = {c["type"]: c["status"] for c in status.get("conditions", ())}
     current = bool(status.get("observedGeneration") == metadata.get("generation"))
     return current and conditions.get(reasons.READY) == "True" and conditions.get(reasons.RECONCILING) == "False"
+
+
+def _official_stars(world: World, workload: InferenceWorkload, option: Option) -> int | None:
+    model = world.catalogue.models.get(option.model)
+    score = None if model is None else official_score(model, workload.spec.task, option.reasoning)
+    return None if score is None else score.published_stars
 
 
 def _option(memory: WorkloadMemory) -> Option | None:

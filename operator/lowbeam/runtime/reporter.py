@@ -60,6 +60,8 @@ class Reporter:
             float("nan") if facts.measured_milliwatts is None else facts.measured_milliwatts / 1000
         )
         metrics.workload_dimmed.labels(*key).set(memory.dimming is not None)
+        if facts.load is not None:
+            metrics.workload_demand.labels(*key).set(facts.load.demand.requests_per_second_milli / 1000)
         await self._write(INFERENCE_WORKLOADS, raw, status)
 
     def ineffective(self, raw: Mapping[str, Any], message: str) -> None:
@@ -161,6 +163,7 @@ _ABNORMAL = {
     reasons.STALLED: "True",
     reasons.SATISFIABLE_CONDITION: "False",
     reasons.TELEMETRY_HEALTHY_CONDITION: "False",
+    reasons.PROFILE_CONTRADICTED_CONDITION: "True",
 }
 """Conditions that are worth an Event, and in which state."""
 

@@ -46,6 +46,9 @@ class OperatorSettings:
     poll_seconds: float = 2.0
     """Each worker's telemetry is read this often."""
 
+    demand_window_seconds: float = 600.0
+    """Load is observed in windows of this length; what is learned from them was tested at 600 s (docs/demand.md)."""
+
     metrics_port: int = 9400
     """Prometheus metrics; 0: off."""
 

@@ -19,7 +19,9 @@ from lowbeam.planning import Alternative
 from lowbeam.planning.words import option_text
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
+from lowbeam.runtime.demand import LoadFacts
 from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
+from lowbeam.runtime.status_load import load_rows, load_status
 from lowbeam.sizing import Option, Refusal
 
 WATTS_NOISE_PERCENT = 3
@@ -48,6 +50,10 @@ class WorkloadFacts:
     stars: int | None
     notes: tuple[str, ...] = ()
     """What of the spec was lowered to a default, and why: an opt-in that has run out."""
+    official_stars: int | None = None
+    """What the AI Energy Score gave this checkpoint; None where it gave nothing."""
+    load: LoadFacts | None = None
+    """What was observed of its load and draw; None before the first look."""
 
 
 def workload_status(
@@ -58,20 +64,25 @@ def workload_status(
     status: dict[str, Any] = {
         "observedGeneration": facts.generation,
         "conditions": as_conditions(
-            previous.get("conditions", ()), _conditions(facts, memory, option), facts.generation, now
+            previous.get("conditions", ()),
+            [*_conditions(facts, memory, option), *load_rows(facts.load)],
+            facts.generation,
+            now,
         ),
         "replicas": facts.pods,
         "readyReplicas": facts.ready,
         "selector": facts.selector,
         "history": [_history_entry(entry) for entry in memory.history],
     }
+    status |= load_status(facts.load)
     choice = memory.choice
     if option is not None:
         status["selected"] = _selected(option)
         status["energy"] = _energy(option, facts, previous.get("energy", {}))
     if choice is not None:
         status["alternatives"] = [_alternative(a) for a in choice.alternatives[:3]]
-        status["recommendations"] = [text[:512] for text in (*facts.notes, *choice.recommendations)][:5]
+        advised = (advice.text for advice in choice.recommendations)
+        status["recommendations"] = [text[:512] for text in (*facts.notes, *advised)][:5]
     if memory.dimming is not None:
         status["dimming"] = _dimming(memory.dimming)
     return status
@@ -219,8 +230,9 @@ def _energy(option: Option, facts: WorkloadFacts, previous: Mapping[str, Any]) -
         "basis": option.basis.value,
         "committedWatts": steady_watts(facts.committed_milliwatts, previous.get("committedWatts")),
     }
-    if facts.stars is not None:
-        energy["stars"] = "*" * facts.stars
+    energy["stars"] = "Unrated" if facts.stars is None else "*" * facts.stars
+    if facts.official_stars is not None:
+        energy["officialStars"] = "*" * facts.official_stars
     if facts.measured_milliwatts is not None:
         energy["measuredWatts"] = steady_watts(facts.measured_milliwatts, previous.get("measuredWatts"))
     return energy

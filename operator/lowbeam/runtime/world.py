@@ -9,8 +9,9 @@ Invariant: the same objects give the same World, in whatever order the informers
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 from lowbeam.api.v1alpha1 import InferenceWorkload, PowerCap, WorkloadMode, reasons
@@ -23,9 +24,24 @@ from lowbeam.power.tree import build_cap_tree
 from lowbeam.render import labels
 from lowbeam.runtime.cap_view import cap_of, pool_caps, pool_of
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
-from lowbeam.sizing import Refusal, Requirements, requirements_of
+from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
+from lowbeam.sizing.correction import Correction
 
 Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What telemetry says about one workload that its spec and the catalogue do not."""
+
+    demand: Demand | None = None
+    """Instead of spec.load; None while that is what is used."""
+    corrections: tuple[Correction, ...] = ()
+    """Profiles that its own watts contradict."""
+
+
+_NOTHING = Observation()
+NOTHING_OBSERVED: Mapping[WorkloadKey, Observation] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +133,10 @@ class Parser:
         return self._catalogue_of[1], self._catalogue_of[2]
 
 
-def build_world(objects: Objects, today: date, parser: Parser) -> World:
-    """One World from what the informers hold now."""
+def build_world(
+    objects: Objects, today: date, parser: Parser, observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED
+) -> World:
+    """One World from what the informers hold now, and what telemetry said about the workloads."""
     # 1. The catalogue: built in, then the cluster's own objects over it.
     catalogue, catalogue_problems = parser.catalogue(objects)
     # 2. Caps and pools.
@@ -149,20 +167,26 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
         for raw in objects.workloads
         if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
     }
+    pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
+    reach = _Reach(objects.nodes, node_pools, node_classes, catalogue, pods)
     for key, raw in sorted(raw_workloads.items()):
         workload, problem = parser.read(raw)
         if problem is not None:
             refusals[key] = Refusal(reasons.INVALID_SPEC, problem.field, problem.message)
             continue
         workloads[key] = workload
-        answer = requirements_of(key[0], key[1], workload.metadata.uid, workload.spec, catalogue, None, today)
+        seen = observed.get(key, _NOTHING)
+        answer = requirements_of(key[0], key[1], workload.metadata.uid, workload.spec, catalogue, seen.demand, today)
         if isinstance(answer, Refusal):
             refusals[key] = answer
         else:
-            requirements[key] = answer
+            requirements[key] = replace(
+                answer,
+                corrections=seen.corrections,
+                reachable=reach.of(workload.spec.placement.node_selector),
+            )
     # 4. Children. Labels hold a shortened name where the workload's own is too long for one.
     names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
-    pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
     return World(
         catalogue=catalogue,
         catalogue_problems=catalogue_problems,
@@ -186,6 +210,31 @@ def build_world(objects: Objects, today: date, parser: Parser) -> World:
         names=names,
         replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
     )
+
+
+class _Reach:
+    """The inventory on the nodes that a node selector allows, worked out once per selector."""
+
+    def __init__(
+        self,
+        nodes: tuple[Raw, ...],
+        node_pools: Mapping[str, str],
+        node_classes: Mapping[str, str],
+        catalogue: Catalogue,
+        pods: list[Replica],
+    ) -> None:
+        self._nodes, self._rest = nodes, (node_pools, node_classes, catalogue, pods)
+        self._known: dict[frozenset[tuple[str, str]], tuple[Inventory, ...]] = {}
+
+    def of(self, selector: Mapping[str, str]) -> tuple[Inventory, ...] | None:
+        """None without a selector: everything."""
+        if not selector:
+            return None
+        wanted = frozenset(selector.items())
+        if wanted not in self._known:
+            allowed = [node for node in self._nodes if wanted <= node["metadata"].get("labels", {}).items()]
+            self._known[wanted] = inventory_of(allowed, *self._rest)
+        return self._known[wanted]
 
 
 def inventory_of(

@@ -161,12 +161,51 @@ def fits_the_memory(needs: Requirements, it: Candidate) -> Miss | None:
         return None
     weights = it.variant.weights_mib
     needed = weights + max(WORKING_MEMORY_MIB, weights * WORKING_MEMORY_PERCENT // 100)
-    have = int(it.accelerator.memory_mib * max(1, it.profile.accelerators) * MEMORY_SHARE)
+    have = _usable_mib(it.accelerator, it.profile)
     if needed > have:
-        return Miss(reasons.OUT_OF_MEMORY, f"needs {needed / 1024:.1f} GiB, {have / 1024:.1f} GiB are usable")
+        text = f"weights and the least working memory need {needed / 1024:.1f} GiB, {have / 1024:.1f} GiB are usable"
+        return Miss(reasons.OUT_OF_MEMORY, text)
     return None
 
 
+UNBOUNDED = 2**62
+"""More tokens than any memory holds: where the size of the cache is unknown."""
+
+
+def context_room(it: Candidate) -> int:
+    """Tokens of context, of all running requests together, that a replica's memory holds beside the weights.
+
+    Never less than what ran when the profile was measured: that has been seen to fit.
+    """
+    assert it.variant is not None  # noqa: S101 - asked after the profile filters
+    assert it.profile is not None  # noqa: S101 - asked after the profile filters
+    assert it.accelerator is not None  # noqa: S101 - asked after the profile filters
+    if it.model.kv_bytes_per_token is None or it.accelerator.memory_mib <= 0:
+        return UNBOUNDED
+    free_mib = _usable_mib(it.accelerator, it.profile) - it.variant.weights_mib - WORKING_MEMORY_MIB
+    largest = max((point.batch for point in it.profile.points), default=0)
+    seen = largest * (it.profile.input_tokens + it.profile.output_tokens)
+    return max(seen, free_mib * 2**20 // it.model.kv_bytes_per_token)
+
+
+def _usable_mib(accelerator: AcceleratorClass, profile: EnergyProfile) -> int:
+    return int(accelerator.memory_mib * max(1, profile.accelerators) * MEMORY_SHARE)
+
+
+NATIVE_TASKS = frozenset(
+    {
+        "code-completion",
+        "feature-extraction",
+        "question-answering",
+        "summarization",
+        "text-classification",
+        "text-generation",
+        "text-ranking",
+        "token-classification",
+        "zero-shot-classification",
+    }
+)
+"""What the native worker serves (`lowbeam_worker.options.Task`)."""
 NATIVE_PRECISIONS = ("fp32", "bf16", "fp16")
 NATIVE_CPU_PRECISIONS = (*NATIVE_PRECISIONS, "int8")
 
@@ -178,7 +217,9 @@ def runs_on_the_native_worker(needs: Requirements, it: Candidate) -> Miss | None
     assert it.accelerator is not None  # noqa: S101 - a profile filter
     precisions = NATIVE_PRECISIONS if it.accelerator.product_labels else NATIVE_CPU_PRECISIONS
     lacks = ""
-    if it.variant.precision not in precisions:
+    if needs.task not in NATIVE_TASKS:
+        lacks = f"does not do {needs.task}"
+    elif it.variant.precision not in precisions:
         lacks = f"does not serve {it.variant.precision}"
     elif it.profile.accelerators > 1:
         lacks = f"uses one accelerator, not {it.profile.accelerators}"

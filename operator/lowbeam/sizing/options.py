@@ -43,6 +43,9 @@ class Option:
     latency_p95_ms: int
     basis: Basis
     below_floor: bool = False
+    uncertainty_percent: int = 0
+    """Half-width of the error of a modelled profile: expected figures are its middle, worst-case watts its upper
+    end."""
 
     @property
     def id(self) -> str:
@@ -93,8 +96,6 @@ class OptionSet:
     """In id order; empty: nothing in the catalogue and the inventory can run it."""
     rejections: tuple[Rejection, ...]
     """In catalogue order, one per subject: the first filter that said no."""
-    also_ran: tuple[Option, ...] = ()
-    """The nearest ways that serve the demand and lose to an option in everything: for explanations only."""
     running: Option | None = None
     """The running setting at today's demand; None when nothing runs or when it is no longer allowed."""
     relaxation: str = ""

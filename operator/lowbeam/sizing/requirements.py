@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Feature, InferenceWorkloadSpec, OptIn, Quality
 from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
+from lowbeam.sizing.correction import Correction
+from lowbeam.sizing.inventory import Inventory
 
 _FREE_REASONING = (Reasoning.OFF, Reasoning.LOW)
 """What needs no opt-in."""
@@ -26,6 +28,8 @@ class Demand:
     input_tokens: int
     output_tokens: int
     basis: str = "Declared"
+    arrival_cv_percent: int = 100
+    """Burstiness: coefficient of variation of the time between requests, in percent; 100 = Poisson."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,14 @@ class Requirements:
     max_milliwatts: int | None
     accelerator_classes: tuple[str, ...]
     """Allowed classes in any order; empty = all."""
+    reachable: tuple[Inventory, ...] | None = None
+    """The part of the inventory on nodes that spec.placement.nodeSelector allows; None = all of it."""
     own_engine: bool = False
     """The workload brings an image: it answers for what that can serve."""
     notes: tuple[str, ...] = ()
     """What was lowered to a default and why, e.g. an opt-in that has run out; for the workload's own status."""
+    corrections: tuple[Correction, ...] = ()
+    """Profiles that the workload's own watts contradict."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -91,8 +99,8 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
 ) -> Requirements | Refusal:
     """Read a spec. `observed` replaces the declared load: the caller has judged that it can be trusted.
 
-    Refuses only what no catalogue entry could mend by itself being absent: an unknown task or an unknown pinned or
-    named model. An opt-in that has run out is no refusal: the efficient default applies again, and `notes` says so.
+    Refuses only what the catalogue does not know: the task, a pinned or named model, a benchmark without any score. An
+    opt-in that has run out is no refusal: the efficient default applies again, and `notes` says so.
     """
     facts = catalogue.tasks.get(spec.task)
     if facts is None:
@@ -103,6 +111,9 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
     ]:
         if model and model not in catalogue.models:
             return Refusal(reasons.MODEL_NOT_IN_CATALOGUE, where, _unknown_model(where, model, catalogue))
+    if spec.quality is not None and not _has_scores(spec.task, spec.quality.benchmark, catalogue):
+        text = _unknown_benchmark(spec.task, spec.quality.benchmark, catalogue)
+        return Refusal(reasons.UNKNOWN_BENCHMARK, "spec.quality.benchmark", text)
     reasoning, notes = _reasoning(spec, today)
     generative = facts.generative or spec.opted_in(Feature.GENERATIVE_MODEL, today)
     if not facts.generative:
@@ -187,6 +198,31 @@ def _unknown_task(task: str, catalogue: Catalogue) -> str:
     known = ", ".join(near or sorted(catalogue.tasks)) or "none"
     lead = "did you mean" if near else "it knows"
     return f'spec.task: the catalogue has no task "{task}"; {lead}: {known}. Change the task or add a ModelCard for it.'
+
+
+def _has_scores(task: str, benchmark: str, catalogue: Catalogue) -> bool:
+    return any(
+        variant.quality_centi(benchmark) is not None
+        for model in catalogue.models.values()
+        if task in model.tasks
+        for variant in model.variants
+    )
+
+
+def _unknown_benchmark(task: str, benchmark: str, catalogue: Catalogue) -> str:
+    known = {
+        score.benchmark
+        for model in catalogue.models.values()
+        if task in model.tasks
+        for variant in model.variants
+        for score in variant.quality
+    }
+    near = get_close_matches(benchmark, sorted(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"they have: {', '.join(sorted(known)) or 'none'}."
+    return (
+        f'spec.quality.benchmark: no model for {task} has a score on "{benchmark}"; {hint} '
+        "Correct it, or add a ModelCard with such a score."
+    )
 
 
 def _unknown_model(where: str, model: str, catalogue: Catalogue) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from lowbeam.catalog.facts import Reasoning
+from lowbeam.sizing.options import Option
+
 
 def centi(value: int) -> str:
     """Hundredths as a person writes them: 9025 -> "90.25", 9000 -> "90"."""
@@ -14,3 +17,9 @@ def joules_text(millijoules: int) -> str:
     if value >= 1000:
         return f"{value / 1000:.2f} kJ"
     return f"{value:.0f} J" if value >= 10 else f"{value:.2g} J"
+
+
+def variant_name(option: Option) -> str:
+    """`qwen3-8b bf16`, `gpt-oss-20b mxfp4 (Medium)`."""
+    mode = "" if option.reasoning is Reasoning.OFF else f" ({option.reasoning})"
+    return f"{option.model} {option.precision}{mode}"

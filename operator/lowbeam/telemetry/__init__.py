@@ -9,18 +9,19 @@
     async with PrometheusSource(url, monotonic_ms=..., now=...) as prometheus:
         await prometheus.ready()
         await prometheus.pod_power({("team-a", "vllm-0"): uid})          # uid -> Sample | SampleError; {} = no data
-        await prometheus.request_rates()                                 # (namespace, pod) -> requests per second
+        await prometheus.pod_load({("team-a", "vllm-0"): uid})           # uid -> PodLoad: the engine's own counters
 
 A `Sample` claims, with unit, source and age; `power.trust` believes or not. Nothing here ever answers 0 for "unknown".
 """
 
 from lowbeam.telemetry.control_client import WorkerEndpoint
 from lowbeam.telemetry.fallback import PrometheusFallback, Telemetry
-from lowbeam.telemetry.prometheus_source import PrometheusSource, PrometheusUnavailable
+from lowbeam.telemetry.prometheus_source import PodLoad, PrometheusSource, PrometheusUnavailable
 from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
 from lowbeam.telemetry.worker_source import WorkerPoller
 
 __all__ = [
+    "PodLoad",
     "PrometheusFallback",
     "PrometheusSource",
     "PrometheusUnavailable",

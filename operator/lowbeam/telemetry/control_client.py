@@ -63,7 +63,7 @@ class ControlClient:
         self, endpoint: WorkerEndpoint, change: ProfileChange
     ) -> ProfileChangeResult | SampleError:
         """PATCH /control/profile. Safe to repeat with the same generation."""
-        body = change.model_dump_json(by_alias=True, exclude_none=True).encode()
+        body = change.model_dump_json(by_alias=True, exclude_unset=True).encode()
         answer = await self._ask(endpoint, "PATCH", "/control/profile", body, CHANGE_TIMEOUT_SECONDS)
         if isinstance(answer, SampleError):
             return answer

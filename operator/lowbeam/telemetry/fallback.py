@@ -1,4 +1,4 @@
-"""Workers first, Prometheus for the pods that have no telemetry port of ours.
+"""Workers first, Prometheus (watts and request counters) for the pods that have no telemetry port of ours.
 
 Decides whose reading counts: a worker's own is newer and says more, so it always wins; Prometheus fills in only for
 pods whose control port gives nothing. An answer of neither stays unknown.
@@ -7,15 +7,16 @@ pods whose control port gives nothing. An answer of neither stays unknown.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
 
-from lowbeam.api.wire import ProfileChange, ProfileChangeResult
+from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult
 from lowbeam.telemetry.control_client import WorkerEndpoint
-from lowbeam.telemetry.prometheus_source import PrometheusSource, PrometheusUnavailable
-from lowbeam.telemetry.samples import Sample, SampleError
+from lowbeam.telemetry.prometheus_source import PodLoad, PrometheusSource, PrometheusUnavailable
+from lowbeam.telemetry.samples import Sample, SampleError, SampleSource
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +93,16 @@ class PrometheusFallback:
         """One question about the pods that the workers' ports say nothing about."""
         silent = self._endpoints.keys() - self._workers.samples().keys()
         pods = {(e.namespace, e.pod): uid for uid, e in self._endpoints.items() if uid in silent}
-        self._found = dict(await self._prometheus.pod_power(pods)) if pods else {}
+        if not pods:
+            self._found = {}
+            return
+        power, load = await self._prometheus.pod_power(pods), await self._prometheus.pod_load(pods)
+        found: dict[str, Sample | SampleError] = dict(power)
+        for uid, it in load.items():
+            reading = power.get(uid)
+            if not isinstance(reading, SampleError):
+                found[uid] = _with_load(reading or _without_meter(uid, it), it)
+        self._found = found
 
     async def _ask_prometheus(self) -> None:
         while True:
@@ -104,3 +114,29 @@ class PrometheusFallback:
                     log.warning("no readings from Prometheus", error=str(error))
                 self._said = str(error)
             await self._sleep(self._period_seconds)
+
+
+def _without_meter(uid: str, load: PodLoad) -> Sample:
+    """A pod whose engine is scraped and whose boards are not: it answers, and its watts are unknown."""
+    return Sample(
+        pod_uid=uid,
+        source=SampleSource.PROMETHEUS,
+        sampled_at_ms=load.at_ms,
+        received_at_ms=load.at_ms,
+        milliwatts=None,
+        method=MeterMethod.UNAVAILABLE,
+        scope=MeterScope.NONE,
+    )
+
+
+def _with_load(sample: Sample, load: PodLoad) -> Sample:
+    return dataclasses.replace(
+        sample,
+        requests_running=load.running,
+        requests_waiting=load.waiting,
+        requests_received_total=load.accepted,
+        requests_completed_total=load.completed,
+        counted_at_ms=load.at_ms,
+        input_tokens_total=load.input_tokens,
+        output_tokens_total=load.output_tokens,
+    )

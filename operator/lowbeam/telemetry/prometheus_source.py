@@ -1,4 +1,4 @@
-"""Watts and request rates from Prometheus, for engines that are not ours and as a cross-check of those that are.
+"""Watts and request counters from Prometheus, for engines that are not ours and as a cross-check of those that are.
 
 Decides what in an answer is a reading. An empty answer, an unknown schema or an old scrape is no data, never 0 W.
 `prometheus-api-client` is synchronous and has no time-out of its own: it runs in a pool of `THREADS` threads with ours,
@@ -35,13 +35,24 @@ TIMEOUT_SECONDS = 4
 BOARD_LIMIT_WATTS = 5000
 """No single accelerator board draws this (the largest announced ones stay below 3 kW)."""
 
-POWER_METRIC = "DCGM_FI_DEV_POWER_USAGE"
-"""Watts per board, from NVIDIA's dcgm-exporter."""
-REQUEST_RATE_QUERY = (
-    "sum by (namespace, pod, exported_namespace, exported_pod) (rate("
-    '{__name__=~"vllm:request_success_total|te_request_count|sglang:num_requests_total"}[1m]))'
-)
-"""Requests per second of each pod of vLLM, TEI and SGLang, over a minute: too low during a pod's first one."""
+POWER_METRICS = ("DCGM_FI_DEV_POWER_USAGE", "lowbeam_agent_device_power_watts")
+"""Watts per board, from NVIDIA's dcgm-exporter and from our node agent: both say UUID, namespace, pod and container."""
+REQUEST_COUNTERS = "vllm:request_success_total|sglang:num_requests_total|te_request_count"
+"""What an engine has completed since it started; one of them per pod."""
+LOAD_METRICS = {
+    "vllm:request_success_total": "completed",
+    "sglang:num_requests_total": "completed",
+    "te_request_count": "completed",
+    "vllm:num_requests_running": "running",
+    "sglang:num_running_reqs": "running",
+    "vllm:num_requests_waiting": "waiting",
+    "sglang:num_queue_reqs": "waiting",
+    "vllm:prompt_tokens_total": "input_tokens",
+    "sglang:prompt_tokens_total": "input_tokens",
+    "vllm:generation_tokens_total": "output_tokens",
+    "sglang:generation_tokens_total": "output_tokens",
+}
+"""Metric -> field of `PodLoad`, for vLLM, SGLang and TEI: counters and not rates, so that one place judges resets."""
 
 PodName = tuple[str, str]
 """(namespace, name)."""
@@ -49,6 +60,24 @@ PodName = tuple[str, str]
 
 class PrometheusUnavailable(Exception):
     """Prometheus does not answer, or not in its own language; the message says what to check."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodLoad:
+    """What the engine in one pod says about its requests, summed over its series. `None` = not known."""
+
+    at_ms: int
+    """When it was scraped, on the operator's monotonic clock."""
+    completed: int
+    running: int | None = None
+    waiting: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    @property
+    def accepted(self) -> int:
+        """Completed or still inside: what was offered, as far as it was not refused."""
+        return self.completed + (self.running or 0) + (self.waiting or 0)
 
 
 class PrometheusSource:
@@ -61,15 +90,13 @@ class PrometheusSource:
         monotonic_ms: Callable[[], int],
         now: Callable[[], datetime],
         headers: Mapping[str, str] | None = None,
-        power_metric: str = POWER_METRIC,
-        rate_query: str = REQUEST_RATE_QUERY,
+        power_metrics: Sequence[str] = POWER_METRICS,
     ) -> None:
         self.url = url.rstrip("/")
         self._monotonic_ms = monotonic_ms
         self._now = now
         self._headers = dict(headers or {})
-        self._power_metric = power_metric
-        self._rate_query = rate_query
+        self._power_series = [f'{metric}{{UUID!=""}}' for metric in power_metrics]
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
         self._busy = 0
         self._session: aiohttp.ClientSession | None = None
@@ -106,8 +133,8 @@ class PrometheusSource:
 
         Raises PrometheusUnavailable.
         """
-        values = await self._query(f'{self._power_metric}{{UUID!=""}}')
-        stamps = await self._query(f'timestamp({self._power_metric}{{UUID!=""}})')
+        values = await self._query(" or ".join(self._power_series))
+        stamps = await self._query(" or ".join(f"timestamp({series})" for series in self._power_series))
         received_at_ms, now_seconds = self._monotonic_ms(), self._now().timestamp()
         scraped_at = {_series_key(labels): seconds for labels, seconds in stamps}
         boards = _boards(values, scraped_at)
@@ -117,14 +144,31 @@ class PrometheusSource:
             if any(pod in board.pods for board in boards)
         }
 
-    async def request_rates(self) -> dict[PodName, float]:
-        """Requests per second of each pod that serves with a known engine. Raises PrometheusUnavailable."""
-        rates: dict[PodName, float] = defaultdict(float)
-        for labels, value in await self._query(self._rate_query):
-            pod = _pod_of(labels)
-            if pod is not None and math.isfinite(value) and value >= 0:
-                rates[pod] += value
-        return dict(rates)
+    async def pod_load(self, pods: Mapping[PodName, str]) -> dict[str, PodLoad]:
+        """Newest counters of each of `pods` ((namespace, name) -> uid), by uid; a pod without them is left out.
+
+        Raises PrometheusUnavailable.
+        """
+        values = await self._query(f'{{__name__=~"{"|".join(LOAD_METRICS)}"}}')
+        stamps = await self._query(f'timestamp({{__name__=~"{REQUEST_COUNTERS}"}})')
+        received_at_ms, now_seconds = self._monotonic_ms(), self._now().timestamp()
+        oldest: dict[PodName, float] = {}
+        for labels, seconds in stamps:
+            if (pod := _pod_of(labels)) is not None:
+                oldest[pod] = min(seconds, oldest.get(pod, seconds))
+        sums: dict[PodName, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for labels, value in values:
+            field = LOAD_METRICS.get(labels.get("__name__", ""))
+            if field is not None and (pod := _pod_of(labels)) is not None:
+                sums[pod][field] += value
+        return {
+            uid: PodLoad(
+                at_ms=received_at_ms - max(0, round((now_seconds - oldest[pod]) * 1000)),
+                **{field: round(value) for field, value in sums[pod].items()},
+            )
+            for pod, uid in pods.items()
+            if pod in oldest and "completed" in sums[pod] and all(_is_count(it) for it in sums[pod].values())
+        }
 
     def _pod_sample(
         self, pod: PodName, uid: str, boards: Sequence[_Board], received_at_ms: int, now_seconds: float
@@ -132,7 +176,7 @@ class PrometheusSource:
         mine = [board for board in boards if pod in board.pods]
         for board in mine:
             if not math.isfinite(board.watts) or board.watts > BOARD_LIMIT_WATTS:
-                what = f"{self._power_metric} of board {board.uuid} is {board.watts:g}: no board draws so many watts"
+                what = f"the power of board {board.uuid} is {board.watts:g}: no board draws so many watts"
                 message = f"pod {pod[0]}/{pod[1]}: {what}; check the exporter's unit (milliwatts?)"
                 return SampleError(uid, SampleSource.PROMETHEUS, received_at_ms, SampleProblem.BAD_SCHEMA, message)
         oldest_seconds = min(board.scraped_at_seconds for board in mine)
@@ -181,6 +225,10 @@ class _Board:
     watts: float
     scraped_at_seconds: float
     pods: frozenset[PodName]
+
+
+def _is_count(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
 
 
 def _boards(

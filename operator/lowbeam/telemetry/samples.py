@@ -42,6 +42,8 @@ class Sample:
     requests_received_total: int | None = None
     """Offered load: accepted or refused since start."""
     requests_completed_total: int | None = None
+    counted_at_ms: int | None = None
+    """When the counters of requests and tokens were read, where that is another moment than the meter's."""
     input_tokens_total: int | None = None
     output_tokens_total: int | None = None
     profile: RunningProfile | None = None

@@ -122,18 +122,20 @@ def _lists_without_duplicates(model: type[ApiModel]) -> tuple[tuple[str, str, tu
     return tuple(found)
 
 
+@cache
+def _names_by_alias(model: type[ApiModel]) -> dict[str, str]:
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
 def _duplicates(items: Iterable[Any], keys: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """(index, message) of every item that repeats an earlier one; the API server refuses it too."""
     seen: set[Any] = set()
     for index, item in enumerate(items):
-        if keys:
-            values = item.model_dump(mode="json", by_alias=True)
-            identity: Any = tuple(values.get(key) for key in keys)
-            shown = ", ".join(f'{key} "{values.get(key)}"' for key in keys)
-        else:
-            identity, shown = item, f'"{item}"'
+        names = _names_by_alias(item.__class__) if keys else {}
+        identity: Any = tuple(getattr(item, names[key]) for key in keys) if keys else item
         if identity in seen:
-            yield index, f"{shown} is given twice"
+            pairs = (f'{key} "{value}"' for key, value in zip(keys, identity, strict=True)) if keys else (f'"{item}"',)
+            yield index, f"{', '.join(pairs)} is given twice"
         seen.add(identity)
 
 

@@ -33,6 +33,7 @@ MAX_MILLISECONDS = 86_400_000
 
 Milliseconds = Annotated[int, Field(ge=1, le=MAX_MILLISECONDS)]
 Microseconds = Annotated[int, Field(ge=1, le=MAX_MILLISECONDS)]
+Series = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
 Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
@@ -122,6 +123,9 @@ class EnergyProfileSpec(ApiModel):
     """Measured here, published by others, or modelled from hardware facts."""
     uncertainty_percent: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Half-width of the error of joules per request; needed for Modelled, else left out."""
+    series: Series | None = None
+    """Set it for figures that must not be ranked with the others, such as another generation of engine or another way
+    to meter: `ml-energy-v2`. They are shown and compared, and never planned with. Left out: planned with."""
     source: Provenance
     """Where the figures come from."""
 

@@ -298,6 +298,9 @@ class InferenceWorkload(KubeObject):
             PrinterColumn("Stars", ".status.energy.stars", "string", "Energy rating among models for the task"),
             PrinterColumn("Dimmed", ".status.dimming.lever", "string", "What a power cap took away"),
             PrinterColumn("Class", ".status.selected.acceleratorClass", "string", "Accelerator class", priority=1),
+            PrinterColumn(
+                "Official", ".status.energy.officialStars", "string", "Stars of the AI Energy Score, at batch 1", 1
+            ),
             PrinterColumn("Priority", ".spec.priority", "integer", "Lower is dimmed first", priority=1),
             PrinterColumn(
                 "Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", "Why it is or is not Ready", 1

@@ -30,10 +30,11 @@ _KINDS_BY_NAME: dict[str, type[KubeObject]] = {kind.resource.kind: kind for kind
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """One document: `object`, or the `problems` with it; neither for a document that is not Lowbeam's."""
+    """One document: `object`, or the `problems` with it, or `other` for a document that is not Lowbeam's."""
 
     object: KubeObject | None = None
     problems: tuple[Problem, ...] = ()
+    other: Mapping[str, Any] | None = None
 
 
 def read_object(raw: Mapping[str, Any]) -> ReadResult:
@@ -51,7 +52,7 @@ def read_user_object(raw: Mapping[str, Any], fallback_name: str = "object") -> R
     """Read an object that a user wrote, as strictly as the API server would."""
     label = _label(raw, fallback_name)
     if str(raw.get("apiVersion", "")).split("/")[0] != GROUP and raw.get("kind") not in _KINDS_BY_NAME:
-        return ReadResult()
+        return ReadResult(other=raw)
     kind = _KINDS_BY_NAME.get(str(raw.get("kind")))
     if kind is None or raw.get("apiVersion") != API_VERSION:
         return ReadResult(problems=(_unknown_kind(raw, label),))

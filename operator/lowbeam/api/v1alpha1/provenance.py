@@ -25,6 +25,13 @@ class Basis(StrEnum):
     MODELLED = "Modelled"
 
 
+class LoadBasis(StrEnum):
+    """Where the load that a workload is sized for comes from."""
+
+    DECLARED = "Declared"
+    OBSERVED = "Observed"
+
+
 class Reasoning(StrEnum):
     """How long a model may think before it answers."""
 
@@ -32,6 +39,32 @@ class Reasoning(StrEnum):
     LOW = "Low"
     MEDIUM = "Medium"
     HIGH = "High"
+
+
+class Confidence(StrEnum):
+    """How sure a copied figure is."""
+
+    PRIMARY = "Primary"
+    """The page or report of the reporter was read."""
+    SECONDARY = "Secondary"
+    """Quoted elsewhere, or a cached copy."""
+    RECALLED = "Recalled"
+    """From memory of the page: to be checked."""
+    CONFLICTING = "Conflicting"
+    """Sources disagree; the note says how."""
+
+
+class ReasoningSwitch(StrEnum):
+    """How a request chooses the reasoning mode of a model."""
+
+    TEMPLATE_FLAG = "TemplateFlag"
+    """A variable of the chat template (`chat_template_kwargs`)."""
+    EFFORT = "Effort"
+    """A field of the request that takes a level."""
+    BUDGET = "Budget"
+    """A field of the request that takes the most tokens to think."""
+    PROMPT = "Prompt"
+    """Words in the system prompt."""
 
 
 class Provenance(ApiModel):

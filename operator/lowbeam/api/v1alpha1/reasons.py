@@ -39,6 +39,13 @@ DIMMED_CONDITION: Final = _condition("Dimmed", "True while a power cap gives the
 CAP_UNSATISFIABLE_CONDITION: Final = _condition(
     "CapUnsatisfiable", "True when a power cap cannot be met without breaking a promise to this workload."
 )
+LOAD_OBSERVED: Final = _condition(
+    "LoadObserved", "The workload is sized for the load that its pods report, not for spec.load."
+)
+PROFILE_CONTRADICTED_CONDITION: Final = _condition(
+    "ProfileContradicted",
+    "True while the workload's own watts differ from its profile by more than 30 %: the measured value counts.",
+)
 WITHIN_CAP_CONDITION: Final = _condition("WithinCap", "Measured watts are at most the usable watts.")
 SHEDDING_CONDITION: Final = _condition("Shedding", "True while workloads are being dimmed for this cap.")
 TELEMETRY_HEALTHY_CONDITION: Final = _condition("TelemetryHealthy", "Enough accelerators report fresh watts.")
@@ -67,6 +74,24 @@ NOT_MEASURED: Final = _reason(
     "NotMeasured", "No fresh reading: the figures come from the profile, and the cap counts the worst case."
 )
 
+# --- load and profile of a workload -----------------------------------------------------------------------------------
+
+DECLARED: Final = _reason(
+    "Declared", "Too little was observed yet: spec.load is what the workload is sized for, or a share of it."
+)
+OBSERVED: Final = _reason("Observed", "An upper quantile of the load that telemetry saw; status.load shows it.")
+DATA_GAP: Final = _reason(
+    "DataGap",
+    "No pod has reported its load for several windows. What was observed until then stays in use; check the workers' "
+    "control ports.",
+)
+PROFILE_CONTRADICTED: Final = _reason(
+    "ProfileContradicted",
+    "Measured watts differ from the profile by more than 30 % for three windows in a row. The profile counts times "
+    "what was measured, on this workload only; check power limits, or add an EnergyProfile of your own.",
+)
+PROFILE_HOLDS: Final = _reason("ProfileHolds", "Measured watts agree with the profile.")
+
 # --- why a workload cannot run as asked ------------------------------------------------------------------------------
 
 INVALID_SPEC: Final = _reason("InvalidSpec", "The spec breaks a rule; the message names the field and the rule.")
@@ -75,6 +100,10 @@ UNKNOWN_TASK: Final = _reason(
 )
 MODEL_NOT_IN_CATALOGUE: Final = _reason(
     "ModelNotInCatalogue", "spec.model names a model that the catalogue does not have. Correct it, or add a ModelCard."
+)
+UNKNOWN_BENCHMARK: Final = _reason(
+    "UnknownBenchmark",
+    "No model for the task has a score on spec.quality.benchmark. Correct it, or add a ModelCard with such a score.",
 )
 NO_MODEL_MEETS_FLOOR: Final = _reason(
     "NoModelMeetsFloor", "No model of the catalogue reaches spec.quality.floor. Lower it, or add a ModelCard."

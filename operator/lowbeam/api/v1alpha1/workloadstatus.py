@@ -23,11 +23,12 @@ from lowbeam.api.v1alpha1.base import (
     Watts,
 )
 from lowbeam.api.v1alpha1.powercap import Lever
-from lowbeam.api.v1alpha1.provenance import Basis, Reasoning
+from lowbeam.api.v1alpha1.provenance import Basis, LoadBasis, Reasoning
 
 MAX_ALTERNATIVES = 3
 MAX_RECOMMENDATIONS = 5
 MAX_HISTORY = 10
+MAX_MEASURED_PROFILES = 8
 
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Precision = Annotated[str, Field(min_length=1, max_length=32)]
@@ -59,8 +60,12 @@ class Selected(ApiModel):
 class EnergyStatus(ApiModel):
     """What the workload costs."""
 
-    stars: Annotated[str, Field(pattern=r"^\*{1,5}$", max_length=5)] | None = None
-    """Energy rating among the models for this task, from `*` to `*****` (least energy)."""
+    stars: Annotated[str, Field(pattern=r"^(\*{1,5}|Unrated)$", max_length=7)] | None = None
+    """Energy of a request as it is served, from `*` to `*****` (least), in fixed bands of the task; `Unrated` where the
+    figure is modelled or the task has no bands."""
+    official_stars: Annotated[str, Field(pattern=r"^\*{1,5}$", max_length=5)] | None = None
+    """What the AI Energy Score published for this very checkpoint (batch 1, one H100): not comparable with `stars`.
+    Absent where nothing was published."""
     joules_per_request: DecimalString | None = None
     """Energy of one request at the present load."""
     basis: Basis | None = None
@@ -69,6 +74,40 @@ class EnergyStatus(ApiModel):
     """What the pods draw now."""
     committed_watts: Watts | None = None
     """What they could draw at most."""
+
+
+class Load(ApiModel):
+    """The load that the workload is sized for."""
+
+    basis: LoadBasis
+    """Declared = spec.load, or a share of it; Observed = what telemetry saw."""
+    requests_per_second: DecimalString
+    """Rate; an upper quantile of the next ten minutes where it is observed."""
+    input_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Mean of a request."""
+    output_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
+    """Mean of an answer."""
+    burstiness_percent: Annotated[int, Field(ge=100, le=1000)]
+    """Coefficient of variation of the time between requests; 100 = Poisson."""
+
+
+class MeasuredProfile(ApiModel):
+    """A profile that the workload's own watts contradict."""
+
+    model: Name
+    """Model of the catalogue."""
+    precision: Precision
+    """Number format."""
+    reasoning: Reasoning = Reasoning.OFF
+    """How long the model may think."""
+    accelerator_class: Name
+    """Kind of accelerator."""
+    accelerators_per_replica: Count
+    """Accelerators of one pod; 0 for a CPU class."""
+    percent_of_profile: Annotated[int, Field(ge=1, le=10_000)]
+    """Measured watts in percent of the profile's; what counts on this workload."""
+    profile_digest: Annotated[str, Field(pattern="^[0-9a-f]{8}$", max_length=8)]
+    """Of the profile's figures: with others it counts as it is."""
 
 
 class Dimming(ApiModel):
@@ -138,11 +177,16 @@ class InferenceWorkloadStatus(ApiModel):
     observed_generation: int | None = None
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """Ready, ModelSelected, Dimmed, CapUnsatisfiable, EnergyMeasured, Reconciling, Stalled."""
+    """Ready, ModelSelected, Dimmed, CapUnsatisfiable, EnergyMeasured, LoadObserved, ProfileContradicted, Reconciling,
+    Stalled."""
     selected: Selected | None = None
     """The option that runs, or is being brought up."""
     energy: EnergyStatus | None = None
     """What the workload costs."""
+    load: Load | None = None
+    """What it is sized for."""
+    measured_profiles: Annotated[tuple[MeasuredProfile, ...], Field(max_length=MAX_MEASURED_PROFILES)] = ()
+    """Profiles that its own watts contradict."""
     dimming: Dimming | None = None
     """What a power cap took from the workload."""
     alternatives: Annotated[tuple[Alternative, ...], Field(max_length=MAX_ALTERNATIVES)] = ()

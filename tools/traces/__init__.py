@@ -1,0 +1,1 @@
+"""Carried request traces, each with its licence, attribution and what was changed beside it."""
