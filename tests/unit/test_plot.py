@@ -81,7 +81,7 @@ def test_a_higher_floor_chooses_a_better_model_and_draws_no_target() -> None:
     def chosen(*floor: str) -> str:
         return next(text for text in texts(drawn("task", "text-generation", *floor)) if text.startswith("chosen"))
 
-    assert chosen("--floor", "46") != chosen("--floor", "80")
+    assert chosen("--floor", "46") != chosen("--floor", "70")
     assert not any("target" in text for text in texts(drawn("task", "text-generation", "--floor", "46")))
 
 

@@ -33,6 +33,8 @@ def ask(
     extra: int = 40_000,
     committed: int = 500_000,
     now_ms: int = NOW,
+    *,
+    paused: bool = False,
 ) -> Permit | Hold:
     return permit(
         state or GateState(),
@@ -42,6 +44,7 @@ def ask(
         committed_milliwatts={"cluster": committed},
         views={} if view is None else {"cluster": view},
         now_ms=now_ms,
+        paused=paused,
     )
 
 
@@ -68,6 +71,12 @@ def test_with_room_fresh_data_and_patience_the_watts_return() -> None:
 )
 def test_each_rule_holds_by_its_name(view: CapView, committed: int, expected: str) -> None:
     assert reason(ask(view=view, committed=committed)) == expected
+
+
+def test_a_paused_workload_starts_again_as_soon_as_it_fits() -> None:
+    assert ask(committed=960_000, paused=True) == Permit()
+    assert reason(ask(committed=960_001, paused=True)) == "CommittedAboveGate"
+    assert reason(ask(view=replace(VIEW, window=history(880)), paused=True)) == "MeasuredAboveGate"
 
 
 def test_one_peak_in_the_window_holds_for_the_whole_window() -> None:

@@ -213,6 +213,7 @@ class _Walk:
                 committed_milliwatts=self._ledger.committed,
                 views=self._views,
                 now_ms=self._now_ms,
+                paused=target.option is None,
             )
             if isinstance(answer, Hold):
                 self._held[key] = answer

@@ -126,8 +126,12 @@ def permit(
     committed_milliwatts: Mapping[str, int],
     views: Mapping[str, CapView],
     now_ms: int,
+    paused: bool = False,
 ) -> Permit | Hold:
     """Ask for a restore of workload `key` that adds `extra_milliwatts` per cap to `committed_milliwatts`.
+
+    A `paused` workload may use all that is usable: the reserve keeps those that run from going up and down, and must
+    not keep one from running at all while a less important one does.
 
     Every cap that would be charged more is asked; the hold that lasts longest is answered, so that a user reads what
     really stands in the way. A name without a view is a cap that is gone: only its pace still counts. A move that adds
@@ -146,7 +150,7 @@ def permit(
         memory, view = _seen(state.caps.get(name, CapMemory()), views.get(name)), views.get(name)
         hold = _ask_dwell(name, memory, uid, now_ms)
         if hold is None and view is not None:
-            hold = _ask_watts(view, committed_milliwatts.get(name, 0) + extra, now_ms)
+            hold = _ask_watts(view, committed_milliwatts.get(name, 0) + extra, now_ms, paused=paused)
         hold = hold or _ask_pace(name, memory, extra, now_ms)
         if hold is not None:
             holds.append(hold)
@@ -167,8 +171,9 @@ def _ask_dwell(cap: str, memory: CapMemory, uid: str, now_ms: int) -> Hold | Non
     return Hold(DWELL, f'PowerCap "{cap}" shed {(now_ms - memory.last_shed_ms) / 1000:.0f} s ago', ready_at)
 
 
-def _ask_watts(view: CapView, after: int, now_ms: int) -> Hold | None:
+def _ask_watts(view: CapView, after: int, now_ms: int, *, paused: bool) -> Hold | None:
     rules, cap, usable = view.cap.restore, view.cap.name, view.usable_milliwatts
+    committed_percent = 100 if paused else rules.committed_percent
     again = now_ms + RECHECK_MS
     if not view.growth_allowed:
         return Hold(FROZEN, f'PowerCap "{cap}" is shedding or cannot see: nothing grows', again)
@@ -186,10 +191,10 @@ def _ask_watts(view: CapView, after: int, now_ms: int) -> Hold | None:
             f"{rules.gate_percent * usable / 100_000:.0f} W"
         )
         return Hold(MEASURED, message, again)
-    if after * 100 > rules.committed_percent * usable:
+    if after * 100 > committed_percent * usable:
         message = (
             f'PowerCap "{cap}": {after / 1000:.0f} W would be committed, at most '
-            f"{rules.committed_percent * usable / 100_000:.0f} W may be"
+            f"{committed_percent * usable / 100_000:.0f} W may be"
         )
         return Hold(COMMITTED, message, again)
     return None
