@@ -50,7 +50,7 @@ def beside(stage: Stage, namespace: str) -> Iterator[None]:
             {"model": {"pinned": "distilbert-sst2"}},
             id="unknown-model",
         ),
-        pytest.param({"latency": {"endToEndMilliseconds": 1}}, "NoOption", "end-to-end", TRIAGE, id="too-fast"),
+        pytest.param({"latency": {"endToEndMilliseconds": 1}}, "NoOption", "endToEndMilliseconds", TRIAGE, id="too-fast"),
     ],
 )
 @pytest.mark.usefixtures("beside")
@@ -122,20 +122,34 @@ def _node(name: str, product: str, boards: int) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("beside")
-def test_a_pod_that_cannot_be_scheduled_is_quoted_until_it_can(stage: Stage, namespace: str) -> None:
+def test_a_node_selector_that_no_node_has_is_named_until_one_has_it(stage: Stage, namespace: str) -> None:
     label = f"lowbeam.test/{namespace}"
     stage.apply(workload(namespace, "lost", placement={"nodeSelector": {label: "yes"}}))
 
-    row = stage.says(lambda: stage.iw(namespace, "lost"), "Stalled", "True", "ReplicasNotReady")
+    row = stage.says(lambda: stage.iw(namespace, "lost"), "Stalled", "True", "NoAcceleratorOfClass")
 
-    assert "not scheduled" in row["message"]
-    assert "not scheduled" in stage.warned("ReplicasNotReady", "lost", namespace)
-    assert condition(stage.iw(namespace, "lost"), "Ready")["status"] == "False"
+    assert "spec.placement.nodeSelector" in row["message"]
+    assert "spec.placement.nodeSelector" in stage.warned("NoAcceleratorOfClass", "lost", namespace)
+    assert not stage.deployments(namespace, "lost")
     try:
         stage.cluster.kubectl("label", "node", "l4-1", f"{label}=yes")
         stage.ready(namespace, "lost")
+        assert {pod["spec"]["nodeName"] for pod in stage.pods(namespace, "lost")} == {"l4-1"}
     finally:
         stage.cluster.kubectl("label", "node", "l4-1", f"{label}-")
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_pod_that_cannot_be_scheduled_is_quoted_until_it_can(stage: Stage, namespace: str) -> None:
+    stage.apply(workload(namespace, "large", pod={"resources": {"requests": {"cpu": "100000"}}}))
+
+    row = stage.says(lambda: stage.iw(namespace, "large"), "Stalled", "True", "ReplicasNotReady")
+
+    assert "Insufficient cpu" in row["message"]
+    assert "Insufficient cpu" in stage.warned("ReplicasNotReady", "large", namespace)
+    assert condition(stage.iw(namespace, "large"), "Ready")["status"] == "False"
+    stage.patch("iw", "large", {"pod": {"resources": {"requests": {"cpu": "1"}}}}, namespace)
+    stage.ready(namespace, "large")
 
 
 @pytest.mark.usefixtures("beside")

@@ -19,7 +19,14 @@ from typing import Any
 import structlog
 
 from lowbeam.api.v1alpha1 import WorkloadMode
-from lowbeam.kube import POWER_CAPS, KubeObject, Resource
+from lowbeam.kube import (
+    ACCELERATOR_CLASSES,
+    INFERENCE_WORKLOADS,
+    MODEL_CARDS,
+    POWER_CAPS,
+    KubeObject,
+    Resource,
+)
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.plan import sizer_for
@@ -87,12 +94,24 @@ class Controller:
         self._tasks: asyncio.TaskGroup
         self._reporting: asyncio.Task[None] | None = None
         self._cut_off_since_ms: int | None = None
+        self._edited: set[WorkloadKey] = set()
+        """Their spec changed after the last plan: their pods may have to, whatever the plan says."""
+        self._templates_changed = False
+        """So did something that the pods of many workloads are made of."""
 
     # ---- what wakes the loops
 
-    def input_changed(self, resource: Resource, _old: KubeObject | None, _new: KubeObject | None) -> None:
+    def input_changed(self, resource: Resource, old: KubeObject | None, new: KubeObject | None) -> None:
         """A spec, a cap, the catalogue or the inventory changed."""
         self._world = None
+        if resource == INFERENCE_WORKLOADS:
+            metadata = (new or old or {}).get("metadata", {})
+            self._edited.add((metadata.get("namespace", ""), metadata.get("name", "")))
+        elif resource in {MODEL_CARDS, ACCELERATOR_CLASSES}:
+            self._templates_changed = True
+        elif resource == POWER_CAPS:  # its watts are in no template, its pool is
+            scopes = [(cap or {}).get("spec", {}).get("scope") for cap in (old, new)]
+            self._templates_changed |= scopes[0] != scopes[1]
         if resource == POWER_CAPS:
             self._urgent.set()  # a cut cannot wait for the debounce
         self._input.set()
@@ -213,6 +232,8 @@ class Controller:
                 if self.mirror.never_seen():
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
                 world = self._look()
+                edited = set(world.requirements) if self._templates_changed else self._edited & set(world.requirements)
+                self._edited, self._templates_changed = set(), False
                 fleet.forget_all_but(set(world.raw_workloads))
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
@@ -229,7 +250,7 @@ class Controller:
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet))
                 self._observer.advise(world, fleet)
         self._announce(world, fleet, changed)
-        self._work.add(*changed)
+        self._work.add(*changed, *edited)
 
     async def _guard_once(self, fleet: Fleet) -> None:
         with metrics.guard_seconds.time():
