@@ -50,7 +50,9 @@ def beside(stage: Stage, namespace: str) -> Iterator[None]:
             {"model": {"pinned": "distilbert-sst2"}},
             id="unknown-model",
         ),
-        pytest.param({"latency": {"endToEndMilliseconds": 1}}, "NoOption", "endToEndMilliseconds", TRIAGE, id="too-fast"),
+        pytest.param(
+            {"latency": {"endToEndMilliseconds": 1}}, "NoOption", "endToEndMilliseconds", TRIAGE, id="too-fast"
+        ),
     ],
 )
 @pytest.mark.usefixtures("beside")
