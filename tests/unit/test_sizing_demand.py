@@ -148,11 +148,20 @@ def test_a_rise_is_followed_before_the_window_ends_when_it_is_no_chance() -> Non
 def test_lengths_and_burstiness_are_those_observed() -> None:
     told: dict[str, Any] = {"input_tokens": 900, "output_tokens": 50, "cv_percent": 300}
     state = after(first_state(DECLARED), *[4000] * 20, **told)
-    assert (state.demand.input_tokens, state.demand.output_tokens) == (900, 50)
+    assert 900 / STEP < state.demand.input_tokens < 900 * STEP
+    assert 50 / STEP < state.demand.output_tokens < 50 * STEP
     assert 300 <= state.demand.arrival_cv_percent <= 300 * STEP
     smooth = after(first_state(DECLARED), *[4000] * 20, cv_percent=20)
     assert smooth.demand.arrival_cv_percent == 100
     assert (smooth.demand.input_tokens, smooth.demand.output_tokens) == (300, 200)
+
+
+def test_workloads_of_nearly_the_same_lengths_share_them() -> None:
+    lengths = {
+        after(first_state(DECLARED), *[4000] * 20, input_tokens=tokens).demand.input_tokens
+        for tokens in range(880, 921, 10)
+    }
+    assert len(lengths) <= 2
 
 
 def test_a_task_without_generated_text_keeps_its_one_token() -> None:

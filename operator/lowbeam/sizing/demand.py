@@ -219,10 +219,13 @@ def _in_use(state: LoadState, expected: float, *, may_fall: bool) -> LoadState:
 
 
 def _mean_in_use(mean: float | None, current: int) -> int:
-    """A mean length moves only when it is a step away: half of them up, half of them down, unlike a rate."""
+    """A mean length moves only when it is a step away, to the nearest of the ladder: unlike a rate, half of them down.
+
+    On one ladder, so that workloads of one kind share their lengths: what they have in common is sized once.
+    """
     if mean is None or abs(math.log(max(mean, 1.0) / current)) <= math.log(_STEP):
         return current
-    return max(1, round(mean))
+    return max(1, round(_STEP ** round(math.log(max(mean, 1.0)) / math.log(_STEP))))
 
 
 def _smoothed(mean: float | None, newest: int | None) -> float | None:
