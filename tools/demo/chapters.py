@@ -9,11 +9,13 @@ import urllib.request
 from datetime import datetime
 from typing import Any
 
+import yaml
+
 from lowbeam.catalog import load_builtin
-from tools.demo.scene import NAMESPACE, Scene
+from tools.demo.scene import NAMESPACE, ROOT, Scene
 from tools.demo.stage import Stage, table, wait_until
 
-CAP_WATTS = 12_000
+CAP_WATTS: int = yaml.safe_load((ROOT / "workloads/samples/powercap-cluster.yaml").read_text())["spec"]["watts"]
 CUT_WATTS = CAP_WATTS * 70 // 100
 REQUEST = {"model": "all-minilm-l6-v2", "input": ["a warm winter coat", "jacket for cold days", "garden hose"]}
 WORKER_PORT = 18080
