@@ -9,12 +9,10 @@ import json
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
 import uuid
-from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +20,8 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
+from tests.polling_api import Api, Object
 from tools.localcluster.client import ClusterClient
 
 CRDS = Path(__file__).parents[1] / "crds"
@@ -36,8 +34,6 @@ QUICK_RESTORE = {
     "rampPercentPerMinute": 100,
 }
 """The restore gate without the minutes that real power needs."""
-
-Object = dict[str, Any]
 
 TRIAGE: Object = {
     "task": "text-classification",
@@ -90,37 +86,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-class Api:
-    """The API server by plain HTTP, as the kubeconfig's user: a poll costs no process."""
-
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        loaded = yaml.safe_load(kubeconfig.read_text())
-        server, user = loaded["clusters"][0]["cluster"], loaded["users"][0]["user"]
-        context = ssl.create_default_context(cadata=b64decode(server["certificate-authority-data"]).decode())
-        pair = folder / f"client-{uuid.uuid4().hex[:8]}.pem"
-        pair.write_bytes(b64decode(user["client-certificate-data"]) + b"\n" + b64decode(user["client-key-data"]))
-        context.load_cert_chain(pair)
-        self._http = httpx.Client(base_url=server["server"], verify=context, timeout=10, trust_env=False)
-
-    def get(self, path: str, **query: str) -> Object | None:
-        """The object or list at a path; None where there is none."""
-        answer = self._http.get(path, params=query)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        answer.raise_for_status()
-        found: Object = answer.json()
-        return found
-
-    def items(self, path: str, **query: str) -> list[Object]:
-        """The items of the list at a path."""
-        found: list[Object] = (self.get(path, **query) or {"items": []})["items"]
-        return found
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
 
 class Process:

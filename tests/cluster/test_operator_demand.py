@@ -13,7 +13,8 @@ import pytest
 
 from lowbeam.catalog import load_builtin
 from lowbeam.catalog.facts import EnergyProfile
-from tests.operator_harness import BULK, Object, Stage, staged, workload
+from tests.operator_harness import BULK, Stage, staged, workload
+from tests.polling_api import Object
 from tools.localcluster.client import ClusterClient
 
 WINDOW_SECONDS = 2

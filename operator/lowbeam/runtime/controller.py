@@ -232,8 +232,8 @@ class Controller:
                 if self.mirror.never_seen():
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
                 world = self._look()
-                edited = set(world.requirements) if self._templates_changed else self._edited & set(world.requirements)
-                self._edited, self._templates_changed = set(), False
+                everything, noticed = self._templates_changed, frozenset(self._edited)
+                edited = set(world.requirements) if everything else noticed & set(world.requirements)
                 fleet.forget_all_but(set(world.raw_workloads))
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
@@ -250,7 +250,10 @@ class Controller:
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet))
                 self._observer.advise(world, fleet)
         self._announce(world, fleet, changed)
+        # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*changed, *edited)
+        self._edited -= noticed
+        self._templates_changed &= not everything
 
     async def _guard_once(self, fleet: Fleet) -> None:
         with metrics.guard_seconds.time():
