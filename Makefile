@@ -30,10 +30,11 @@ demo: $(STAMP) ## the whole story on a real cluster: choose, serve, cut, restore
 	$(PY) -m tools.demo $(if $(KEEP),--keep)
 
 # Tests on a cluster mostly wait, the others compute: side by side they take two thirds of the time. What computes
-# shows its output when it is done; the longest waits go with it, on clusters of their own.
+# shows its output when it is done; the longest waits go with it, on clusters of their own. The tools come first: two
+# builds side by side would compile what they share twice.
 LONG_WAITS := demand killed_at_each_write outage process
 BESIDE := tests/unit tests/property tests/worker $(LONG_WAITS:%=tests/cluster/test_operator_%.py)
-test: $(STAMP) ## every test, on a real control plane
+test: tools ## every test, on a real control plane
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-on-the-cluster test-beside
 test-on-the-cluster: $(STAMP)
 	$(PY) -m pytest tests $(addprefix --ignore=,$(BESIDE))
