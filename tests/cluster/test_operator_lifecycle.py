@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
+import pytest
+
 from tests.operator_harness import BULK, CHAT, TRIAGE, Stage, condition, power_cap, stage, workload
 
 __all__ = ["stage"]
@@ -174,6 +180,43 @@ def test_draining_the_nodes_of_a_class_ends_no_running_workload(stage: Stage, na
         stage.cluster.kubectl("uncordon", *nodes)
 
 
+def test_explain_agrees_with_the_operator_about_what_runs_and_says_why_nothing_does(
+    stage: Stage, namespace: str
+) -> None:
+    unmeetable = {"benchmark": "sst2", "floor": "99.9"}
+    stage.apply(workload(namespace, "triage"), workload(namespace, "wish", quality=unmeetable))
+    stage.ready(namespace, "triage")
+    stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "NoModelMeetsFloor")
+
+    def explained(name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lowbeam", "explain", f"iw/{name}", "-n", namespace, *more]
+        return subprocess.run(command, env=stage.cluster.environment(), capture_output=True, text=True, check=False)
+
+    # 1. What runs is what explain would choose now, with the same losers, and what it costs at the prices given.
+    told = explained("triage", "-o", "json", "--price", "l4=0.60", "--kwh", "0.25")
+    assert told.returncode == 0, told.stderr
+    document, status = json.loads(told.stdout), stage.iw(namespace, "triage")["status"]
+    for field in ("model", "precision", "acceleratorClass", "batchLimit", "replicas"):
+        assert document["option"][field] == status["selected"][field]
+    losers = [entry["option"]["model"] for entry in document["alternatives"]]
+    assert losers == [entry["model"] for entry in status["alternatives"]]
+    watts = document["option"]["expectedMilliwatts"] / 1000
+    assert float(document["option"]["cost"]["perHour"]) == pytest.approx(0.60 + 0.25 * watts / 1000, rel=0.02)
+
+    # 2. For people: what is now beside what is chosen.
+    told = explained("triage")
+    assert told.returncode == 0
+    assert "now      Ready True" in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= 80
+
+    # 3. Nothing can run it, or there is no such thing: another exit code, and what to do.
+    told = explained("wish")
+    assert (told.returncode, "99.9" in told.stdout) == (1, True), told.stdout + told.stderr
+    told = explained("nobody")
+    assert told.returncode == 2
+    assert f"no InferenceWorkload {namespace}/nobody" in told.stderr
+
+
 BENCHMARK = "tickets-of-a-test"
 SOURCE = {"citation": "made for a test", "date": "2026-11"}
 
@@ -215,7 +258,7 @@ def profile(name: str, model: str, accelerator: str, *watts: str) -> dict[str, o
         task="text-classification",
         acceleratorClass=accelerator,
         accelerators=1,
-        engine="native",
+        engine="Native",
         inputTokens=128,
         points=points,
         basis="Measured",
