@@ -87,5 +87,5 @@ class ClusterClient(ABC):
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(listed))
 
     def binary(self, name: str) -> Path:
-        """Return a tool of the pinned version (helm, promtool, ...), built now if missing."""
+        """Return a tool of the pinned version (helm, kubeconform, ...), built now if missing."""
         return build.binary(name)

@@ -98,7 +98,7 @@ _ALL = (
             for path in ("main/bridge", "main/loopback", "ipam/host-local", "meta/portmap")
         },
     ),
-    Part("coredns", "coredns", {"coredns": "github.com/coredns/coredns"}),
+    Part("coredns", "coredns", {"coredns": "lowbeam.dev/localcluster/coredns/coredns"}),
     Part(
         "nodetools",
         "nodetools",
@@ -107,7 +107,7 @@ _ALL = (
     Part(
         "prometheus",
         "prometheus",
-        {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
+        {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
     Part("helm", "helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),

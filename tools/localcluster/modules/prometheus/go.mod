@@ -6,7 +6,6 @@ replace cloud.google.com/go => cloud.google.com/go v0.123.0
 
 tool (
 	github.com/prometheus/prometheus/cmd/prometheus
-	github.com/prometheus/prometheus/cmd/promtool
 )
 
 require (
