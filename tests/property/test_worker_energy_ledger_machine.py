@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -121,11 +122,14 @@ class LedgerMachine(RuleBasedStateMachine):
             charge = self.ledger.charge(account, self.device.now_s)
             assert charge.cpu_s >= 0
             if not self.meter.counts_energy:
-                assert charge.joules is charge.idle_joules is charge.window_s is None
+                assert charge.joules is charge.idle_joules is charge.unsettled_joules is charge.window_s is None
                 assert self.meter.method is MeterMethod.UNAVAILABLE
-            elif charge.joules is not None and charge.idle_joules is not None:
-                assert charge.joules >= 0
-                assert charge.idle_joules >= 0
+            elif charge.joules is not None:
+                unsettled, idle = charge.unsettled_joules, charge.idle_joules
+                assert unsettled is not None
+                assert idle is not None
+                assert min(unsettled, idle) >= 0
+                assert charge.joules - unsettled == pytest.approx(account.charged_mj / 1000, abs=2e-6)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

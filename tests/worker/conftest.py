@@ -65,8 +65,7 @@ async def local_worker(given: WorkerOptions) -> AsyncIterator[LocalWorker]:
         httpx.AsyncClient(transport=control, base_url="http://control", timeout=60) as control_client,
     ):
         yield LocalWorker(worker, serving_client, control_client)
-    assert worker.engine is not None
-    await worker.engine.stop()
+    await worker.stop()
     worker.meter.stop()
 
 

@@ -191,9 +191,8 @@ async def test_of_two_writers_the_newer_decision_stands_whoever_comes_first(fres
         ({"defaultOutputTokens": 1000}, "above maxOutputTokens 64"),
         ({"maxThinkingTokens": 100}, "no mark for the end of its thinking"),
         ({"powerBudgetWatts": 100.0}, "no power meter"),
-        ({"precision": "bf16"}, "cannot go from fp32 to bf16"),
         ({"precision": "fp4"}, "'fp4' is none of fp32"),
-        ({"model": "other"}, "serves 'tiny' as long as it lives"),
+        ({"model": "other"}, "model: 'other' at fp32 cannot be had: model 'other' cannot be loaded"),
         ({"requestsPerSecond": 0}, "requestsPerSecond"),
         ({"batchLimit": "4"}, "batchLimit"),
         ({"batchLimit": 4, "temperature": 1}, "temperature"),
@@ -264,10 +263,11 @@ async def test_a_decoder_goes_to_int8_and_back_with_requests_in_flight(writer: L
 async def test_weights_for_which_there_is_no_room_are_not_even_read(
     fresh: LocalWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lowbeam_worker.models.free_bytes", lambda _: 20 << 20)
+    monkeypatch.setattr("lowbeam_worker.models.free_bytes", lambda *_: 20 << 20)
     answer = await change(fresh, generation=1, precision="bf16")
     assert answer.status_code == 422
-    assert "need 43 MiB beside the old ones and 20 MiB are free" in answer.json()["error"]
+    message = "would stand beside the old ones: bf16 needs up to 129 MiB and 20 MiB are free"
+    assert message in answer.json()["error"]
     assert fresh.worker.profile().precision == "fp32"
 
 
@@ -277,7 +277,8 @@ async def test_a_precision_whose_weights_do_not_load_leaves_everything_as_it_was
     def broken(_: object) -> Any:
         raise CannotLoadError("the disk is gone")
 
-    monkeypatch.setattr(fresh.worker, "reload", broken)
+    assert fresh.worker.running is not None
+    monkeypatch.setattr(fresh.worker.running, "reload", broken)
     answer = await change(fresh, generation=1, precision="bf16", batchLimit=3)
     assert answer.status_code == 422
     assert "the disk is gone" in answer.json()["error"]

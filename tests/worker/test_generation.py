@@ -68,6 +68,31 @@ async def test_a_stream_gives_the_same_text_in_pieces_and_usage_at_the_end(llama
     assert chunks[-1].usage.model_extra["energy"]["method"] == "unavailable"
 
 
+async def test_load_generators_get_the_length_they_ask_for_past_an_end_of_sequence(llama: LocalWorker) -> None:
+    ask = {"prompt": "once", "max_tokens": 64, "temperature": 2}
+    answers = await asyncio.gather(*(complete(llama, **ask, seed=seed) for seed in range(48)))
+    seed = next(seed for seed, it in enumerate(answers) if it["choices"][0]["finish_reason"] == "stop")
+    short, full = answers[seed], await complete(llama, **ask, seed=seed, ignore_eos=True)
+    assert short["usage"]["completion_tokens"] < 64 == full["usage"]["completion_tokens"]
+    assert full["choices"][0]["finish_reason"] == "length"
+    assert full["choices"][0]["text"].startswith(short["choices"][0]["text"].rstrip("\ufffd"))
+
+
+async def test_a_stream_says_how_many_tokens_there_are_so_far_where_it_is_asked(llama: LocalWorker) -> None:
+    body: dict[str, Any] = {"model": "tiny", "prompt": "q", "max_tokens": 12, "stream": True, "ignore_eos": True}
+    for continuous in (True, False):
+        options = {"include_usage": True, "continuous_usage_stats": continuous}
+        answer = await llama.serving.post("/v1/completions", json={**body, "stream_options": options})
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        counts = [event["usage"] and event["usage"]["completion_tokens"] for event in events]
+        assert counts[-1] == 12
+        if continuous:
+            assert counts == sorted(counts)
+            assert counts[0] >= 1
+        else:
+            assert set(counts[:-1]) == {None}
+
+
 async def test_a_seed_gives_the_same_answer_alone_and_in_company(llama: LocalWorker) -> None:
     ask = {"prompt": "once", "max_tokens": 16, "temperature": 1.2, "top_p": 0.9}
     alone = await complete(llama, **ask, seed=7)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from openai import OpenAI
 
-from lowbeam.api.wire import WorkerTelemetry
+from lowbeam.api.wire import ProfileChangeResult, WorkerTelemetry
 from lowbeam_worker.models import CannotLoadError, choose_device, load
 from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.random_llama import Shape, make_random_llama
 from lowbeam_worker.sentence import embedder, read_recipe
 from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
 
@@ -142,3 +143,28 @@ def test_int8_weights_give_nearly_the_same_vectors() -> None:
         loaded = load(MINILM, Task.FEATURE_EXTRACTION, precision, choose_device("cpu"), allow_downloads=False)
         rows.append(embedder(loaded, read_recipe(loaded.folder))(loaded.tokenizer(texts)["input_ids"]))
     assert (rows[0] * rows[1]).sum(1).min() > 0.95
+
+
+def test_a_metered_change_of_model_says_its_joules_and_the_books_stay_equal(
+    worker_process: type[WorkerProcess], nvml_stub: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = make_random_llama(torch.float32, Shape(hidden=32, layers=3, heads=4))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    worker = worker_process(*CHAT, "--served-name", "chat", LD_LIBRARY_PATH=str(nvml_stub))
+    worker.wait_until_ready()
+    body = {"generation": 1, "model": "other", "modelPath": str(tmp_path)}
+    answer = httpx.patch(f"{worker.control_url}/control/profile", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    result = ProfileChangeResult.model_validate_json(answer.content)
+    question = {"model": "chat", "prompt": "Power is", "max_tokens": 20}
+    asked = httpx.post(f"{worker.url}/v1/completions", json=question, timeout=60).json()
+    assert asked["model"] == "other"
+    telemetry = WorkerTelemetry.model_validate_json(httpx.get(f"{worker.control_url}/telemetry").content)
+    parts = telemetry.energy_joules
+    assert parts is not None
+    assert result.joules is not None
+    assert 0 < result.joules <= parts.reconfigure + 0.01
+    assert parts.active + parts.idle + parts.load + parts.reconfigure == pytest.approx(parts.counter, abs=0.005)
+    worker.terminate()
+    assert worker.end()[0] == 0

@@ -18,7 +18,7 @@ import torch
 
 from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines.decoder import DecoderEngine, SamplingWish
-from lowbeam_worker.models import Loaded
+from lowbeam_worker.models import Loaded, weights_of
 from lowbeam_worker.random_llama import SMALL, make_random_llama
 
 REQUESTS = 64
@@ -46,7 +46,7 @@ def main() -> None:
         found[f"padded {batch}"], answers = _timed(lambda size=batch: _padded(model, asked, size))
         _check(answers, reference, f"padded {batch}")
     for concurrency in CONCURRENCIES:
-        loaded = Loaded(model, tokenizer, None, model.device)
+        loaded = Loaded(model, tokenizer, None, model.device, weights_of(model))
         found[f"worker {concurrency}"], answers = asyncio.run(_worker(loaded, asked, concurrency))
         _check(answers, reference, f"worker {concurrency}")
     json.dump({name: seconds / tokens for name, seconds in found.items()}, sys.stdout)

@@ -1,94 +1,138 @@
-"""Which engine and which routes serve a task: the only place that knows all of them."""
+"""Which engine and which routes serve a task: the only place that knows all of them.
+
+A model is checked, loaded, put into an engine and warmed up here, beside whatever runs; taking over is the worker's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from starlette.requests import Request
-from starlette.responses import Response
 
-from lowbeam_worker.engines.base import Engine
+from lowbeam_worker.engines.base import Engine, Limits
 from lowbeam_worker.engines.encoder import EncoderEngine, Forward
+from lowbeam_worker.engines.packing import pack
 from lowbeam_worker.front.encoding import RowRunner
 from lowbeam_worker.heads import class_logits, span_logits, summaries, token_logits
-from lowbeam_worker.models import Loaded, load, put_in, why_not_in_place
+from lowbeam_worker.memory import (
+    Footprint,
+    NoRoomError,
+    StoredWeights,
+    check_room,
+    encoder_activations,
+    free_bytes,
+    weight_bytes,
+)
+from lowbeam_worker.models import CannotLoadError, Loaded, fits_in_place, load, peek, put_in, reload
 from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.running import RunningModel, Service, Source
 from lowbeam_worker.sentence import embedder, max_tokens, read_recipe
 from lowbeam_worker.worker import Worker
 
-CPU_PADDED_TOKENS = 512
+CPU_TOKENS = 512
 """Budget of one encoder batch; on CPU 512 beat 1024 in throughput and CPU per request."""
-GPU_PADDED_TOKENS = 16384
+GPU_TOKENS = 16384
 """text-embeddings-inference's default; larger batches pay on a GPU."""
 
-Handler = Callable[[Request], Awaitable[Response]]
+
+async def prepare(worker: Worker, source: Source, device: torch.device, limits: Limits | None = None) -> RunningModel:
+    """A model that is loaded, started and warmed up, beside what runs. Raises CannotLoadError; then nothing is left.
+
+    `limits` are those it must keep; by default those it was started with.
+    """
+    made = await asyncio.to_thread(_build, worker, source, device, limits)
+    try:
+        made.engine.start()
+        if limits is not None:
+            made.engine.set_limits(limits)
+        await made.service.warm_up()
+    except BaseException as error:
+        await made.engine.stop()
+        if isinstance(error, Exception):
+            raise CannotLoadError(f"the model is loaded, but its warm-up request failed: {error}") from error
+        raise
+    return made
 
 
-class Service(Protocol):
-    """What the front calls."""
-
-    @property
-    def routes(self) -> Mapping[str, Handler]:
-        """Paths that it answers."""
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest input."""
-
-    def model_type(self) -> dict[str, Any]:
-        """What /info says about the kind of model."""
-
-    async def warm_up(self) -> None:
-        """One request of each shape through the engine, before anyone else's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """An engine that is not started yet, and its routes."""
-
-    engine: Engine
-    service: Service
-    random_weights: bool
-
-
-def build(worker: Worker, device: torch.device) -> Built:
-    """Load the model and put an engine around it; blocking, for a thread. Raises CannotLoadError."""
-    options = worker.options
-    loaded = _load(worker, options.precision, device)
-    worker.why_not_precision = lambda wanted: why_not_in_place(options.task, loaded, worker.precision, wanted)
-
-    def reload(precision: Precision) -> Callable[[], None]:
-        fresh = _load(worker, precision, device).model
-        return lambda: put_in(loaded.model, fresh)
-
-    worker.reload = reload
-    return _decoder(worker, loaded) if options.task.generative else _encoder(worker, loaded)
-
-
-def _load(worker: Worker, precision: Precision, device: torch.device) -> Loaded:
-    given = worker.options
-    return load(
-        given.model_path,
-        given.task,
-        precision,
+def _build(worker: Worker, source: Source, device: torch.device, limits: Limits | None) -> RunningModel:
+    given, task = worker.options, worker.options.task
+    batch_limit = limits.batch if limits else given.batch_limit
+    if worker.running is not None:
+        _check_room_beside(worker, source, device, batch_limit)
+    loaded = load(
+        source.path,
+        task,
+        source.precision,
         device,
         allow_downloads=given.allow_downloads,
         allow_pickle=given.allow_pickle,
     )
+    make = _decoder if task.generative else _encoder
+    engine, service, can_pause = make(worker, source.name, loaded, batch_limit)
+    footprint = _footprint(worker, source, device, batch_limit, (loaded.model.config, loaded.stored))
+
+    def can_change_in_place(wanted: Precision) -> bool:
+        return can_pause and fits_in_place(task, made.source.precision, wanted)
+
+    def read_again(precision: Precision) -> Callable[[], None]:
+        fresh = reload(
+            source.path,
+            task,
+            precision,
+            loaded,
+            allow_downloads=given.allow_downloads,
+            allow_pickle=given.allow_pickle,
+        )
+        if not task.generative:
+            pack(fresh)
+        return lambda: put_in(loaded.model, fresh)
+
+    made = RunningModel(source, engine, service, footprint, loaded.is_random, can_change_in_place, read_again)
+    return made
 
 
-def _decoder(worker: Worker, loaded: Loaded) -> Built:
-    from lowbeam_worker.engines.decoder import DecoderEngine  # noqa: PLC0415 - encoders need none of it
+def _check_room_beside(worker: Worker, source: Source, device: torch.device, batch_limit: int) -> None:
+    """Both models are here until the last request of the old one has left."""
+    known = peek(source.path, allow_downloads=worker.options.allow_downloads)
+    if known is None:
+        return
+    needed = _footprint(worker, source, device, batch_limit, known).peak_bytes
+    what = f"model {source.name!r} at {source.precision}"
+    try:
+        check_room(what, needed, free_bytes(device, worker.memory_promised_bytes))
+    except NoRoomError as error:
+        raise CannotLoadError(
+            f"{error} beside the model that runs; raise the memory limit, or start another worker and drain this one"
+        ) from error
+
+
+def _footprint(
+    worker: Worker, source: Source, device: torch.device, batch_limit: int, known: tuple[Any, StoredWeights]
+) -> Footprint:
+    task, precision, config = worker.options.task, source.precision, known[0].get_text_config()
+    loading, weights = weight_bytes(known[1], precision, device)
+    if task.generative:
+        from lowbeam_worker.engines.continuous import decoder_footprint  # noqa: PLC0415 - encoders need none of it
+
+        return Footprint(loading, weights, *decoder_footprint(config, precision, device, batch_limit))
+    tokens = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
+    longest = int(getattr(config, "max_position_embeddings", 0) or tokens)
+    activations = encoder_activations(config, max(tokens, longest), longest, precision, writes=task.writes)
+    return Footprint(loading, weights, 0, activations)
+
+
+def _decoder(worker: Worker, name: str, loaded: Loaded, batch_limit: int) -> tuple[Engine, Service, bool]:
+    from lowbeam_worker.engines.continuous import CAN_PAUSE  # noqa: PLC0415 - encoders need none of it
+    from lowbeam_worker.engines.decoder import DecoderEngine  # noqa: PLC0415
     from lowbeam_worker.front.generation import DecoderService  # noqa: PLC0415
 
-    engine = DecoderEngine(loaded, worker.ledger, batch_limit=worker.options.batch_limit)
-    return Built(engine, DecoderService(worker, engine, loaded.tokenizer), loaded.is_random)
+    engine = DecoderEngine(loaded, worker.ledger, batch_limit=batch_limit)
+    return engine, DecoderService(worker, name, engine, loaded.tokenizer), CAN_PAUSE
 
 
-def _encoder(worker: Worker, loaded: Loaded) -> Built:
+def _encoder(worker: Worker, name: str, loaded: Loaded, batch_limit: int) -> tuple[Engine, Service, bool]:
     task = worker.options.task
     recipe = read_recipe(loaded.folder) if task is Task.FEATURE_EXTRACTION else None
     forwards: dict[Task, Callable[[Loaded], Forward]] = {
@@ -99,10 +143,11 @@ def _encoder(worker: Worker, loaded: Loaded) -> Built:
     engine = EncoderEngine(
         embedder(loaded, recipe) if recipe else forwards.get(task, class_logits)(loaded),
         worker.ledger,
-        batch_limit=worker.options.batch_limit,
-        padded_token_budget=GPU_PADDED_TOKENS if loaded.device.type == "cuda" else CPU_PADDED_TOKENS,
+        batch_limit=batch_limit,
+        token_budget=GPU_TOKENS if loaded.device.type == "cuda" else CPU_TOKENS,
+        packed=pack(loaded.model),
     )
-    runner = RowRunner(worker, engine, loaded.tokenizer, max_tokens(loaded, recipe))
+    runner = RowRunner(worker, name, engine, loaded.tokenizer, max_tokens(loaded, recipe))
     service: Service
     if recipe is not None:
         from lowbeam_worker.front.embeddings import EmbeddingService  # noqa: PLC0415 - each task loads its own routes
@@ -128,4 +173,4 @@ def _encoder(worker: Worker, loaded: Loaded) -> Built:
             Task.ZERO_SHOT_CLASSIFICATION: classification.ZeroShotService,
         }
         service = services.get(task, classification.ClassificationService)(runner, loaded)
-    return Built(engine, service, loaded.is_random)
+    return engine, service, True

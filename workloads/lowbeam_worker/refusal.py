@@ -16,6 +16,7 @@ for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -66,9 +67,10 @@ def too_long(message: str, param: str) -> Refusal:
     return invalid(message, param, "context_length_exceeded")
 
 
-def wrong_model(asked: str, served: str) -> Refusal:
-    """404: this worker serves exactly one model."""
-    message = f"The model {asked!r} is not served here; this worker serves {served!r}."
+def wrong_model(asked: str, served: Sequence[str]) -> Refusal:
+    """404: this worker serves one model, under its name and perhaps one that stays when the model changes."""
+    names = " or ".join(map(repr, served))
+    message = f"The model {asked!r} is not served here; this worker serves {names}."
     return Refusal(404, message, param="model", code="model_not_found")
 
 

@@ -21,12 +21,13 @@ import uvicorn
 from starlette.applications import Starlette
 from transformers.utils.logging import disable_progress_bar
 
-from lowbeam_worker.building import build
+from lowbeam_worker.building import prepare
 from lowbeam_worker.control.app import control_app
 from lowbeam_worker.energy.boards import visible_devices
 from lowbeam_worker.energy.ledger import Ledger, Phase
 from lowbeam_worker.energy.meter import open_meter
 from lowbeam_worker.front.app import serving_app
+from lowbeam_worker.memory import resident_bytes
 from lowbeam_worker.metrics import Metrics
 from lowbeam_worker.models import CannotLoadError, choose_device
 from lowbeam_worker.options import WorkerOptions
@@ -84,8 +85,8 @@ async def serve(options: WorkerOptions) -> int:
             one.should_exit = True
         await asyncio.gather(*listening, return_exceptions=True)
         ending.cancel()
-        if worker.engine is not None:
-            await worker.engine.stop()
+        await asyncio.gather(starting, return_exceptions=True)  # it may be stopping a half-made engine
+        await worker.stop()
         worker.meter.stop()
     return code
 
@@ -102,22 +103,17 @@ async def bring_up(worker: Worker) -> None:
     worker.meter = open_meter(visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES")), worker.ledger)
     worker.meter.start()
     with worker.ledger.phase(Phase.LOAD):
-        built = await asyncio.to_thread(build, worker, device)
-        worker.engine, worker.random_weights = built.engine, built.random_weights
-        built.engine.start()
-        try:
-            await built.service.warm_up()
-        except Exception as error:
-            raise CannotLoadError(f"the model is loaded, but its warm-up request failed: {error}") from error
-    worker.ready(built.service)
+        worker.runtime_bytes = resident_bytes()
+        worker.take_over(await prepare(worker, worker.source, device))
     log.info(
-        "ready: %s as %s, %s on %s, energy by %s, %.1f s after start",
+        "ready: %s as %s, %s on %s, energy by %s, %.1f s after start, at most %d MiB of memory",
         options.task,
         options.model,
         options.precision,
         device,
         worker.meter.method,
         time.monotonic() - began,
+        worker.memory_promised_bytes >> 20,
     )
 
 

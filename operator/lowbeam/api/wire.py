@@ -232,7 +232,10 @@ class ProfileChange(WireModel):
     requests_per_second: float | None = Field(default=None, gt=0, le=1e6)
     power_budget_watts: float | None = Field(default=None, gt=0, le=1e6)
     precision: str | None = Field(default=None, min_length=1, max_length=16)
-    model: str | None = Field(default=None, min_length=1, max_length=253)
+    model: str | None = Field(default=None, min_length=1, max_length=253, description="Name that clients ask for")
+    model_path: str | None = Field(
+        default=None, min_length=1, max_length=4096, description="Where it is read from; None = under its name"
+    )
 
 
 class ProfileChangeResult(WireModel):

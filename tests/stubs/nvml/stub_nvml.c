@@ -4,7 +4,8 @@
  * time of the process that asks: idle + (max - idle) x its share of one CPU, clamped at the power limit. Joules are the integral of these watts.
  *
  * Environment (read at every call, so that a test may change it in a file while a process runs):
- *   NVML_STUB_WATTS_FILE   watts of each board, one number; read at every call
+ *   NVML_STUB_WATTS_FILE   watts of each board, one number; read at every call. A second number is the counter itself, in joules:
+ *                          with it several processes see one board, as they do behind a driver; replace the file in one go
  *   NVML_STUB_IDLE_W (25)  NVML_STUB_MAX_W (72)  NVML_STUB_NAME ("Stub L4")  NVML_STUB_BOARDS (1, at most 16)
  *   NVML_STUB_BACKWARDS_AFTER_S  once, after so many seconds, the counter starts again from 0 (a driver reload)
  *   NVML_STUB_REFRESH_MS   the counter is seen to move only every so many milliseconds (0 = always; NVML: about 100)
@@ -15,6 +16,7 @@
  *   NVML_STUB_LIMITS_FILE  power limits of the boards, one number of milliwatts a line (missing: the default), as the driver
  *                          keeps them from one process to the next; without it nobody may set a limit
  *   NVML_STUB_SET_LIMIT    ignored: setting a limit succeeds and changes nothing; refused: no permission
+ *   NVML_STUB_PIDS_FILE    process ids at work on every board; missing: none
  *   NVML_STUB_SHORT_UUIDS  set: boards are called GPU-0, GPU-1, ... like the devices of tools/localcluster's device plugin
  */
 #include <pthread.h>
@@ -31,6 +33,7 @@ typedef struct { int index; double joules, seen_joules, last_s, seen_s, cpu_s, w
 typedef board_t *nvmlDevice_t;
 typedef struct { unsigned long long total, free, used; } nvmlMemory_t;
 typedef struct { unsigned int gpu, memory; } nvmlUtilization_t;
+typedef struct { unsigned int pid; unsigned long long used; unsigned int gpu_instance, compute_instance; } nvmlProcessInfo_t;
 typedef struct {
     unsigned int fieldId, scopeId;
     long long timestamp, latencyUsec;
@@ -77,13 +80,16 @@ static unsigned int limit_mw(const board_t *board) {
     return milliwatts ? milliwatts : (unsigned int)(max_w() * 1000);
 }
 
-/* Watts between the last look and now. */
-static double watts_since(board_t *board, double now_s, double cpu_s) {
+/* Watts between the last look and now; the counter, where the file tells it, else negative. */
+static double watts_since(board_t *board, double now_s, double cpu_s, double *counter_joules) {
     const char *path = getenv("NVML_STUB_WATTS_FILE");
     double idle = number("NVML_STUB_IDLE_W", 25), watts = idle;
     FILE *file = path && *path ? fopen(path, "r") : NULL;
+    *counter_joules = -1;
     if (file) {
-        if (fscanf(file, "%lf", &watts) != 1) watts = idle;
+        int found = fscanf(file, "%lf %lf", &watts, counter_joules);
+        if (found < 1) watts = idle;
+        if (found < 2) *counter_joules = -1;
         fclose(file);
     } else {
         double passed = now_s - board->last_s, share = passed > 0 ? (cpu_s - board->cpu_s) / passed : 0;
@@ -102,8 +108,10 @@ static void look(board_t *board) {
     double now_s = seconds(CLOCK_MONOTONIC), cpu_s = seconds(CLOCK_PROCESS_CPUTIME_ID);
     double backwards_s = number("NVML_STUB_BACKWARDS_AFTER_S", 0), refresh_s = number("NVML_STUB_REFRESH_MS", 0) / 1000;
     if (now_s - board->last_s >= 0.001) { /* shorter looks would make noise of the CPU clock's steps */
-        board->watts = watts_since(board, now_s, cpu_s);
-        board->joules += board->watts * (now_s - board->last_s);
+        double counter_joules;
+        board->watts = watts_since(board, now_s, cpu_s, &counter_joules);
+        if (counter_joules >= 0) board->joules = counter_joules;
+        else board->joules += board->watts * (now_s - board->last_s);
         board->last_s = now_s;
         board->cpu_s = cpu_s;
     }
@@ -122,9 +130,13 @@ nvmlReturn_t nvmlInit_v2(void) {
     if (!initialized++) {
         double now_s = seconds(CLOCK_MONOTONIC), cpu_s = seconds(CLOCK_PROCESS_CPUTIME_ID);
         started_s = now_s;
-        for (int i = 0; i < MAX_BOARDS; i++)
+        for (int i = 0; i < MAX_BOARDS; i++) {
+            double counter_joules;
             boards[i] = (board_t){.index = i, .joules = 1000.0 * (i + 1), .seen_joules = 1000.0 * (i + 1),
                                   .last_s = now_s, .seen_s = now_s, .cpu_s = cpu_s, .watts = number("NVML_STUB_IDLE_W", 25)};
+            watts_since(&boards[i], now_s, cpu_s, &counter_joules);
+            if (counter_joules >= 0) boards[i].joules = boards[i].seen_joules = counter_joules;
+        }
     }
     pthread_mutex_unlock(&lock);
     return SUCCESS;
@@ -299,4 +311,23 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
     utilization->memory = 0;
     pthread_mutex_unlock(&lock);
     return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *room, nvmlProcessInfo_t *processes) {
+    const char *path = getenv("NVML_STUB_PIDS_FILE");
+    FILE *file = path && *path ? fopen(path, "r") : NULL;
+    unsigned int found = 0, pid;
+    (void)device;
+    while (file && fscanf(file, "%u", &pid) == 1) {
+        if (processes && found < *room) processes[found] = (nvmlProcessInfo_t){.pid = pid};
+        found++;
+    }
+    if (file) fclose(file);
+    nvmlReturn_t result = found > (processes ? *room : 0) ? INSUFFICIENT_SIZE : SUCCESS;
+    return *room = found, result;
+}
+
+nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *room, nvmlProcessInfo_t *processes) {
+    (void)device, (void)processes;
+    return *room = 0, SUCCESS;
 }

@@ -10,7 +10,9 @@ A window lies between two readings of the counter. It is split by these rules:
 - in any other window the time between the steps costs the idle watts, the rest is active (as long as no idle window has
   been seen, time alone splits it);
 - active joules go to requests by (seconds of each step x the request's weight in that step). A decoder's weights are
-  measured costs of reading and writing tokens (`cost.py`); an encoder's are tokens, with padding charged to its batch.
+  measured costs of reading and writing tokens (`cost.py`); an encoder's are tokens, with padding charged to its batch;
+- while one model takes over from another, two engines step at once: they share the seconds of the overlap equally, and
+  what the new one's warm-up costs is `reconfigure`.
 
 Charging by tokens alone would be wrong several times over: at batch 1 a decoded token costs more than ten prefilled
 ones.
@@ -60,6 +62,8 @@ class Account:
     opened_s: float
     device_busy_s_before: float
     """Seconds of steps, of everyone, before it came."""
+    own: bool = False
+    """The worker's own, such as a warm-up: no request pays for it."""
     charged_mj: int = 0
     open_s: float = 0.0
     """Its share of the busy seconds in the window that is still open."""
@@ -103,11 +107,13 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._phase = Phase.SERVE
+        self._phases: list[Phase] = []
         self._active_mj = self._idle_mj = self._load_mj = self._reconfigure_mj = self._counter_mj = 0
         self._charged_mj = 0
         self._window: _Window | None = None
-        self._step: tuple[float, float, Shares] | None = None
+        self._steps: dict[object, Shares] = {}
+        self._booked_until_s = 0.0
+        self._booked_until_cpu_s = 0.0
         self._idle_watts: float | None = None
         self._busy_watts: float | None = None
         self._window_s: float | None = None
@@ -121,37 +127,38 @@ class Ledger:
 
     @contextlib.contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Everything the device uses inside, outside of steps, belongs to `phase`."""
+        """Everything the device uses inside, outside of steps, belongs to `phase`. Phases may overlap: load goes before
+        reconfigure, and both before serving."""
         self.settle()
         with self._lock:
-            before, self._phase = self._phase, phase
+            self._phases.append(phase)
         try:
             yield
         finally:
             self.settle()
             with self._lock:
-                self._phase = before
+                self._phases.remove(phase)
 
-    def begin_step(self, now_s: float, shares: Shares, cpu_s: float = 0.0) -> None:
-        """The device starts on these requests, at `cpu_s` CPU seconds of this process. One step at a time."""
+    def begin_step(self, now_s: float, shares: Shares, cpu_s: float = 0.0, engine: object = None) -> None:
+        """The device starts on these, at `cpu_s` CPU seconds of this process. One step per engine at a time."""
         with self._lock:
-            self._step = (now_s, cpu_s, shares)
+            self._book_steps(now_s)
+            self._book_cpu(cpu_s)
+            self._steps[engine] = shares
 
-    def end_step(self, now_s: float, cpu_s: float = 0.0) -> None:
+    def end_step(self, now_s: float, cpu_s: float = 0.0, engine: object = None) -> None:
         """The device is done with them."""
         with self._lock:
-            if self._step is None:
+            if engine not in self._steps:
                 return
-            self._add_step_until(now_s)
-            _, cpu_before_s, shares = self._step
-            for account, share in _split(max(0.0, cpu_s - cpu_before_s), shares):
-                account.cpu_s += share
-            self._step = None
+            self._book_steps(now_s)
+            self._book_cpu(cpu_s)
+            del self._steps[engine]
 
-    def open_account(self, now_s: float) -> Account:
-        """Start charging a request."""
+    def open_account(self, now_s: float, *, own: bool = False) -> Account:
+        """Start charging a request, or something of the worker's own."""
         with self._lock:
-            return Account(now_s, self._busy_s)
+            return Account(now_s, self._busy_s, own)
 
     def charge(self, account: Account, now_s: float) -> Charge:
         """What the request has cost up to now.
@@ -180,9 +187,7 @@ class Ledger:
         """A reading of the counter: closes the open window and starts the next one."""
         with self._lock:
             self._blind = False
-            if self._step is not None:
-                self._add_step_until(now_s)
-                self._step = (now_s, *self._step[1:])
+            self._book_steps(now_s)
             window = self._window
             if window is not None and now_s <= window.started_s and counter_mj >= window.counter_mj:
                 return  # two readings at one time: keep the first, or its joules would be lost
@@ -219,30 +224,39 @@ class Ledger:
             booked_mj = self._active_mj + self._idle_mj + self._load_mj + self._reconfigure_mj
             return abs(booked_mj - counted_mj) + abs(self._charged_mj - self._active_mj)
 
-    def _add_step_until(self, now_s: float) -> None:
-        if self._step is None:
+    def _book_steps(self, now_s: float) -> None:
+        """The time since the last booking belongs to the steps that are open."""
+        if not self._steps:
+            self._booked_until_s = now_s
             return
-        started_s, _, shares = self._step
-        seconds = max(0.0, now_s - started_s)
+        seconds = max(0.0, now_s - self._booked_until_s)
+        self._booked_until_s = max(self._booked_until_s, now_s)
         self._busy_s += seconds
         if self._window is not None:
             self._window.busy_s += seconds
-        for account, share in _split(seconds, shares):
-            account.busy_s += share
-            if self._window is not None:
-                self._window.shares[account] = self._window.shares.get(account, 0.0) + share
-                account.open_s += share
+        for shares in self._steps.values():
+            for account, share in _split(seconds / len(self._steps), shares):
+                account.busy_s += share
+                if self._window is not None:
+                    self._window.shares[account] = self._window.shares.get(account, 0.0) + share
+                    account.open_s += share
+
+    def _book_cpu(self, cpu_s: float) -> None:
+        seconds, self._booked_until_cpu_s = max(0.0, cpu_s - self._booked_until_cpu_s), cpu_s
+        for shares in self._steps.values():
+            for account, share in _split(seconds / len(self._steps), shares):
+                account.cpu_s += share
 
     def _close(self, window: _Window, seconds: float, millijoules: int) -> None:
         busy_s = min(window.busy_s, seconds)
         self._counter_mj += millijoules
         self._window_s = seconds
-        if self._phase is Phase.LOAD:
+        if Phase.LOAD in self._phases:
             if busy_s:  # the warm-up: the first price of a busy second
                 self._busy_watts = millijoules / 1000 / seconds
             self._load_mj += millijoules
             return
-        if self._phase is Phase.RECONFIGURE:
+        if Phase.RECONFIGURE in self._phases:
             active_mj = round(millijoules * busy_s / seconds) if window.shares else 0
             self._reconfigure_mj += millijoules - active_mj
             self._charge_active(window, active_mj)
@@ -261,10 +275,13 @@ class Ledger:
         self._charge_active(window, active_mj)
 
     def _charge_active(self, window: _Window, active_mj: int) -> None:
-        self._active_mj += active_mj
         for account, charged_mj in zip(window.shares, apportion(active_mj, list(window.shares.values())), strict=True):
             account.charged_mj += charged_mj
-            self._charged_mj += charged_mj
+            if account.own:
+                self._reconfigure_mj += charged_mj
+            else:
+                self._active_mj += charged_mj
+                self._charged_mj += charged_mj
 
 
 def _split(amount: float, shares: Shares) -> Iterator[tuple[Account, float]]:

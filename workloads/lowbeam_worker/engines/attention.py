@@ -1,14 +1,16 @@
-"""SDPA for a step of continuous batching on a CPU: each sequence attends to its own keys, not to everybody's.
+"""SDPA on a CPU for rows that lie end to end: each sequence attends to its own keys, not to everybody's.
 
 transformers lays the keys of all requests of a step side by side and masks what does not belong together, so that one
 call does it all: work grows with (requests x sum of their lengths), and at 32 requests most of it is masked away. On a
 GPU flash kernels know where each sequence ends. Here each sequence gets a call of its own, over views of the same
-tensors; grouped heads share their keys without copying them. Everything else goes to transformers' own function.
+tensors; grouped heads share their keys without copying them. The rows of a packed encoder (`packing.py`) are treated in
+the same way. Everything else goes to transformers' own function.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """As `sdpa_attention_forward`; query, key and value are [1, heads, tokens of all sequences, size of a head]."""
+    if (lengths := kwargs.get("row_lengths")) is not None:
+        return _row_by_row(query, key, value, lengths, kwargs.get("scaling")), None
     cache: Any = kwargs.get("cache")
     if attention_mask is None or not _can_split(module, query, kwargs):
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -59,6 +63,20 @@ def attend(
             )
         out[:, :, first:end] = answer
     return out.transpose(1, 2).contiguous(), None
+
+
+def _row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: Sequence[int], scale: float | None
+) -> torch.Tensor:
+    out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    end = 0
+    for length in lengths:
+        first, end = end, end + length
+        answer = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, first:end], key[:, :, first:end], value[:, :, first:end], scale=scale
+        )
+        out[:, first:end] = answer.transpose(1, 2)
+    return out
 
 
 def _can_split(module: torch.nn.Module, query: torch.Tensor, kwargs: dict[str, Any]) -> bool:

@@ -30,8 +30,8 @@ class Limits:
     batch: int
     """Requests (decoder) or rows (encoder)."""
     step_tokens: int
-    """Tokens: a longer prompt is read in pieces (decoder); padded tokens of a batch, except for a row that is longer
-    than this and goes alone (encoder)."""
+    """Tokens: a longer prompt is read in pieces (decoder); tokens of a batch, with its padding where that is computed,
+    except for a row that is longer than this and goes alone (encoder)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ Private things that are used, each in one function below:
     manager.logit_processor                           replaced by `Sampling`
     manager.background_thread_status                  `fatal_error`, `local_status`: why and whether the loop ends
     manager.output_router                             handlers of requests whose client left
+    manager.batch_processor.cache                     which pages are shared by whom: forgotten when weights change
 """
 
 from __future__ import annotations
@@ -20,18 +21,29 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching import ContinuousBatchingManager
 
 from lowbeam_worker.cgroup import memory_limit_bytes
 from lowbeam_worker.engines import attention
 from lowbeam_worker.engines.base import Limits
 from lowbeam_worker.engines.sampling import Chooser, Sampling
+from lowbeam_worker.memory import DTYPES, decoder_activations
+from lowbeam_worker.options import Precision
 
+CAN_PAUSE = hasattr(ContinuousBatchingManager, "pause")
+"""transformers 5.17 cannot stop between two steps: there, weights change by a second engine beside the first."""
 PAGE_TOKENS = 32
+_KNOWN = {field.name for field in fields(ContinuousBatchingConfig)}
+_BY_VERSION: dict[str, Any] = {
+    # 5.17 calls a page a block, and never switches to another attention by itself.
+    "page_size" if "page_size" in _KNOWN else "block_size": PAGE_TOKENS,
+    **({"auto_switch_to_flash": False} if "auto_switch_to_flash" in _KNOWN else {}),
+}
 SPARE_PAGES = 4
 """Pages that no request is promised: the cache keeps one for itself, and sizes are rounded."""
 _START_SECONDS = 60.0
@@ -87,6 +99,19 @@ def choose_sizes(config: Any, dtype: torch.dtype, device: torch.device) -> Sizes
     return Sizes(max(tokens, PAGE_TOKENS), step_tokens, requests)
 
 
+def decoder_footprint(config: Any, precision: Precision, device: torch.device, batch_limit: int) -> tuple[int, int]:
+    """Bytes of (cache, activations) of an engine for this model."""
+    dtype = DTYPES.get(precision, torch.float32)
+    sizes = choose_sizes(config, dtype, device)
+    return decoder_activations(
+        config,
+        cache_tokens=sizes.cache_tokens + SPARE_PAGES * PAGE_TOKENS,
+        step_tokens=sizes.step_tokens,
+        requests=batch_limit,
+        dtype=dtype,
+    )
+
+
 class ContinuousBatching:
     """One manager of transformers, started; a dead one is replaced by a new object."""
 
@@ -98,18 +123,19 @@ class ContinuousBatching:
         self._manager: Any = model.init_continuous_batching(
             generation_config=copy.deepcopy(generation),
             continuous_batching_config=ContinuousBatchingConfig(
-                page_size=PAGE_TOKENS,
                 num_blocks=sizes.cache_tokens // PAGE_TOKENS + SPARE_PAGES,
                 max_batch_tokens=sizes.step_tokens,
                 max_requests_per_batch=sizes.requests,
                 # Graphs and double buffering need flash attention, and the wall time of a step to be the device's time.
                 use_cuda_graph=False,
                 use_async_batching=False,
-                auto_switch_to_flash=False,
+                **_BY_VERSION,
             ),
         )
         self._manager.logit_processor = Sampling()
         self._eos_token_ids = list(eos_token_ids)
+        self._of_other_weights: frozenset[str] = frozenset()
+        """Requests that have pages from before the last change of weights."""
         self._wrap_step(listener)
         self._manager.start()
         deadline = time.monotonic() + _START_SECONDS
@@ -117,6 +143,8 @@ class ContinuousBatching:
             if self.why_dead() or time.monotonic() > deadline:
                 raise RuntimeError(f"the generation loop did not start: {self.why_dead() or 'no answer'}")
             time.sleep(0.01)
+        if CAN_PAUSE:
+            self._share_only_pages_of_these_weights(self._manager.batch_processor.cache)
 
     @property
     def is_ending(self) -> bool:
@@ -143,6 +171,8 @@ class ContinuousBatching:
         max_new_tokens: int,
         chooser: Chooser | None,
         on_output: Callable[[Any], None],
+        *,
+        ignore_eos: bool,
     ) -> bool:
         """Queue a validated request; `on_output` is called in the running event loop. False: the loop takes no more."""
         self._manager.register_result_handler(name, on_output)
@@ -151,7 +181,7 @@ class ContinuousBatching:
             request_id=name,
             max_new_tokens=max_new_tokens,
             streaming=True,
-            eos_token_id=self._eos_token_ids,
+            eos_token_id=[] if ignore_eos else self._eos_token_ids,
             **({} if chooser is None else {"chooser": chooser}),
         )
         if accepted is None:
@@ -164,9 +194,16 @@ class ContinuousBatching:
         self._manager.cancel_request(name)
 
     def while_paused(self, change: Callable[[], None]) -> None:
-        """Run `change` between two steps, with everything in flight kept; blocking. RuntimeError: the loop is dead."""
+        """Change the weights between two steps, with everything in flight kept; blocking.
+
+        RuntimeError: the loop is dead. Pages that were written before stay with their requests and are shared with no
+        other: a prompt that comes again is read anew.
+        """
         with self._manager.pause():
-            change()
+            try:
+                change()
+            finally:
+                self._stop_sharing_pages()
 
     def stop(self) -> None:
         """End the thread; requests in it fail."""
@@ -178,6 +215,23 @@ class ContinuousBatching:
             # An output without handler would pile up in the router's queue for ever: let it fall on the floor.
             if name in router.result_handlers:
                 router.result_handlers[name] = (lambda _: None, router.result_handlers[name][1])
+
+    def _stop_sharing_pages(self) -> None:
+        cache = self._manager.batch_processor.cache
+        cache.evict_cached_blocks()
+        for allocator in cache.cache_allocators.values():
+            allocator.ledger.hash_to_block.clear()
+            allocator.ledger.block_to_hash.clear()
+        self._of_other_weights = frozenset(name for one in cache.cache_allocators.values() for name in one.block_table)
+
+    def _share_only_pages_of_these_weights(self, cache: Any) -> None:
+        share = cache.mark_complete_blocks
+
+        def share_if_none_is_older(state: Any, complete_pages: Any) -> None:
+            if state.request_id not in self._of_other_weights:
+                share(state, complete_pages)
+
+        cache.mark_complete_blocks = share_if_none_is_older
 
     def _wrap_step(self, listener: StepListener) -> None:
         manager, original = self._manager, self._manager._generation_step

@@ -223,6 +223,7 @@ class DecoderEngine:
                 generation.tokens_left,
                 generation.chooser,
                 self._handler(self._loop, generation),
+                ignore_eos=generation.wish.ignore_eos,
             )
             if not accepted:
                 del self._running[generation.name]
@@ -354,11 +355,12 @@ class _Steps:
                 for generation, weight in zip(generations, weights, strict=True)
             ],
             time.process_time(),
+            self,
         )
 
     def step_ends(self, now_s: float) -> None:
         """Learn what it cost."""
-        self._ledger.end_step(now_s, time.process_time())
+        self._ledger.end_step(now_s, time.process_time(), self)
         with self._lock:
             began, self._open = self._open, None
         if began is None:

@@ -41,12 +41,15 @@ class _Row:
 
 
 class EncoderEngine:
-    """Runs `forward` on batches chosen by `choose_batch`."""
+    """Runs `forward` on batches chosen by `choose_batch`; `packed`: padding costs it nothing."""
 
-    def __init__(self, forward: Forward, ledger: Ledger, *, batch_limit: int, padded_token_budget: int) -> None:
+    def __init__(
+        self, forward: Forward, ledger: Ledger, *, batch_limit: int, token_budget: int, packed: bool = False
+    ) -> None:
         self._forward = forward
         self._ledger = ledger
-        self._limits = Limits(batch_limit, padded_token_budget)
+        self._limits = Limits(batch_limit, token_budget)
+        self._packed = packed
         self._waiting: list[_Row] = []
         self._swaps: deque[tuple[Callable[[], None], Future[int]]] = deque()
         self._running = 0
@@ -165,7 +168,7 @@ class EncoderEngine:
                 self._changed.notify_all()
                 self._changed.wait()
             lengths = [len(row.ids) for row in self._waiting]
-            chosen = set(choose_batch(lengths, self._limits.batch, self._limits.step_tokens))
+            chosen = set(choose_batch(lengths, self._limits.batch, self._limits.step_tokens, packed=self._packed))
             batch = [row for index, row in enumerate(self._waiting) if index in chosen]
             self._waiting = [row for index, row in enumerate(self._waiting) if index not in chosen]
             # From here on cancel() is refused, so results can be set without a race.
@@ -207,13 +210,14 @@ class EncoderEngine:
     def _step(self, batch: list[_Row]) -> NDArray[np.float32]:
         # Padding is nobody's own: the seconds of the whole batch are split by real tokens.
         shares = [(row.account, float(len(row.ids))) for row in batch]
-        self._ledger.begin_step(time.monotonic(), shares, time.process_time())
+        self._ledger.begin_step(time.monotonic(), shares, time.process_time(), self)
         try:
             outputs = self._forward([row.ids for row in batch])
         finally:
-            self._ledger.end_step(time.monotonic(), time.process_time())
+            self._ledger.end_step(time.monotonic(), time.process_time(), self)
         with self._changed:
             self._steps += 1
-            self._tokens += sum(len(row.ids) for row in batch)
-            self._padded += max(len(row.ids) for row in batch) * len(batch)
+            tokens = sum(len(row.ids) for row in batch)
+            self._tokens += tokens
+            self._padded += tokens if self._packed else max(len(row.ids) for row in batch) * len(batch)
         return outputs

@@ -40,6 +40,8 @@ class SamplingWish:
     top_logprobs: int | None = None
     """How many alternatives to report for each token; 0: only the chosen one; None: no log-probabilities."""
     thinking: ThinkingLimit | None = None
+    ignore_eos: bool = False
+    """Go on after an end-of-sequence token, to the length that was asked for."""
 
     @property
     def is_plain(self) -> bool:

@@ -22,10 +22,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from lowbeam.api.wire import WorkerState
-from lowbeam_worker.building import Handler
 from lowbeam_worker.front.reading import MAX_BODY_BYTES, MAX_ROWS
 from lowbeam_worker.metrics import TRACE, trace_id
 from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, unavailable, wrong_model
+from lowbeam_worker.running import Handler, RunningModel
+from lowbeam_worker.tracing import SPAN, Tracer, open_tracer
 from lowbeam_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ _NAME = re.compile(r"[!-~]{1,128}")
 
 def serving_app(worker: Worker) -> Starlette:
     """The ASGI application of the serving port."""
+    tracer = open_tracer(worker.options.pod, worker.options.namespace)
 
     async def health(_: Request) -> Response:
         return _plain(worker, ok=worker.state is not WorkerState.FAILED)
@@ -60,16 +62,17 @@ def serving_app(worker: Worker) -> Starlette:
         return Response(text, media_type=content_type)
 
     async def models(_: Request) -> Response:
-        return _json({"object": "list", "data": [_entry(worker)]})
+        return _json({"object": "list", "data": [_entry(worker, name) for name in worker.names]})
 
     async def model(request: Request) -> Response:
         asked = request.path_params["name"]
-        if asked != worker.options.model:
-            return wrong_model(asked, worker.options.model).response()
-        return _json(_entry(worker))
+        if asked not in worker.names:
+            return wrong_model(asked, worker.names).response()
+        return _json(_entry(worker, asked))
 
     async def info(_: Request) -> Response:
-        return _json(_info(worker)) if worker.service else _not_ready(worker).response()
+        running = worker.running
+        return _json(_info(worker, running)) if running else _not_ready(worker).response()
 
     return Starlette(
         routes=[
@@ -79,7 +82,7 @@ def serving_app(worker: Worker) -> Starlette:
             Route("/info", info),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
-            *(Route(path, _Inference(worker), methods=["POST"]) for path in INFERENCE_PATHS),
+            *(Route(path, _Inference(worker, path, tracer), methods=["POST"]) for path in INFERENCE_PATHS),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
     )
@@ -88,14 +91,18 @@ def serving_app(worker: Worker) -> Starlette:
 class _Inference:
     """An inference route as an ASGI application: in flight until the last byte of the answer is out."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, path: str, tracer: Tracer | None) -> None:
         self._worker = worker
+        self._path = path
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, request = self._worker, Request(scope, receive)
         given = request.headers.get("x-request-id", "")
-        TRACE.set(trace_id(request.headers.get("traceparent")))
         name = given if _NAME.fullmatch(given) else secrets.token_hex(12)
+        span = self._tracer.begin(self._path, request.headers, name) if self._tracer else None
+        SPAN.set(span)
+        TRACE.set(span.trace_id if span else trace_id(request.headers.get("traceparent")))
         ticket = worker.enter(name)
         response = None
         try:
@@ -111,6 +118,8 @@ class _Inference:
             if (stream := getattr(response, "body_iterator", None)) is not None:
                 await stream.aclose()
             worker.leave(ticket)
+            if span is not None:
+                span.end(response.status_code if response else None)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -124,7 +133,7 @@ class _Inference:
 
     def _handler(self, request: Request) -> Handler:
         worker = self._worker
-        if not worker.takes_requests:
+        if not worker.takes_requests or worker.service is None:
             raise _not_ready(worker)
         handler: Handler | None = worker.service.routes.get(request.url.path)
         if handler is None:
@@ -192,29 +201,37 @@ async def _unless_client_leaves(request: Request, handler: Handler) -> Response:
         working.cancel()
 
 
-def _entry(worker: Worker) -> dict[str, Any]:
-    owner = "random-weights" if worker.random_weights else "lowbeam"
-    return {"id": worker.options.model, "object": "model", "created": worker.started_at, "owned_by": owner}
+def _entry(worker: Worker, name: str) -> dict[str, Any]:
+    owner = "random-weights" if worker.running and worker.running.random_weights else "lowbeam"
+    return {"id": name, "object": "model", "created": worker.started_at, "owned_by": owner}
 
 
-def _info(worker: Worker) -> dict[str, Any]:
+def _info(worker: Worker, running: RunningModel) -> dict[str, Any]:
     """TEI's /info, with what this worker knows; for decoders its fields of the same meaning."""
-    limits = worker.engine.limits if worker.engine else None
+    limits, service = running.engine.limits, running.service
     return {
-        "model_id": worker.options.model,
+        "model_id": running.source.name,
         "model_sha": None,
-        "model_dtype": str(worker.precision),
-        "model_type": worker.service.model_type(),
-        "max_input_length": worker.service.max_tokens,
-        "max_batch_tokens": limits.step_tokens if limits else None,
-        "max_batch_requests": limits.batch if limits else None,
+        "model_dtype": str(running.source.precision),
+        "model_type": service.model_type(),
+        "max_input_length": service.max_tokens,
+        "max_batch_tokens": limits.step_tokens,
+        "max_batch_requests": limits.batch,
         "max_client_batch_size": MAX_ROWS,
         "max_body_bytes": MAX_BODY_BYTES,
         "auto_truncate": False,
         "tokenization_workers": 1,
         "version": importlib.metadata.version("lowbeam"),
         "task": str(worker.options.task),
-        "routes": list(worker.service.routes),
+        "routes": list(service.routes),
+        "memory_bytes": {
+            "peak": worker.memory_promised_bytes,
+            "runtime": worker.runtime_bytes,
+            "loading": running.footprint.loading,
+            "weights": running.footprint.weights,
+            "cache": running.footprint.cache,
+            "activations": running.footprint.activations,
+        },
     }
 
 

@@ -58,7 +58,7 @@ class EmbeddingService:
             for index, vector in enumerate(vectors)
         ]
         counts = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens, "energy": usage.energy}
-        return json_answer({"object": "list", "data": data, "model": body.model, "usage": counts}, usage)
+        return json_answer({"object": "list", "data": data, "model": self._runner.model, "usage": counts}, usage)
 
     async def embed(self, request: Request) -> Response:
         """TEI's embed: a list of vectors, even for one text."""

@@ -37,8 +37,10 @@ Result = TypeVar("Result")
 class RowRunner:
     """Tokenizer and engine of one encoder model, behind the checks."""
 
-    def __init__(self, worker: Worker, engine: EncoderEngine, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, worker: Worker, model: str, engine: EncoderEngine, tokenizer: Any, max_tokens: int) -> None:
         self.worker = worker
+        self.model = model
+        """Its name, also while another one takes over."""
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self._engine = engine
@@ -49,10 +51,15 @@ class RowRunner:
         """For a request that begins now."""
         return self.worker.ledger.open_account(time.monotonic())
 
+    def own_account(self) -> Account:
+        """For a warm-up, which no request pays for."""
+        return self.worker.ledger.open_account(time.monotonic(), own=True)
+
     def check_model(self, asked: str | None) -> None:
         """Where a body names the model, it must be this one."""
-        if asked is not None and asked != self.worker.options.model:
-            raise wrong_model(asked, self.worker.options.model)
+        names = (self.model, *filter(None, [self.worker.options.served_name]))
+        if asked is not None and asked not in names:
+            raise wrong_model(asked, names)
 
     async def in_pool(self, work: Callable[[], Result]) -> Result:
         """Run something that takes its time outside the event loop."""
@@ -63,7 +70,7 @@ class RowRunner:
         ids = self.tokenizer("warm", add_special_tokens=False)["input_ids"][:1] or [0]
         short, long = TokenRow(ids), TokenRow(ids * self.max_tokens)
         for rows in ([short], [long], [short] * self._engine.limits.batch):
-            await self.run(rows, self.account())
+            await self.run(rows, self.own_account())
 
     async def tokenise(
         self, texts: Sequence[Text], *, param: str, truncate: bool = False, from_left: bool = False
@@ -134,7 +141,7 @@ class RowRunner:
 
     def usage(self, account: Account, rows: Sequence[TokenRow], output_tokens: int = 0) -> Usage:
         """Close the account of an answered request."""
-        return self.worker.usage(account, sum(map(len, rows)), output_tokens)
+        return self.worker.usage(self.model, account, sum(map(len, rows)), output_tokens)
 
 
 def json_answer(document: object, usage: Usage) -> Response:

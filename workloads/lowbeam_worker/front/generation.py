@@ -24,9 +24,9 @@ from lowbeam_worker.engines.decoder import DecoderEngine
 from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
 from lowbeam_worker.engines.sampling import SamplingWish, ThinkingLimit, TokenLogprobs
 from lowbeam_worker.front.encoding import CHARACTERS_PER_TOKEN
-from lowbeam_worker.front.openai_bodies import ChatBody, CompletionBody, SamplingBody
+from lowbeam_worker.front.openai_bodies import ChatBody, CompletionBody, SamplingBody, StreamOptions
 from lowbeam_worker.front.reading import read_body
-from lowbeam_worker.front.shapes import ChatShape, CompletionShape, Piece, Shape, usage_body
+from lowbeam_worker.front.shapes import ChatShape, CompletionShape, Piece, Shape, token_counts, usage_body
 from lowbeam_worker.front.text import TextStream
 from lowbeam_worker.front.thinking import ThinkingModel
 from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, too_long, unavailable, wrong_model
@@ -64,13 +64,16 @@ class _Answer:
     """Log-probabilities of tokens whose text is not certain yet."""
     text_since: int = 0
     """Characters that went out since the last of them did."""
+    seen: int = 0
+    """Tokens that were looked at; the generation may be ahead."""
 
 
 class DecoderService:
     """Turns prompts into text."""
 
-    def __init__(self, worker: Worker, engine: DecoderEngine, tokenizer: Any) -> None:
+    def __init__(self, worker: Worker, model: str, engine: DecoderEngine, tokenizer: Any) -> None:
         self._worker = worker
+        self._model = model
         self._engine = engine
         self._tokenizer = tokenizer
         self._thinking = ThinkingModel(tokenizer)
@@ -93,7 +96,7 @@ class DecoderService:
         await asyncio.gather(*(self._run(ids, greedy) for _ in range(self._engine.limits.batch)))
 
     async def _run(self, ids: list[int], wish: SamplingWish) -> None:
-        account = self._worker.ledger.open_account(time.monotonic())
+        account = self._worker.ledger.open_account(time.monotonic(), own=True)
         async for _ in self._engine.submit(ids, _WARM_UP_TOKENS, wish, account):
             pass
 
@@ -105,7 +108,7 @@ class DecoderService:
         self._check_length(sum(len(message.for_template()["content"]) for message in body.messages), "messages")
         prompt = await self._in_pool(lambda: self._render(body))
         answer = self._begin(body, prompt, account)
-        shape = ChatShape(body.model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
+        shape = ChatShape(self._model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
         return await self._respond(body, answer, shape)
 
     async def completions(self, request: Request) -> Response:
@@ -120,7 +123,7 @@ class DecoderService:
         else:
             ids = list(given)
         answer = self._begin(body, _Prompt(ids, "prompt"), account)
-        shape = CompletionShape(body.model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
+        shape = CompletionShape(self._model, self._tokenizer, with_logprobs=body.wanted_logprobs is not None)
         return await self._respond(body, answer, shape)
 
     # --- in ----------------------------------------------------------------------------------------------------------
@@ -129,8 +132,9 @@ class DecoderService:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _check(self, body: SamplingBody) -> None:
-        if body.model != self._worker.options.model:
-            raise wrong_model(body.model, self._worker.options.model)
+        names = (self._model, *filter(None, [self._worker.options.served_name]))
+        if body.model not in names:
+            raise wrong_model(body.model, names)
         longest = self._worker.answers.longest
         param, asked = body.answer_tokens
         if asked is not None and asked > longest:
@@ -171,7 +175,9 @@ class DecoderService:
             raise overloaded("The queue is full; send the request again in a moment.")
         # The engine takes a non-negative seed; an unseeded request gets a fresh one.
         seed = secrets.randbits(62) if body.seed is None else body.seed % (1 << 63)
-        wish = SamplingWish(body.temperature, body.top_p, seed, body.wanted_logprobs, prompt.thinking)
+        wish = SamplingWish(
+            body.temperature, body.top_p, seed, body.wanted_logprobs, prompt.thinking, ignore_eos=body.ignore_eos
+        )
         length = asked or min(self._worker.answers.usual, context - len(ids))
         try:
             generation = self._engine.submit(ids, length, wish, account)
@@ -185,8 +191,9 @@ class DecoderService:
 
     async def _pieces(self, answer: _Answer) -> AsyncIterator[Piece]:
         """Text as it comes; cancels the generation whenever the reader stops reading."""
-        generation, metrics, model = answer.generation, self._worker.metrics, self._worker.options.model
-        previous, seen = 0.0, 0
+        generation, metrics, model = answer.generation, self._worker.metrics, self._model
+        previous = 0.0
+        ends = frozenset() if generation.wish.ignore_eos else self._engine.eos_token_ids
         try:
             async for tokens in generation:
                 now = time.monotonic()
@@ -195,16 +202,16 @@ class DecoderService:
                 else:
                     metrics.first_token(model, now - answer.account.opened_s)
                 previous = now
-                ended = tokens[-1] in self._engine.eos_token_ids
+                ended = tokens[-1] in ends
                 said = tokens[:-1] if ended else tokens
-                answer.waiting += generation.logprobs[seen : seen + len(said)]
-                seen += len(tokens)
+                answer.waiting += generation.logprobs[answer.seen : answer.seen + len(said)]
+                answer.seen += len(tokens)
                 piece = self._certain(answer, answer.text.push(said))
                 if piece.text:
                     yield piece
                 if ended or answer.text.stopped:
                     break
-            if generation.tokens and generation.tokens[-1] in self._engine.eos_token_ids:
+            if generation.tokens and generation.tokens[-1] in ends:
                 answer.finish_reason = "stop"
             rest = self._certain(answer, answer.text.finish(), is_last=True)
             if answer.text.stopped:
@@ -239,8 +246,10 @@ class DecoderService:
     def _usage(self, answer: _Answer) -> Usage:
         generation = answer.generation
         if timing := generation.timing:
-            self._worker.metrics.generated(self._worker.options.model, *timing, len(generation.tokens))
-        return self._worker.usage(answer.account, len(generation.ids), len(generation.tokens), answer.finish_reason)
+            self._worker.metrics.generated(self._model, *timing, len(generation.tokens))
+        return self._worker.usage(
+            self._model, answer.account, len(generation.ids), len(generation.tokens), answer.finish_reason
+        )
 
     def _usage_body(self, answer: _Answer, usage: Usage) -> dict[str, Any]:
         if not answer.prompt.thinks:
@@ -259,17 +268,23 @@ class DecoderService:
         return Response(orjson.dumps(content), headers=usage.headers(), media_type="application/json")
 
     async def _events(self, body: SamplingBody, answer: _Answer, shape: Shape) -> AsyncIterator[bytes]:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        extra: dict[str, Any] = {"usage": None} if with_usage else {}
+        options = body.stream_options or StreamOptions()
+
+        def so_far() -> dict[str, Any]:
+            if not options.include_usage:
+                return {}
+            count = token_counts(len(answer.generation.ids), answer.seen)
+            return {"usage": count if options.continuous_usage_stats else None}
+
         pieces = self._pieces(answer)
         try:
             if (first := shape.first()) is not None:
-                yield _event(first | extra)
+                yield _event(first | so_far())
             async for piece in pieces:
-                yield _event(shape.piece(piece) | extra)
+                yield _event(shape.piece(piece) | so_far())
             usage = self._usage(answer)
-            yield _event(shape.last(answer.finish_reason) | extra)
-            if with_usage:
+            yield _event(shape.last(answer.finish_reason) | so_far())
+            if options.include_usage:
                 yield _event(shape.frame([]) | {"usage": self._usage_body(answer, usage)})
         except Refusal as refusal:
             yield _event(refusal.body())  # the status line is long gone

@@ -47,6 +47,8 @@ class StreamOptions(Body):
     """What a stream carries besides text."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    """vLLM's: with `include_usage`, each event says how many tokens there are so far. Load generators count by it."""
     include_obfuscation: Literal[False] = False
 
 
@@ -71,6 +73,8 @@ class SamplingBody(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
+    ignore_eos: bool = False
+    """vLLM's: the answer goes on to its full length. Load generators ask for it, to get the length they want."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None

@@ -154,13 +154,12 @@ class CompletionShape(Shape):
         }
 
 
+def token_counts(read: int, written: int) -> dict[str, int]:
+    """What OpenAI's usage says about tokens."""
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
 def usage_body(usage: Usage, thinking_tokens: int | None) -> dict[str, Any]:
     """OpenAI's usage, with the joules; thinking is told apart where the model has it."""
     details = {} if thinking_tokens is None else {"completion_tokens_details": {"reasoning_tokens": thinking_tokens}}
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        **details,
-        "energy": usage.energy,
-    }
+    return {**token_counts(usage.input_tokens, usage.output_tokens), **details, "energy": usage.energy}

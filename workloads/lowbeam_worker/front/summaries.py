@@ -51,7 +51,7 @@ class SummaryService:
         wish = self._generation(SummaryParameters(max_new_tokens=2))
         ids = self._runner.tokenizer("warm", add_special_tokens=False)["input_ids"][:1] or [0]
         for length in (1, self.max_tokens):
-            await self._runner.run([TokenRow(ids * length, generation=wish)], self._runner.account())
+            await self._runner.run([TokenRow(ids * length, generation=wish)], self._runner.own_account())
 
     async def summarise(self, request: Request) -> Response:
         """As transformers 4's summarization pipeline."""

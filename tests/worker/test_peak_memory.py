@@ -1,0 +1,51 @@
+"""The memory that a worker says it needs at most is more than it takes, and not far from it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
+
+ENCODER = ("--task", "feature-extraction", "--model", "m", "--model-path", MINILM, "--batch-limit", "32")
+DECODER = ("--task", "text-generation", "--model", "m", "--model-path", LLAMA, "--batch-limit", "32")
+
+
+def highest_resident_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "path", "body"),
+    [
+        ((*ENCODER, "--precision", "fp32"), "/v1/embeddings", {"input": ["watt " * 240, "joule", "cap " * 60]}),
+        ((*ENCODER, "--precision", "int8"), "/v1/embeddings", {"input": ["watt " * 240, "joule", "cap " * 60]}),
+        (DECODER, "/v1/completions", {"prompt": "Power is scarce. " * 60, "max_tokens": 200}),
+    ],
+    ids=["encoder-fp32", "encoder-int8", "decoder"],
+)
+def test_the_peak_that_a_worker_states_is_above_the_real_one_and_near_it(
+    worker_process: type[WorkerProcess], flags: tuple[str, ...], path: str, body: dict[str, Any]
+) -> None:
+    worker = worker_process(*flags)
+    worker.wait_until_ready()
+
+    def ask(_: int) -> int:
+        return httpx.post(f"{worker.url}{path}", json={"model": "m", **body}, timeout=120).status_code
+
+    with ThreadPoolExecutor(32) as clients:
+        assert set(clients.map(ask, range(64))) == {200}
+    stated = httpx.get(f"{worker.url}/info").json()["memory_bytes"]
+    highest = highest_resident_bytes(worker.process.pid)
+    assert stated["peak"] == stated["runtime"] + max(
+        stated["loading"], stated["weights"] + stated["cache"] + stated["activations"]
+    )
+    assert stated["runtime"] < highest < stated["peak"]
+    assert stated["peak"] < 1.5 * highest
+    worker.terminate()
+    assert worker.end()[0] == 0
