@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 import torch
 
+from lowbeam_worker.front.thinking import ThinkingModel
 from lowbeam_worker.limits import AnswerLimits
 from lowbeam_worker.options import Task
 from lowbeam_worker.random_llama import make_random_llama
@@ -96,6 +98,23 @@ async def test_the_profile_sets_what_is_usual_and_caps_what_is_asked(
     capped = await chat(thinker, reasoning_effort="high")
     assert "</think>" not in tokens(capped)
     assert "completion_tokens_details" not in capped["usage"]
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+async def test_what_the_worker_was_started_with_counts_for_requests_that_say_nothing(
+    thinker: LocalWorker, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tokenizer = copy.deepcopy(thinker.worker.service._tokenizer)  # type: ignore[union-attr]
+    tokenizer.chat_template = TEMPLATE.replace("enable_thinking", name)
+    monkeypatch.setattr(thinker.worker.service, "_tokenizer", tokenizer)
+    monkeypatch.setattr(thinker.worker.service, "_thinking", ThinkingModel(tokenizer, {name: False}))
+    assert "completion_tokens_details" not in (await chat(thinker))["usage"]
+    assert tokens(await chat(thinker, thinking_token_budget=5)).index("</think>") == 5
+    assert tokens(await chat(thinker, reasoning_effort="medium")).index("</think>") == 10
+    switched_on = await chat(thinker, chat_template_kwargs={"enable_thinking": True})
+    assert "completion_tokens_details" in switched_on["usage"]
+    monkeypatch.setattr(thinker.worker, "answers", AnswerLimits(64, 64, usual_thinking=4))
+    assert tokens(await chat(thinker)).index("</think>") == 4, "the profile's default is newer"
 
 
 async def test_without_any_budget_thinking_is_left_alone(thinker: LocalWorker) -> None:

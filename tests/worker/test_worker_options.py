@@ -17,6 +17,7 @@ def test_the_operators_command_line_is_understood() -> None:
         [
             *("--task", "text-generation", "--model", "qwen", "--model-path", "/models/qwen", "--precision", "bf16"),
             *("--batch-limit", "1", "--max-output-tokens", "256", "--port", "8080", "--control-port", "9465"),
+            *("--default-chat-template-kwargs", '{"enable_thinking":false,"reasoning_effort":"low"}'),
         ],
         {"POD_NAME": "chat-0", "POD_NAMESPACE": "shop", "LOWBEAM_CONTROL_TOKEN": "secret"},
     )
@@ -28,6 +29,7 @@ def test_the_operators_command_line_is_understood() -> None:
     )
     assert (given.pod, given.namespace, given.control_token) == ("chat-0", "shop", "secret")
     assert not given.allow_downloads
+    assert given.template_defaults == {"enable_thinking": False, "reasoning_effort": "low"}
 
 
 def test_what_could_do_harm_is_off_until_it_is_asked_for() -> None:
@@ -50,6 +52,8 @@ def test_every_task_can_be_asked_for_and_knows_whether_it_writes(task: Task) -> 
         (["--batch-limit", "0"], "0 is below 1"),
         (["--batch-limit", "many"], "'many' is not a whole number"),
         (["--port", "70000"], "'70000' is not a port"),
+        (["--default-chat-template-kwargs", "[1]"], "'[1]' is not a JSON object of true, false and strings"),
+        (["--default-chat-template-kwargs", "off"], "'off' is not a JSON object of true, false and strings"),
         (["--task", "summarise"], "invalid choice: 'summarise'"),
     ],
 )

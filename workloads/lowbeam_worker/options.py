@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT
@@ -69,6 +70,8 @@ class WorkerOptions:
     """A second name for clients, which stays whatever model is loaded; empty: none."""
     control_token_file: str = ""
     """File with that token, such as a mounted Secret; wins over `control_token`."""
+    template_defaults: Mapping[str, bool | str] = field(default_factory=dict)
+    """Variables of the chat template for requests that say nothing about thinking."""
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> WorkerOptions:
@@ -99,6 +102,14 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         default=512,
         type=_at_least_one,
         help="longest answer, and the length when a request names none (default 512)",
+    )
+    parser.add_argument(
+        "--default-chat-template-kwargs",
+        default={},
+        type=_template_variables,
+        metavar="JSON",
+        help="how much a chat model thinks where a request and the profile say nothing, as variables of its template: "
+        """{"enable_thinking": false} or {"reasoning_effort": "low"}""",
     )
     parser.add_argument("--port", default=SERVING_PORT, type=_port, help=f"serving port (default {SERVING_PORT})")
     parser.add_argument(
@@ -140,6 +151,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         namespace=environment.get("POD_NAMESPACE", ""),
         control_token=environment.get("LOWBEAM_CONTROL_TOKEN", ""),
         control_token_file=given.control_token_file,
+        template_defaults=given.default_chat_template_kwargs,
     )
 
 
@@ -162,6 +174,16 @@ def _at_least_one(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
+
+
+def _template_variables(text: str) -> dict[str, bool | str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, bool | str) for value in found.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object of true, false and strings")
+    return found
 
 
 def _port(text: str) -> int:

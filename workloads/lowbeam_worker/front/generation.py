@@ -76,7 +76,7 @@ class DecoderService:
         self._model = model
         self._engine = engine
         self._tokenizer = tokenizer
-        self._thinking = ThinkingModel(tokenizer)
+        self._thinking = ThinkingModel(tokenizer, worker.options.template_defaults)
         self._pool = ThreadPoolExecutor(1, "tokenizer")
         self.max_tokens = engine.context_tokens
         self.can_limit_thinking = self._thinking.can_limit

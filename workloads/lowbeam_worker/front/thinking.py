@@ -1,12 +1,14 @@
 """How much a chat model thinks before it answers: by its template's switch, by effort, by a budget of tokens.
 
 What counts, from the strongest: the profile's ceiling, the request's `thinking_token_budget`, its `reasoning_effort`,
-its `chat_template_kwargs.enable_thinking`, the profile's default. A budget of 0 switches thinking off where the model's
-template has a switch for it. A request that asks a model without thinking to think is refused.
+its `chat_template_kwargs.enable_thinking`, the profile's default, what the worker was started with. A budget of 0
+switches thinking off where the model's template has a switch for it. A request that asks a model without thinking to
+think is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """Begin and end of thinking: Qwen, DeepSeek, GLM and SmolLM; Magistral."""
 EFFORT_PERCENT = {"minimal": 10, "low": 20, "medium": 50, "high": 80}
 """Share of the answer's tokens that an effort means, as OpenRouter maps it for models with a budget."""
-_SWITCH = "enable_thinking"
+_USUAL_SWITCH = "enable_thinking"
 _EFFORT = "reasoning_effort"
 
 
@@ -36,12 +38,17 @@ class Thinking:
 class ThinkingModel:
     """What a model's tokenizer and template know about thinking."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, defaults: Mapping[str, bool | str]) -> None:
+        """`defaults`: variables of the template for requests that say nothing; a truth value names the switch."""
         vocabulary, template = tokenizer.get_vocab(), str(tokenizer.chat_template or "")
         self._marks = next(((begin, end) for begin, end in MARKS if end in vocabulary), None)
         self._begin_id, self._end_id = (vocabulary.get(mark) for mark in self._marks or ("", ""))
-        self._has_switch = _SWITCH in template
+        switches = {name: value for name, value in defaults.items() if isinstance(value, bool)}
+        self._switch = next(iter(switches), _USUAL_SWITCH)
+        self._usual = switches.get(self._switch)
+        self._has_switch = self._switch in template
         self._has_effort = _EFFORT in template
+        self._defaults = {name: value for name, value in defaults.items() if name in template}
 
     @property
     def can_limit(self) -> bool:
@@ -54,14 +61,16 @@ class ThinkingModel:
         effort, budget = body.reasoning_effort, body.thinking_token_budget
         if problem := self._cannot(switch, effort, budget):
             raise problem
+        template = dict(self._defaults)
+        if limits.usual_thinking is None and (switch, effort, budget) == (None, None, None):
+            switch = self._usual
         if budget is None and effort == "none":
             budget = 0
         elif budget is None and effort is not None and not self._has_effort:
             budget = max(1, answer_tokens * EFFORT_PERCENT[effort] // 100)
         granted = limits.thinking(0 if switch is False else budget)
-        template: dict[str, Any] = {}
-        if self._has_switch and (granted == 0 or switch is not None):
-            template[_SWITCH] = granted != 0
+        if self._has_switch and (granted == 0 or switch is not None or self._switch in template):
+            template[self._switch] = granted != 0
         if self._has_effort and effort not in {None, "none"}:
             template[_EFFORT] = effort
         return Thinking(template, granted)
@@ -77,7 +86,7 @@ class ThinkingModel:
         """True when the prompt leaves thinking open, or the template has a switch for it that is not off."""
         if self._marks is None:
             return False
-        return self.is_open(prompt) or (self._has_switch and decided.template.get(_SWITCH) is not False)
+        return self.is_open(prompt) or (self._has_switch and decided.template.get(self._switch) is not False)
 
     def is_open(self, prompt: str) -> bool:
         """True when the answer begins in the middle of thinking."""
