@@ -171,7 +171,7 @@ class ModelBuilder:
             task=self.tasks[0],
             accelerator_class=accelerator,
             accelerators=boards,
-            engine="native",
+            engine="Native",
             input_tokens=lengths[0],
             output_tokens=lengths[1],
             points=tuple(
@@ -299,7 +299,7 @@ def option(
         batch_limit=batch,
         replicas=replicas,
         pool=pool,
-        engine="native",
+        engine="Native",
         expected_milliwatts=round((watts if expected is None else expected) * 1000),
         worst_case_milliwatts=round(watts * 1000),
         capacity_millirps=round(capacity * 1000),

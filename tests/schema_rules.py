@@ -64,6 +64,13 @@ RULE_CASES: list[RuleCase] = [
         {"quality": {"target": None}},
         {"quality": {"floor": None, "target": None, "belowFloor": None}},
     ),
+    _case(
+        "InferenceWorkload",
+        "remove the batch limit, the number of accelerators and the ports from args",
+        "spec.pod.args",
+        {"pod": {"args": ["--max-num-seqs-of-somebody-else", "8", "--kv-cache-dtype=fp8", "x=--port"]}},
+        {"pod": {"args": ["--kv-cache-dtype=fp8", "--max_num_seqs=512"]}},
+    ),
     # 9.5 and 56.7: as text the first would be the larger one.
     _case(
         "InferenceWorkload",

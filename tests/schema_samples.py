@@ -46,6 +46,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
             "pod": {
                 "image": "localhost/hostbase:1",
                 "command": ["python", "-m", "worker"],
+                "args": ["--gpu-memory-utilization=0.9"],
                 "env": [
                     {"name": "A", "value": "b"},
                     {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
@@ -67,6 +68,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
                 "annotations": {"note": "b"},
                 "runtimeClassName": "nvidia",
             },
+            "engine": "VLLM",
             "mode": "Advise",
         },
         {

@@ -135,7 +135,7 @@ def test_a_part_of_the_thresholds_keeps_the_other_defaults(server: Server) -> No
 
 def test_three_lines_of_spec_stay_short_in_the_cluster(server: Server) -> None:
     stored = server.stored(object_of("InferenceWorkload", SMALLEST))["spec"]
-    assert set(stored) == {"task", "load", "reasoning", "priority", "scaling", "mode"}
+    assert set(stored) == {"task", "load", "reasoning", "priority", "scaling", "engine", "mode"}
 
 
 def test_off_without_quotes_is_refused_by_kubectl_too(cluster: ClusterClient, server: Server) -> None:

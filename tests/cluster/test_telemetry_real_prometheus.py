@@ -114,8 +114,8 @@ async def test_watts_counters_and_age_are_those_of_the_exporter(exporter: Export
         # The board of uid-1 is told by the exporter and by our agent, and counts once.
         assert watts == {"uid-0": 612_250, "uid-1": 71_500, "uid-3": 150_000}
         assert set(load) == {"uid-0"}
-        assert load["uid-0"].completed % 10 == 0  # a counter as it was scraped, 10 more each time
-        assert 0 < load["uid-0"].completed <= exporter.requests
+        assert load["uid-0"].counts.completed % 10 == 0  # a counter as it was scraped, 10 more each time
+        assert 0 < load["uid-0"].counts.completed <= exporter.requests
         assert 0 <= time.monotonic_ns() // 1_000_000 - load["uid-0"].at_ms < 5000
 
         async def age_ms() -> int:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowbeam.catalog import load_builtin
+from lowbeam.catalog.engines import NATIVE
 from lowbeam.catalog.facts import Basis, Catalogue, EnergyProfile, ProfilePoint, Reasoning, TaskFacts
 from lowbeam.catalog.knee import KneePoint, farthest_above_the_chord, knee_of, with_targets
 from lowbeam.catalog.tasks import TASKS
-from lowbeam.sizing.feasibility import NATIVE_TASKS
 from lowbeam_worker.options import Task
 
 HUGGING_FACE_PIPELINES = {
@@ -63,9 +63,9 @@ def test_the_tasks_cannot_be_changed_by_accident() -> None:
 
 
 def test_what_planning_holds_for_native_is_what_the_worker_serves_and_the_catalogue_knows_it() -> None:
-    assert {task.value for task in Task} == NATIVE_TASKS
+    assert {task.value for task in Task} == NATIVE.tasks
     # Zero-shot classification costs one pass per label: no figure per request says anything.
-    assert NATIVE_TASKS - set(TASKS) == {"zero-shot-classification"}
+    assert NATIVE.tasks - set(TASKS) == {"zero-shot-classification"}
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------

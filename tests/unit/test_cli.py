@@ -316,7 +316,7 @@ STATUS = {
         "acceleratorClass": "l4",
         "batchLimit": 4,
         "replicas": 1,
-        "engine": "native",
+        "engine": "Native",
     },
     "energy": {"measuredWatts": 41, "committedWatts": 66},
 }

@@ -168,7 +168,7 @@ def test_the_yaml_says_what_the_crd_says_also_to_parsers_that_read_off_as_false(
 def test_a_small_workload_stays_small_while_a_cap_shows_its_numbers() -> None:
     by_kind = {kind.resource.kind: structural_schema(kind)["properties"]["spec"]["properties"] for kind in KINDS}
     filled_in = {name for name, node in by_kind["InferenceWorkload"].items() if "default" in node}
-    assert filled_in == {"reasoning", "priority", "scaling", "mode"}
+    assert filled_in == {"reasoning", "priority", "scaling", "engine", "mode"}
     assert by_kind["PowerCap"]["thresholds"]["default"]["softShedPercent"] == 97
 
 

@@ -34,7 +34,7 @@ PROFILE = next(
     for p in CATALOGUE.profiles_of("qwen3-4b-instruct-2507", "text-generation")
     if (p.accelerator_class, p.accelerators, p.precision) == ("h100", 1, "bf16")
 )
-PLACEMENT = Placement(PROFILE.model, "bf16", Reasoning.OFF, "h100", 1, "", "native")
+PLACEMENT = Placement(PROFILE.model, "bf16", Reasoning.OFF, "h100", 1, "", "Native")
 CURVE = power_curve(
     PROFILE, CATALOGUE.models[PROFILE.model], CATALOGUE.accelerator_classes["h100"], input_tokens=500, output_tokens=400
 )

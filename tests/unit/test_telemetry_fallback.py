@@ -7,6 +7,7 @@ from typing import Any
 
 from lowbeam.api.wire import MeterMethod, MeterScope
 from lowbeam.telemetry import PodLoad, Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
+from lowbeam.telemetry.engine_metrics import EngineCounts
 from lowbeam.telemetry.fallback import PrometheusFallback
 
 
@@ -78,7 +79,7 @@ async def test_a_pod_that_is_gone_is_forgotten() -> None:
 
 
 async def test_counters_of_an_engine_come_with_its_watts_or_without_a_meter() -> None:
-    load = PodLoad(at_ms=70, completed=90, running=8, waiting=2, input_tokens=900)
+    load = PodLoad(70, EngineCounts(completed=90, running=8, waiting=2, input_tokens=900))
     power = {"vllm": sample("vllm", SampleSource.PROMETHEUS, 300)}
     prometheus: Any = Prometheus(dict(power), {"vllm": load, "lost": load})
     telemetry = PrometheusFallback(Workers({}, {}), prometheus)
@@ -94,7 +95,7 @@ async def test_counters_of_an_engine_come_with_its_watts_or_without_a_meter() ->
 
 async def test_a_wrong_meter_stays_wrong_whatever_the_engine_counts() -> None:
     wrong = SampleError("vllm", SampleSource.PROMETHEUS, 0, SampleProblem.BAD_SCHEMA, "milliwatts")
-    prometheus: Any = Prometheus({"vllm": wrong}, {"vllm": PodLoad(at_ms=70, completed=90)})
+    prometheus: Any = Prometheus({"vllm": wrong}, {"vllm": PodLoad(70, EngineCounts(completed=90))})
     telemetry = PrometheusFallback(Workers({}, {}), prometheus)
     telemetry.set_endpoints(ENDPOINTS)
     await telemetry.ask_once()

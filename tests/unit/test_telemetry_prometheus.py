@@ -180,8 +180,9 @@ async def test_request_counters_are_added_per_pod_with_the_age_of_their_scrape(
     (load,) = (await source.pod_load(PODS)).items()
     uid, it = load
     assert uid == PODS[POD]
-    assert (it.completed, it.running, it.waiting, it.accepted) == (300, 7, 2, 309)
-    assert (it.input_tokens, it.output_tokens) == (90_000, None)
+    counts = it.counts
+    assert (counts.completed, counts.running, counts.waiting, counts.accepted) == (300, 7, 2, 309)
+    assert (counts.input_tokens, counts.output_tokens) == (90_000, None)
     assert it.at_ms == source._monotonic_ms() - 12_000
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import yaml
 
+from lowbeam.api.v1alpha1.inferenceworkload import Engine
 from lowbeam.catalog import largest_model
 from lowbeam.cli import manifests
 from lowbeam.cli.prices import add_arguments as add_price_arguments
@@ -186,7 +187,8 @@ def largest_milliwatts(
         needs = world.requirements[key]
         classes = needs.accelerator_classes or tuple(row.accelerator_class for row in world.inventory)
         model = largest_model(world.catalogue, needs.task, needs.reasoning, classes)
-        anything = replace(needs, own_engine=True, floor_centi=0, target_centi=0, model_names=(), max_replicas=1000)
+        anything = replace(needs, floor_centi=0, target_centi=0, model_names=(), max_replicas=1000)
+        anything = replace(anything, engine=Engine.NATIVE, own_engine=True)
         option = None if model is None else sizer.cheapest(replace(anything, pinned_model=model.name))
         found[key] = None if option is None else option.expected_milliwatts
     return found

@@ -13,12 +13,24 @@ import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
 from lowbeam.runtime.logging import configure_logging
 from lowbeam.runtime.settings import read_control_key, settings_from_environment
 
+ENGINE_IMAGES = {
+    "vllm_image": "vLLM",
+    "sglang_image": "SGLang",
+    "tei_image": "Text Embeddings Inference, on accelerators",
+    "tei_cpu_image": "Text Embeddings Inference, without accelerators",
+    "llamacpp_image": "llama.cpp's server, on accelerators",
+    "llamacpp_cpu_image": "llama.cpp's server, without accelerators",
+}
+"""Settings with the image of each engine beside the native worker."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the operator."""
     parser.add_argument("--kubeconfig", help="path; default: service account in a pod, else the user's kubeconfig")
     parser.add_argument("--namespace", help="namespace of the Lease (default lowbeam-system)")
     parser.add_argument("--worker-image", help="image of the native worker")
+    for name, title in ENGINE_IMAGES.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"image of {title}")
     parser.add_argument("--image-pull-policy", choices=["Always", "IfNotPresent", "Never"])
     parser.add_argument("--control-key-file", help="file with the key of the workers' control ports")
     parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default 9400; 0: off)")
@@ -35,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "kubeconfig",
         "namespace",
         "worker_image",
+        *ENGINE_IMAGES,
         "image_pull_policy",
         "metrics_port",
         "health_port",

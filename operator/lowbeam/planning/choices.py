@@ -29,6 +29,7 @@ _NEAREST_FIRST = (
     reasons.OUT_OF_MEMORY,
     reasons.NO_INVENTORY,
     reasons.NOT_SERVED_NATIVELY,
+    reasons.NOT_SERVED_BY_ENGINE,
     reasons.PRECISION_NOT_SUPPORTED,
     reasons.CLASS_NOT_ALLOWED,
     reasons.NO_PROFILE,
@@ -192,7 +193,7 @@ def _no_option(needs: Requirements, found: OptionSet, ways_out: WaysOut) -> tupl
         nearest = _nearest([r for r in found.rejections if r.reason == reasons.NO_INVENTORY], ways_out)
         return reasons.NO_ACCELERATOR_OF_CLASS, f"{nearest.subject}: {nearest.message}. {advice}"
     floor_first = causes & {reasons.BELOW_FLOOR, reasons.QUALITY_UNKNOWN} and not causes & (
-        _LATE | {reasons.NO_PROFILE}
+        _LATE | {reasons.NO_PROFILE, reasons.NOT_SERVED_NATIVELY, reasons.NOT_SERVED_BY_ENGINE}
     )
     if floor_first:
         text = f"no model for {needs.task} that may be used reaches {needs.benchmark} {centi(needs.floor_centi)}"

@@ -85,6 +85,10 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
     here = (before.accelerator_class, before.accelerators_per_replica, before.pool, before.engine)
     if here != (after.accelerator_class, after.accelerators_per_replica, after.pool, after.engine):
         used.add(Lever.PLACEMENT)
+    if not used:
+        # The engine reads its batch limit when it starts: as heavy as another placement, and a cap must allow both.
+        counts = {Lever.REPLICAS} if before.replicas != after.replicas else set()
+        return frozenset({Lever.BATCH, Lever.PLACEMENT, *counts})
     # The new Deployment brings its own batch limit and count; only a loss of capacity is a cut of its own.
     if after.capacity_millirps < before.capacity_millirps:
         used.add(Lever.REPLICAS)

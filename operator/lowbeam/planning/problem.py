@@ -26,8 +26,9 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 STAY_PERCENT = 95
-"""Hysteresis: what runs (at any batch limit, which changes in place) is rated at 95 % of its watts, so that anything
-else must save 5 % to replace it. Loss is never discounted: what serves more, or better, replaces it at once."""
+"""Hysteresis: what runs (at any batch limit, where the engine changes it in place) is rated at 95 % of its watts, so
+that anything else must save 5 % to replace it. Loss is never discounted: what serves more, or better, replaces it at
+once."""
 
 
 @dataclass(frozen=True, slots=True)

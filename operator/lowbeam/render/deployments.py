@@ -1,11 +1,11 @@
 """The Deployment of one placement of a workload.
 
-Decides everything in the pod template: arguments of the worker, probes, drain, devices, where it may run, security, and
-how the user's pod settings are merged. It never decides how many replicas or which batch limit.
+Decides everything in the pod template: probes, drain, devices, where it may run, security, and how the user's pod
+settings are merged; what the engine is told is its adapter's business (`render.engines`). It never decides how many
+replicas or which batch limit.
 
 Invariants
-- The batch limit is not here: every pod starts at 1 and the operator raises it through the control port, so that a new
-  replica never draws more than was admitted for it.
+- A batch limit that changes in place is not here; one that an engine reads at start is part of the Deployment's name.
 - A change of the template replaces pods one at a time and never adds one (`maxSurge: 0`): committed watts hold.
 - The user's settings are merged; where both set the same thing, ours wins for names, ports, devices, the control token
   and security, and the user's wins for everything else.
@@ -15,31 +15,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkload
+from lowbeam.api.v1alpha1.inferenceworkload import Engine, InferenceWorkload
 from lowbeam.api.v1alpha1.pod import PodOptions
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT
+from lowbeam.catalog.engines import engine_named
 from lowbeam.catalog.facts import AcceleratorClass
 from lowbeam.errors import BadInput
 from lowbeam.render import labels
+from lowbeam.render.engines import ADAPTERS, UNKNOWN_TRAITS, Container, Launch, ModelTraits
 from lowbeam.render.identity import Placement, control_token, deployment_name, owner_references
 from lowbeam.render.nodes import needs_accelerator, node_selector_terms, tolerations
 from lowbeam.sizing.options import Option
 
-FIRST_BATCH_LIMIT: Final = 1
-START_SECONDS: Final = 120
-"""Imports, CUDA context and warm-up, beside reading the weights."""
 LOAD_MIB_PER_SECOND: Final = 100
 """Slowest storage we wait for (a network disk); a faster one just passes the startup probe sooner."""
 STARTUP_PERIOD_SECONDS: Final = 5
 ENDPOINT_SECONDS: Final = 5
 """preStop sleep: Services and gateways learn within it that the pod is going."""
 DRAIN_SECONDS: Final = 60
-"""Longest request that is allowed to finish after SIGTERM; an idle worker exits at once."""
-ANSWER_SPREAD: Final = 4
-"""Longest answer over the typical one."""
+"""Longest request that is allowed to finish; an idle replica exits at once where its engine drains on SIGTERM."""
 USER_ID: Final = 65532
 """The customary non-root user; set here because images with a named user fail `runAsNonRoot`."""
 _DEFAULT_CPU: Final = "500m"
@@ -47,8 +44,16 @@ _RUNTIME_MEMORY_MIB: Final = 1024
 """torch, transformers and their buffers in host memory."""
 _STAGING_MEMORY_MIB: Final = 2048
 """Host memory of a replica whose weights live on the device: one shard of a checkpoint on its way there."""
+_SHARED_MEMORY_LIMIT = "2Gi"
+"""What vLLM's documentation gives its pods."""
 _SCRATCH = "lowbeam-tmp"
+_SHARED = "lowbeam-shm"
 _TMP = "/tmp"  # noqa: S108 - the only place that a read-only root leaves writable
+_SHM = "/dev/shm"  # noqa: S108 - the kernel's name for it
+_SHARED_VOLUME: Mapping[str, Any] = {
+    "name": _SHARED,
+    "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY_LIMIT},
+}
 _SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -58,10 +63,14 @@ _SECURITY: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
-    """What the operator's own configuration says about every worker."""
+    """What the operator's own configuration says about every replica."""
 
     worker_image: str
-    """Image of workers whose workload names none."""
+    """Image of native workers whose workload names none."""
+    engine_images: Mapping[Engine, str] = field(default_factory=dict)
+    """Image of each other engine, for classes with accelerators."""
+    cpu_engine_images: Mapping[Engine, str] = field(default_factory=dict)
+    """The same for classes without."""
     image_pull_policy: str = "IfNotPresent"
     control_key: bytes = b""
     """Key of the control tokens; empty = the control ports take requests without a token."""
@@ -78,8 +87,9 @@ def deployment(
     pool_selector: Mapping[str, str],
     settings: RenderSettings,
     other_pools: Sequence[Mapping[str, str]] = (),
+    traits: ModelTraits = UNKNOWN_TRAITS,
 ) -> dict[str, Any]:
-    """One Deployment per (workload, variant, class, pool); `option` may differ in batch limit and replicas.
+    """One Deployment per placement of a workload; `option` may differ in what changes in place, and in replicas.
 
     `model_path` is the catalogue's; `spec.pod.modelPath` of the workload goes before it. `other_pools` are selectors of
     pools whose nodes must not be used: for the pool of all nodes that are in no other.
@@ -88,6 +98,7 @@ def deployment(
     """
     placement = Placement.of(option)
     meta, pod = workload.metadata, workload.spec.pod
+    container = _launched(workload, placement, model_path=model_path, traits=traits)
     identity = labels.worker_labels(meta.name) | {labels.PLACEMENT: placement.digest(meta.name)}
     return {
         "apiVersion": "apps/v1",
@@ -105,7 +116,7 @@ def deployment(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "revisionHistoryLimit": 1,
             # Must exceed the startup probe, or a slow load is reported as a failed rollout while it goes well.
-            "progressDeadlineSeconds": load_seconds(weights_mib) + 120,
+            "progressDeadlineSeconds": _load_seconds(container, weights_mib) + 120,
             "template": {
                 "metadata": {
                     "labels": {**pod.labels, **identity},
@@ -114,7 +125,7 @@ def deployment(
                 "spec": _pod_spec(
                     workload,
                     placement,
-                    model_path=model_path,
+                    container,
                     weights_mib=weights_mib,
                     accelerator=accelerator,
                     terms=node_selector_terms(accelerator, pool_selector, other_pools),
@@ -125,24 +136,37 @@ def deployment(
     }
 
 
-def load_seconds(weights_mib: int) -> int:
-    """How long a worker may take from its start until it answers, on the slowest storage."""
-    return START_SECONDS + math.ceil(weights_mib / LOAD_MIB_PER_SECOND)
+def _launched(workload: InferenceWorkload, placement: Placement, *, model_path: str, traits: ModelTraits) -> Container:
+    """The container as the engine's adapter sees it."""
+    spec, facts = workload.spec, engine_named(placement.engine)
+    launch = Launch(
+        task=spec.task,
+        model=placement.model,
+        path=spec.pod.model_path or model_path,
+        precision=placement.precision,
+        reasoning=placement.reasoning,
+        batch_limit=placement.batch_limit,
+        accelerators=placement.accelerators,
+        input_tokens=spec.load.input_tokens,
+        output_tokens=spec.load.output_tokens,
+        port=SERVING_PORT,
+        control_port=CONTROL_PORT,
+        drain_seconds=DRAIN_SECONDS,
+        traits=traits,
+    )
+    return ADAPTERS[facts.engine](launch)
 
 
-def answer_limit(output_tokens: int) -> int:
-    """Most tokens of one answer, from a typical one: four times as many cover the tail.
-
-    Rounded up to a power of two, so that a small correction of `spec.load` does not restart pods.
-    """
-    return 1 if output_tokens <= 1 else 1 << (ANSWER_SPREAD * output_tokens - 1).bit_length()
+def _load_seconds(container: Container, weights_mib: int) -> int:
+    """How long a replica may take from its start until it answers, on the slowest storage."""
+    return container.start_seconds + math.ceil(weights_mib / LOAD_MIB_PER_SECOND)
 
 
 def _pod_spec(
     workload: InferenceWorkload,
     placement: Placement,
+    container: Container,
     *,
-    model_path: str,
     weights_mib: int,
     accelerator: AcceleratorClass,
     terms: list[dict[str, Any]],
@@ -151,7 +175,8 @@ def _pod_spec(
     pod, where = workload.spec.pod, workload.spec.placement
     taints = tolerations(accelerator)
     return {
-        "terminationGracePeriodSeconds": ENDPOINT_SECONDS + DRAIN_SECONDS,
+        "terminationGracePeriodSeconds": _seconds_before_end(container)
+        + (ENDPOINT_SECONDS if container.ends_at_once else DRAIN_SECONDS),
         # One variable per Service of the namespace would change the pod's environment at random.
         "enableServiceLinks": False,
         # The worker calls no API server; an account that the user names is meant to be used.
@@ -180,14 +205,19 @@ def _pod_spec(
             _container(
                 workload,
                 placement,
-                model_path=model_path,
+                container,
                 weights_mib=weights_mib,
                 accelerator=accelerator,
                 settings=settings,
             )
         ],
         **_unless_empty(
-            "volumes", [*_scratch(pod, {"name": _SCRATCH, "emptyDir": {}}), *(v.to_wire() for v in pod.volumes)]
+            "volumes",
+            [
+                *_unless_mounted(pod, _TMP, {"name": _SCRATCH, "emptyDir": {}}),
+                *(_unless_mounted(pod, _SHM, _SHARED_VOLUME) if container.shared_memory else []),
+                *(v.to_wire() for v in pod.volumes),
+            ],
         ),
     }
 
@@ -195,74 +225,96 @@ def _pod_spec(
 def _container(
     workload: InferenceWorkload,
     placement: Placement,
+    container: Container,
     *,
-    model_path: str,
     weights_mib: int,
     accelerator: AcceleratorClass,
     settings: RenderSettings,
 ) -> dict[str, Any]:
     pod = workload.spec.pod
-    image = pod.image or settings.worker_image
-    if not image:
-        raise BadInput(
-            f"{workload.key}: spec.pod.image is empty and the operator has no worker image; "
-            "set one of them (helm: worker.image)"
-        )
+    ports = [(labels.SERVING_PORT_NAME, SERVING_PORT)]
+    if container.has_control_port:
+        ports.append((labels.CONTROL_PORT_NAME, CONTROL_PORT))
     return {
         "name": labels.CONTAINER,
-        "image": image,
+        "image": _image(workload, placement, accelerator, settings),
         "imagePullPolicy": settings.image_pull_policy,
-        **_unless_empty("command", list(pod.command)),
-        "args": [
-            *("--task", workload.spec.task),
-            *("--model", placement.model),
-            *("--model-path", pod.model_path or model_path),
-            *("--precision", placement.precision),
-            *("--batch-limit", str(FIRST_BATCH_LIMIT)),
-            *("--max-output-tokens", str(answer_limit(workload.spec.load.output_tokens))),
-            *("--port", str(SERVING_PORT)),
-            *("--control-port", str(CONTROL_PORT)),
-        ],
-        "env": _environment(workload, settings),
-        "ports": [
-            {"name": labels.SERVING_PORT_NAME, "containerPort": SERVING_PORT, "protocol": "TCP"},
-            {"name": labels.CONTROL_PORT_NAME, "containerPort": CONTROL_PORT, "protocol": "TCP"},
-        ],
+        **_unless_empty("command", list(pod.command or container.command)),
+        "args": [*container.args, *pod.args],
+        "env": _environment(workload, container, settings),
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports],
         "resources": _resources(workload, placement, weights_mib, accelerator),
         "startupProbe": {
-            **_get("/health"),
+            **_get(container.health_path),
             "periodSeconds": STARTUP_PERIOD_SECONDS,
             "timeoutSeconds": 2,
-            "failureThreshold": math.ceil(load_seconds(weights_mib) / STARTUP_PERIOD_SECONDS),
+            "failureThreshold": math.ceil(_load_seconds(container, weights_mib) / STARTUP_PERIOD_SECONDS),
         },
-        "readinessProbe": {**_get("/ready"), "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        # Slow on purpose: a busy worker is late, a dead one stays dead.
-        "livenessProbe": {**_get("/health"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
-        "lifecycle": {"preStop": {"sleep": {"seconds": ENDPOINT_SECONDS}}},
+        "readinessProbe": {
+            **_get(container.ready_path),
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 2,
+        },
+        # Slow on purpose: a busy engine is late, a dead one stays dead.
+        "livenessProbe": {
+            **_get(container.health_path),
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "lifecycle": {"preStop": {"sleep": {"seconds": _seconds_before_end(container)}}},
         "securityContext": {**_SECURITY, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
-            *_scratch(pod, {"name": _SCRATCH, "mountPath": _TMP}),
+            *_unless_mounted(pod, _TMP, {"name": _SCRATCH, "mountPath": _TMP}),
+            *(_unless_mounted(pod, _SHM, {"name": _SHARED, "mountPath": _SHM}) if container.shared_memory else []),
             *(m.to_wire() for m in pod.volume_mounts),
         ],
     }
 
 
-def _environment(workload: InferenceWorkload, settings: RenderSettings) -> list[dict[str, Any]]:
+def _image(
+    workload: InferenceWorkload, placement: Placement, accelerator: AcceleratorClass, settings: RenderSettings
+) -> str:
+    """The user's, else the operator's for the engine and the kind of node. Raises BadInput where there is neither."""
+    engine = engine_named(placement.engine).engine
+    on_device = needs_accelerator(accelerator)
+    images = settings.engine_images if on_device else settings.cpu_engine_images
+    ours = settings.worker_image if engine is Engine.NATIVE else images.get(engine, "")
+    image = workload.spec.pod.image or ours
+    if not image:
+        value = (
+            "worker.image"
+            if engine is Engine.NATIVE
+            else f"engines.{engine.lower()}.{'image' if on_device else 'cpuImage'}"
+        )
+        raise BadInput(
+            f"{workload.key}: spec.pod.image is empty and the operator has no image of the {engine} engine; "
+            f"set one of them (helm: {value})"
+        )
+    return image
+
+
+def _seconds_before_end(container: Container) -> int:
+    """The sleep before SIGTERM: until nobody sends requests any more, or until all are done where it aborts them."""
+    return ENDPOINT_SECONDS + (DRAIN_SECONDS if container.ends_at_once else 0)
+
+
+def _environment(workload: InferenceWorkload, container: Container, settings: RenderSettings) -> list[dict[str, Any]]:
     """Ours first, so that a user's variable may refer to it with `$(POD_NAME)`."""
     ours: list[dict[str, Any]] = [
         {"name": labels.ENV_POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": labels.ENV_POD_NAMESPACE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
     ]
-    if settings.control_key:
+    if settings.control_key and container.has_control_port:
         ours.append(
             {"name": labels.ENV_CONTROL_TOKEN, "value": control_token(settings.control_key, workload.metadata.uid)}
         )
     reserved = {labels.ENV_POD_NAME, labels.ENV_POD_NAMESPACE, labels.ENV_CONTROL_TOKEN}
     users = [variable.to_wire() for variable in workload.spec.pod.env if variable.name not in reserved]
     named = {variable["name"] for variable in users}
-    defaults = [
-        {"name": name, "value": value} for name, value in (("HF_HUB_OFFLINE", "1"), ("HOME", _TMP)) if name not in named
-    ]
+    ours_unless_named = {"HF_HUB_OFFLINE": "1", "HOME": _TMP, **container.environment}
+    defaults = [{"name": name, "value": value} for name, value in ours_unless_named.items() if name not in named]
     return [*ours, *defaults, *users]
 
 
@@ -284,9 +336,9 @@ def _get(path: str) -> dict[str, Any]:
     return {"httpGet": {"path": path, "port": labels.SERVING_PORT_NAME}}
 
 
-def _scratch(pod: PodOptions, entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """Our writable /tmp, unless the user mounts one."""
-    return [] if any(mount.mount_path == _TMP for mount in pod.volume_mounts) else [entry]
+def _unless_mounted(pod: PodOptions, path: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Our volume or mount, unless the user mounts something at that path."""
+    return [] if any(mount.mount_path == path for mount in pod.volume_mounts) else [dict(entry)]
 
 
 def _unless_empty(key: str, value: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What needs a Deployment of its own: everything of an option but batch limit and replicas."""
+    """What needs a Deployment of its own: everything of an option but replicas and what changes in place."""
 
     model: str
     precision: str
@@ -36,6 +36,8 @@ class Placement:
     accelerators: int
     pool: str
     engine: str
+    batch_limit: int = 0
+    """Of an engine that reads it only when it starts; 0 where it changes in place."""
 
     @classmethod
     def of(cls, option: Option) -> Self:
@@ -43,8 +45,8 @@ class Placement:
         return cls(*option.placement_key)
 
     def to_annotation(self) -> str:
-        """Compact JSON for `lowbeam.dev/option`."""
-        named = {to_camel(name): value for name, value in asdict(self).items()}
+        """Compact JSON for `lowbeam.dev/option`; without a batch limit that changes in place."""
+        named = {to_camel(name): value for name, value in asdict(self).items() if name != "batch_limit" or value}
         return json.dumps(named, separators=(",", ":"), sort_keys=True)
 
     @classmethod
@@ -56,7 +58,8 @@ class Placement:
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         texts = (placement.model, placement.precision, placement.accelerator_class, placement.pool, placement.engine)
-        sound = all(isinstance(text, str) for text in texts) and type(placement.accelerators) is int
+        counts = (placement.accelerators, placement.batch_limit)
+        sound = all(isinstance(text, str) for text in texts) and all(type(count) is int for count in counts)
         return placement if sound else None
 
     def digest(self, workload: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 import structlog
 
-from lowbeam.api.wire import CONTROL_PORT, ProfileChange, RunningProfile, WorkerState
+from lowbeam.api.v1alpha1 import Engine
+from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT, ProfileChange, RunningProfile, WorkerState
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Order, Target
-from lowbeam.render import Placement, RenderSettings, control_token, deployment, deployment_name, service
+from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
 from lowbeam.runtime.children import next_step
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.replicas import Replica, WorkloadKey
@@ -50,6 +51,8 @@ class Executor:
         """Pod uid -> (batch limit, time of the sample that asked for it): asked once per sample, then it must show."""
         self._render = RenderSettings(
             worker_image=settings.worker_image,
+            engine_images=settings.engine_images(),
+            cpu_engine_images=settings.cpu_engine_images(),
             image_pull_policy=settings.image_pull_policy,
             control_key=settings.control_key,
         )
@@ -59,6 +62,10 @@ class Executor:
         outcome = Outcome()
         # Watts are freed before anything waits for the API server; more are taken only after replicas were written.
         refused = await self._set_batch_limits(world, key, target.option, samples, lower=True)
+        if target.option is not None and target.option.engine != world.requirements[key].engine:
+            # Image and arguments in the spec are for another engine than the one that was decided on.
+            outcome.waiting_for = "a plan for the engine that spec.engine names now"
+            return outcome
         try:
             await self._write_service(world, key)
             outcome.waiting_for = await self._write_deployments(world, key, target)
@@ -74,7 +81,7 @@ class Executor:
         return outcome
 
     def endpoints(self, world: World) -> list[WorkerEndpoint]:
-        """Control ports of all replicas that have an address."""
+        """Where the replicas that have an address tell of themselves: a control port, or an engine's metrics."""
         alive = {replica.uid for replicas in world.replicas.values() for replica in replicas}
         self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
         return [
@@ -89,6 +96,9 @@ class Executor:
         return [key for key, option in fleet.options().items() if option and self._pending(world, key, option, samples)]
 
     def _endpoint(self, world: World, key: WorkloadKey, replica: Replica) -> WorkerEndpoint:
+        if replica.engine is not Engine.NATIVE:
+            url = f"http://{replica.ip}:{SERVING_PORT}"
+            return WorkerEndpoint(replica.uid, key[0], replica.name, url, engine=replica.engine)
         workload = world.workloads.get(key)
         keyed = self._settings.control_key and workload is not None
         token = control_token(self._settings.control_key, workload.metadata.uid) if keyed and workload else None
@@ -147,16 +157,24 @@ class Executor:
         weights = next(
             (v.weights_mib for v in model.variants if v.key == (option.model, option.precision, option.reasoning)), 0
         )
+        path = model.path_for(option.precision)
+        wider = any(v.precision != "fp8" and model.path_for(v.precision) == path for v in model.variants)
+        traits = ModelTraits(
+            context_tokens=model.context_tokens,
+            reasoning_control=model.reasoning_control,
+            quantises=option.precision == "fp8" and wider and not workload.spec.pod.model_path,
+        )
         return deployment(
             workload,
             option,
-            model_path=model.path_for(option.precision),
+            model_path=path,
             weights_mib=weights,
             replicas=replicas,
             accelerator=world.catalogue.accelerator_classes[option.accelerator_class],
             pool_selector=world.pool_selectors.get(option.pool, {}),
             other_pools=() if option.pool else [s for name, s in world.pool_selectors.items() if name],
             settings=self._render,
+            traits=traits,
         )
 
     async def _set_batch_limits(

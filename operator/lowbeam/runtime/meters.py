@@ -165,7 +165,9 @@ class Meters:
         target: Option | None,
     ) -> ReplicaCharge:
         confirmed = sample.profile.batch_limit if sample is not None and sample.profile is not None else None
-        if confirmed is None and not replica.started and not replica.terminating:
+        if placement is not None and placement.batch_limit:
+            confirmed = placement.batch_limit  # what it was started with; nothing changes it
+        elif confirmed is None and not replica.started and not replica.terminating:
             confirmed = 1  # as it starts; only a confirmed change raises it
         task = world.workloads[key].spec.task if key in world.workloads else ""
         on_target = target is not None and placement == Placement.of(target)

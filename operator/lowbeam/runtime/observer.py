@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
-from lowbeam.api.v1alpha1 import InferenceWorkload, WorkloadMode, reasons
+from lowbeam.api.v1alpha1 import Engine, InferenceWorkload, WorkloadMode, reasons
 from lowbeam.catalog import official_score, stars
+from lowbeam.catalog.engines import ENGINES
 from lowbeam.kube import (
     ACCELERATOR_CLASSES,
     ENERGY_PROFILES,
@@ -20,6 +21,7 @@ from lowbeam.kube import (
 )
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.power.caps import CapTree
+from lowbeam.power.trust import Reason
 from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.demand import LoadWatch
@@ -185,8 +187,21 @@ def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: Telemet
         if (error := poller.errors().get(uid)) is not None:
             return error.message
         verdict = books.verdicts.get(uid)
-        if verdict is not None and not verdict.metered:
-            return "the worker has no power meter; the cap counts its worst case"
-        if verdict is not None and not verdict.trusted:
+        if verdict is None:
+            continue
+        if not verdict.metered:
+            return _without_meter(replica)
+        if verdict.reason is Reason.MISSING and replica.engine is not Engine.NATIVE:
+            return f"{ENGINES[replica.engine].title} has not answered GET /metrics yet"
+        if not verdict.trusted:
             return verdict.message
     return "no replica has answered yet"
+
+
+def _without_meter(replica: Replica) -> str:
+    if replica.engine is Engine.NATIVE:
+        return "the worker has no power meter; the cap counts its worst case"
+    return (
+        f"{ENGINES[replica.engine].title} exports no watts and Prometheus told none of this pod: set prometheus.url in "
+        "the chart and run a GPU exporter (docs/engines.md); until then the cap counts its worst case"
+    )

@@ -75,6 +75,7 @@ def _as_written(selected: Mapping[str, Any] | None, children: list[Child]) -> Ma
         "acceleratorsPerReplica": placement.accelerators,
         "nodePool": placement.pool,
         "engine": placement.engine,
+        "batchLimit": placement.batch_limit or selected["batchLimit"],
         "replicas": min(selected["replicas"], child.replicas) if _is_selected(child, selected) else child.replicas,
     }
 

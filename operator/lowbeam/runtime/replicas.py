@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from lowbeam.api.v1alpha1 import Engine
+from lowbeam.catalog.engines import engine_named
 from lowbeam.render import Placement, labels
 
 WorkloadKey = tuple[str, str]
@@ -35,6 +37,8 @@ class Replica:
     terminating: bool
     trouble: str
     """Why it does not become ready, in words of the kubelet or the scheduler; empty when all is well."""
+    engine: Engine = Engine.NATIVE
+    """What it runs, as its template says."""
 
     @property
     def scheduled(self) -> bool:
@@ -79,6 +83,7 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
         started=ready or any(container.get("started", False) for container in status.get("containerStatuses", ())),
         terminating="deletionTimestamp" in metadata,
         trouble="" if ready else _trouble(conditions, status),
+        engine=_engine(metadata.get("annotations", {}).get(labels.OPTION, "")),
     )
 
 
@@ -100,6 +105,11 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
 def _placement(annotation: str) -> Placement | None:
     """Remembered: the same few texts are read again for every Deployment in every cycle."""
     return Placement.from_annotation(annotation)
+
+
+def _engine(annotation: str) -> Engine:
+    placement = _placement(annotation)
+    return Engine.NATIVE if placement is None else engine_named(placement.engine).engine
 
 
 def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, list[Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lowbeam.api.v1alpha1 import Engine
 from lowbeam.errors import BadInput
 
 
@@ -27,6 +28,24 @@ class OperatorSettings:
 
     worker_image: str = "localhost/lowbeam-worker:0.1.0"
     """Image of the native worker; `spec.pod.image` of a workload overrides it."""
+
+    vllm_image: str = "vllm/vllm-openai:v0.33.0"
+    """Image of vLLM for workloads with `spec.engine: VLLM`; `spec.pod.image` overrides it, as for the next ones."""
+
+    sglang_image: str = "lmsysorg/sglang:v0.5.23"
+    """Image of SGLang."""
+
+    tei_image: str = "ghcr.io/huggingface/text-embeddings-inference:cuda-1.9"
+    """Image of Text Embeddings Inference for classes with accelerators."""
+
+    tei_cpu_image: str = "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"
+    """The same for classes without."""
+
+    llamacpp_image: str = "ghcr.io/ggml-org/llama.cpp:server-cuda-b11434"
+    """Image of llama.cpp's server for classes with accelerators."""
+
+    llamacpp_cpu_image: str = "ghcr.io/ggml-org/llama.cpp:server-b11434"
+    """The same for classes without."""
 
     image_pull_policy: str = "IfNotPresent"
     """Pull policy of worker pods."""
@@ -60,6 +79,19 @@ class OperatorSettings:
 
     leader_election: bool = True
     """False only where a single process is certain, such as a test."""
+
+    def engine_images(self) -> dict[Engine, str]:
+        """Images of the engines beside the native worker, for classes with accelerators."""
+        return {
+            Engine.VLLM: self.vllm_image,
+            Engine.SGLANG: self.sglang_image,
+            Engine.TEI: self.tei_image,
+            Engine.LLAMA_CPP: self.llamacpp_image,
+        }
+
+    def cpu_engine_images(self) -> dict[Engine, str]:
+        """The same for classes without: only for engines that run there."""
+        return {Engine.TEI: self.tei_cpu_image, Engine.LLAMA_CPP: self.llamacpp_cpu_image}
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> OperatorSettings:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.catalog.engines import ENGINES, NATIVE, EngineFacts, lacks
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, Reasoning, Variant
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.words import centi
@@ -192,42 +193,36 @@ def _usable_mib(accelerator: AcceleratorClass, profile: EnergyProfile) -> int:
     return int(accelerator.memory_mib * max(1, profile.accelerators) * MEMORY_SHARE)
 
 
-NATIVE_TASKS = frozenset(
-    {
-        "code-completion",
-        "feature-extraction",
-        "question-answering",
-        "summarization",
-        "text-classification",
-        "text-generation",
-        "text-ranking",
-        "token-classification",
-        "zero-shot-classification",
-    }
-)
-"""What the native worker serves (`lowbeam_worker.options.Task`)."""
-NATIVE_PRECISIONS = ("fp32", "bf16", "fp16")
-NATIVE_CPU_PRECISIONS = (*NATIVE_PRECISIONS, "int8")
+def runs_on_the_engine(needs: Requirements, it: Candidate) -> Miss | None:
+    """What the engine can serve (docs/engines.md); an image of the workload's own in place of ours is not asked."""
+    if needs.own_engine:
+        return None
+    facts = ENGINES[needs.engine]
+    what = engine_lacks(facts, needs, it)
+    if not what:
+        return None
+    able = [other.engine for other in ENGINES.values() if other is not facts and not engine_lacks(other, needs, it)]
+    if facts is not NATIVE:
+        could = f"; spec.engine {' or '.join(able)} could" if able else ""
+        return Miss(reasons.NOT_SERVED_BY_ENGINE, f"{facts.title} {what}{could}")
+    could = f"spec.engine {' or '.join(able)} could" if able else "spec.pod.image may name an engine that does"
+    return Miss(reasons.NOT_SERVED_NATIVELY, f"the {facts.title} {what}; {could}")
 
 
-def runs_on_the_native_worker(needs: Requirements, it: Candidate) -> Miss | None:
-    """What our worker can serve (docs/worker.md); a workload with an image of its own is not asked."""
+def engine_lacks(facts: EngineFacts, needs: Requirements, it: Candidate) -> str:
+    """What keeps an engine from running the candidate; empty when nothing does."""
     assert it.variant is not None  # noqa: S101 - a profile filter
     assert it.profile is not None  # noqa: S101 - a profile filter
     assert it.accelerator is not None  # noqa: S101 - a profile filter
-    precisions = NATIVE_PRECISIONS if it.accelerator.product_labels else NATIVE_CPU_PRECISIONS
-    lacks = ""
-    if needs.task not in NATIVE_TASKS:
-        lacks = f"does not do {needs.task}"
-    elif it.variant.precision not in precisions:
-        lacks = f"does not serve {it.variant.precision}"
-    elif it.profile.accelerators > 1:
-        lacks = f"uses one accelerator, not {it.profile.accelerators}"
-    elif it.variant.reasoning is not Reasoning.OFF:
-        lacks = "does not switch reasoning on"
-    if not lacks or needs.own_engine:
-        return None
-    return Miss(reasons.NOT_SERVED_NATIVELY, f"the native worker {lacks}; spec.pod.image may name an engine that does")
+    return lacks(
+        facts,
+        needs.task,
+        it.model,
+        it.variant,
+        accelerator=it.accelerator,
+        accelerators=it.profile.accelerators,
+        path=needs.model_path or it.model.path_for(it.variant.precision),
+    )
 
 
 MODEL_CHAIN: tuple[Filter, ...] = (
@@ -242,5 +237,5 @@ PROFILE_CHAIN: tuple[Filter, ...] = (
     runs_on_an_allowed_class,
     computes_in_the_precision,
     fits_the_memory,
-    runs_on_the_native_worker,
+    runs_on_the_engine,
 )

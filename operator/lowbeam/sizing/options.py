@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lowbeam.catalog.engines import engine_named
 from lowbeam.catalog.facts import Basis, Reasoning
 
-NATIVE = "native"
-"""The engine that runs: our worker, the only one that is rendered so far. Which engine a profile was measured with is
-part of the profile; its figures are what we have until somebody measures our own."""
+PlacementKey = tuple[str, str, Reasoning, str, int, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,8 @@ class Option:
     replicas: int
     pool: str
     engine: str
+    """What serves, as `spec.engine` names it. Which engine a profile was measured with is part of the profile; its
+    figures are what we have until somebody measures this one."""
     expected_milliwatts: int
     """At the demand, idle included."""
     worst_case_milliwatts: int
@@ -56,8 +57,11 @@ class Option:
         )
 
     @property
-    def placement_key(self) -> tuple[str, str, Reasoning, str, int, str, str]:
-        """What needs its own Deployment: everything but batch limit and replicas."""
+    def placement_key(self) -> PlacementKey:
+        """What needs its own Deployment: everything but replicas, and but a batch limit that changes in place.
+
+        Ends with the batch limit of an engine that reads it only when it starts, 0 for the others.
+        """
         return (
             self.model,
             self.precision,
@@ -66,6 +70,7 @@ class Option:
             self.accelerators_per_replica,
             self.pool,
             self.engine,
+            0 if engine_named(self.engine).hot_batch else self.batch_limit,
         )
 
     @property
@@ -74,7 +79,7 @@ class Option:
         return max(1, self.accelerators_per_replica) * self.replicas
 
     @property
-    def setting(self) -> tuple[tuple[str, str, Reasoning, str, int, str, str], int, int]:
+    def setting(self) -> tuple[PlacementKey, int, int]:
         """What is configured, without what it costs at today's demand: two options with one setting are the same."""
         return (self.placement_key, self.batch_limit, self.replicas)
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 
 from lowbeam.api.v1alpha1 import reasons
-from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Feature, InferenceWorkloadSpec, OptIn, Quality
+from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Engine, Feature, InferenceWorkloadSpec, OptIn, Quality
 from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
 from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.inventory import Inventory
@@ -75,8 +75,12 @@ class Requirements:
     """Allowed classes in any order; empty = all."""
     reachable: tuple[Inventory, ...] | None = None
     """The part of the inventory on nodes that spec.placement.nodeSelector allows; None = all of it."""
+    engine: Engine = Engine.NATIVE
+    """What serves; never Auto."""
     own_engine: bool = False
-    """The workload brings an image: it answers for what that can serve."""
+    """The workload brings an image in place of the native worker: it answers for what that can serve."""
+    model_path: str = ""
+    """What is loaded instead of what the catalogue names."""
     notes: tuple[str, ...] = ()
     """What was lowered to a default and why, e.g. an opt-in that has run out; for the workload's own status."""
     corrections: tuple[Correction, ...] = ()
@@ -147,7 +151,9 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
         max_millijoules_per_request=None if joules is None else int(Decimal(joules) * 1000),
         max_milliwatts=None if spec.energy.max_watts is None else spec.energy.max_watts * 1000,
         accelerator_classes=tuple(sorted(spec.placement.accelerator_classes)),
-        own_engine=bool(spec.pod.image),
+        engine=Engine.NATIVE if spec.engine is Engine.AUTO else spec.engine,
+        own_engine=spec.engine is Engine.AUTO and bool(spec.pod.image),
+        model_path=spec.pod.model_path or "",
         notes=notes,
     )
 

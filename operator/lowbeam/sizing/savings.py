@@ -96,7 +96,7 @@ _WORTH_ASKING = {
     "spec.model.licences": allow_licence,
     "spec.model": allow_model,
     "spec.placement.acceleratorClasses": allow_class,
-    "spec.pod.image": name_an_engine,
+    "spec.engine": name_an_engine,
 }
 
 

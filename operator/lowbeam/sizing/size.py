@@ -22,7 +22,7 @@ from lowbeam.sizing.feasibility import Miss
 from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.loads import spread_cv
 from lowbeam.sizing.operating_point import OperatingPoint, at_lengths, measured_curve, operating_point
-from lowbeam.sizing.options import NATIVE, Option, OptionSet, Rejection
+from lowbeam.sizing.options import Option, OptionSet, Rejection
 from lowbeam.sizing.pruning import select
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.sieve import Passed, Sieve, Sifted, Stock
@@ -102,7 +102,7 @@ class Sizer:
         unserved = ways.unserved * (most_unserved_millirps is None)
         row = int(rows[_least_first(ways, rows, unserved)[0]])
         pool = sifted.passed[int(ways.profile[row])].best_pool
-        return _options(sifted.passed, ways, [(row, pool)])[0]
+        return _options(needs, sifted.passed, ways, [(row, pool)])[0]
 
     def best_of_each_profile(self, needs: Requirements) -> tuple[Option, ...]:
         """Per profile the way that serves the most with the least expected watts, never below the floor; best first."""
@@ -112,14 +112,14 @@ class Sizer:
         _, first = np.unique(ways.profile[rows], return_index=True)
         best = rows[np.sort(first)].tolist()
         pools = [sifted.passed[number].best_pool for number in ways.profile[best].tolist()]
-        return tuple(_options(sifted.passed, ways, list(zip(best, pools, strict=True))))
+        return tuple(_options(needs, sifted.passed, ways, list(zip(best, pools, strict=True))))
 
     def operating_point(self, needs: Requirements, option: Option) -> OperatingPoint | None:
         """One replica of an option at the workload's demand, with all quantiles; None when the option is not allowed.
 
         Its p95 from arrival to answer is the option's.
         """
-        passed = next((it for it in self._sieve.sift(needs).passed if _is_of(it.profile, option)), None)
+        passed = next((it for it in self._sieve.sift(needs).passed if _is_of(needs, it.profile, option)), None)
         if passed is None or passed.candidate.accelerator is None:
             return None
         facts = (passed.profile, passed.candidate.model, passed.candidate.accelerator)
@@ -149,7 +149,7 @@ class Sizer:
         shelf = self._stock.shelves[needs.task]
         now, current = None, None
         if running is not None:
-            now = next((i for i, it in enumerate(sifted.passed) if _is_of(it.profile, running)), None)
+            now = next((i for i, it in enumerate(sifted.passed) if _is_of(needs, it.profile, running)), None)
             current = None if now is None else (now, running.replicas)
         ways, misses = ways_of(needs, sifted.allowed, shelf.loads(needs.demand), shelf.capacities(needs), current)
         return sifted, ways, (misses, now)
@@ -163,7 +163,7 @@ class Sizer:
         late = [Rejection(passed[i].candidate.subject, m.reason, m.message) for i, m in sorted(misses.items())]
         current = None if running is None or now is None else (now, *running.setting[1:], running.pool)
         chosen = select(ways, sifted.placement, current)
-        options = tuple(sorted(_options(passed, ways, chosen), key=_id))
+        options = tuple(sorted(_options(needs, passed, ways, chosen), key=_id))
         kept = None if running is None else next((o for o in options if o.setting == running.setting), None)
         return OptionSet(options, (*self._sieve.rejections(needs), *late), kept)
 
@@ -175,14 +175,14 @@ def options_for(
     return Sizer(catalogue, inventory).options_for(needs, running)
 
 
-def _is_of(profile: EnergyProfile, running: Option) -> bool:
+def _is_of(needs: Requirements, profile: EnergyProfile, running: Option) -> bool:
     return (
         profile.model == running.model
         and profile.precision == running.precision
         and profile.reasoning is running.reasoning
         and profile.accelerator_class == running.accelerator_class
         and profile.accelerators == running.accelerators_per_replica
-        and running.engine == NATIVE
+        and running.engine == needs.engine
     )
 
 
@@ -198,7 +198,9 @@ def _id(option: Option) -> str:
     return option.id
 
 
-def _options(passed: Sequence[Passed], ways: Ways, chosen: Sequence[tuple[int, str]]) -> list[Option]:
+def _options(
+    needs: Requirements, passed: Sequence[Passed], ways: Ways, chosen: Sequence[tuple[int, str]]
+) -> list[Option]:
     """The chosen (way, pool) as options; columns become Python numbers once, not cell by cell."""
     rows = np.array([row for row, _ in chosen], dtype=np.int64)
     table = np.stack([getattr(ways, name)[rows] for name in _SHOWN], axis=1).tolist()
@@ -217,7 +219,7 @@ def _options(passed: Sequence[Passed], ways: Ways, chosen: Sequence[tuple[int, s
                 batch_limit=batch,
                 replicas=replicas,
                 pool=pool,
-                engine=NATIVE,
+                engine=needs.engine.value,
                 expected_milliwatts=expected,
                 worst_case_milliwatts=worst,
                 capacity_millirps=capacity,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.inferenceworkload import Engine
+from lowbeam.catalog.engines import ENGINES, lacks
 from lowbeam.catalog.facts import Reasoning
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Demand, Requirements
@@ -195,13 +197,35 @@ def allow_class(_sizer: Sizer, needs: Requirements, option: Option) -> tuple[Cha
     return (("accelerator_classes", classes),), text
 
 
-def name_an_engine(_sizer: Sizer, _needs: Requirements, option: Option) -> tuple[Changes, str]:
-    """An engine that can do what our own worker cannot."""
+def name_an_engine(sizer: Sizer, needs: Requirements, option: Option) -> tuple[Changes, str]:
+    """An engine that can do what the workload's cannot: one of those that are rendered, else one of the owner's."""
+    if (able := _engine_for(sizer, needs, option)) is not None:
+        return (("engine", able), ("own_engine", False)), f"spec.engine {needs.engine} -> {able}"
     boards = option.accelerators_per_replica
     serves = f"serves {option.precision}" if boards <= 1 else f"uses {boards} {option.accelerator_class} together"
     if option.reasoning is not Reasoning.OFF:
         serves += " and reasons"
-    return (("own_engine", True),), f"an engine of your own that {serves}, as spec.pod.image"
+    text = f"an engine of your own that {serves}, as spec.pod.image"
+    return _ANY_ENGINE, text if needs.engine is Engine.NATIVE else f"{text} with spec.engine Auto"
+
+
+_ANY_ENGINE: Changes = (("engine", Engine.NATIVE), ("own_engine", True))
+
+
+def _engine_for(sizer: Sizer, needs: Requirements, option: Option) -> Engine | None:
+    model, accelerator = (
+        sizer.catalogue.models[option.model],
+        sizer.catalogue.accelerator_classes[option.accelerator_class],
+    )
+    variant = next(it for it in model.variants if it.key == (option.model, option.precision, option.reasoning))
+    path = needs.model_path or model.path_for(option.precision)
+    for it in ENGINES.values():
+        boards = option.accelerators_per_replica
+        if it.engine is not needs.engine and not lacks(
+            it, needs.task, model, variant, accelerator=accelerator, accelerators=boards, path=path
+        ):
+            return it.engine
+    return None
 
 
 def _any_node(_sizer: Sizer, _needs: Requirements, _option: Option) -> tuple[Changes, str]:
@@ -290,9 +314,15 @@ WISHES: tuple[Wish, ...] = (
         _higher_reasoning,
     ),
     _switch(
-        "spec.pod.image",
+        "spec.engine",
         reasons.NOT_SERVED_NATIVELY,
-        lambda needs: None if needs.own_engine else (("own_engine", True),),
+        lambda needs: None if needs.own_engine or needs.engine is not Engine.NATIVE else _ANY_ENGINE,
+        name_an_engine,
+    ),
+    _switch(
+        "spec.engine",
+        reasons.NOT_SERVED_BY_ENGINE,
+        lambda needs: None if needs.engine is Engine.NATIVE else _ANY_ENGINE,
         name_an_engine,
     ),
 )

@@ -1,4 +1,4 @@
-"""Where watts and load come from: our workers' control ports, and Prometheus for engines that are not ours.
+"""Where watts and load come from: our workers' control ports, the metrics of other engines, and Prometheus.
 
     async with WorkerPoller(monotonic_ms=clock.monotonic_ms, now=clock.now, sleep=clock.sleep) as poller:
         asyncio.create_task(poller.run())
@@ -9,7 +9,7 @@
     async with PrometheusSource(url, monotonic_ms=..., now=...) as prometheus:
         await prometheus.ready()
         await prometheus.pod_power({("team-a", "vllm-0"): uid})          # uid -> Sample | SampleError; {} = no data
-        await prometheus.pod_load({("team-a", "vllm-0"): uid})           # uid -> PodLoad: the engine's own counters
+        await prometheus.pod_load({("team-a", "vllm-0"): uid})           # uid -> PodLoad: an engine's own counters
 
 A `Sample` claims, with unit, source and age; `power.trust` believes or not. Nothing here ever answers 0 for "unknown".
 """

@@ -1,4 +1,4 @@
-"""HTTP to one worker's control port: read its telemetry, change its profile.
+"""HTTP to one replica: a worker's telemetry and profile on its control port, or another engine's metrics.
 
 Decides what counts as an answer. A wrong schema, a wrong pod, a time in the future is no answer, never 0 W; every
 outcome is a value, so that one bad worker cannot raise into the loops.
@@ -14,26 +14,32 @@ from datetime import datetime
 import aiohttp
 from pydantic import ValidationError
 
-from lowbeam.api.wire import ProfileChange, ProfileChangeResult, WorkerTelemetry
+from lowbeam.api.v1alpha1 import Engine
+from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult, WorkerTelemetry
+from lowbeam.telemetry import engine_metrics
 from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
 
 READ_TIMEOUT_SECONDS = 1.5
 CHANGE_TIMEOUT_SECONDS = 10.0
 """A batch change settles within 10 s or counts as failed (control.md)."""
 LARGEST_ANSWER_BYTES = 256 * 1024
+LARGEST_EXPOSITION_BYTES = 4 * 1024 * 1024
+"""vLLM's has some 100 kB, many times that with several engine processes or adapters."""
 CLOCK_TOLERANCE_MS = 2000
 """Clocks of nodes under NTP agree within milliseconds; a reading more than this in the future is a wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerEndpoint:
-    """One worker pod and where its control port answers, e.g. `http://10.0.0.7:9465`."""
+    """One replica and where it tells of itself: `http://10.0.0.7:9465`, the control port of a native worker, or the
+    serving port of another engine, which has its metrics."""
 
     pod_uid: str
     namespace: str
     pod: str
     url: str
     token: str | None = None
+    engine: Engine = Engine.NATIVE
 
 
 class ControlClient:
@@ -55,7 +61,9 @@ class ControlClient:
             await self._session.close()
 
     async def read(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
-        """GET /telemetry."""
+        """GET /telemetry, or /metrics of an engine that is not ours."""
+        if endpoint.engine is not Engine.NATIVE:
+            return await self._read_engine(endpoint)
         answer = await self._ask(endpoint, "GET", "/telemetry", None, READ_TIMEOUT_SECONDS)
         return answer if isinstance(answer, SampleError) else self._sample(endpoint, answer)
 
@@ -72,8 +80,44 @@ class ControlClient:
         except ValidationError as error:
             return self._error(endpoint, SampleProblem.BAD_SCHEMA, _first_problem(error))
 
+    async def _read_engine(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
+        answer = await self._ask(
+            endpoint, "GET", "/metrics", None, READ_TIMEOUT_SECONDS, most_bytes=LARGEST_EXPOSITION_BYTES
+        )
+        if isinstance(answer, SampleError):
+            return answer
+        try:
+            counts = engine_metrics.read(endpoint.engine, answer.decode(errors="replace"))
+        except ValueError as error:
+            what = f"/metrics is not what {endpoint.engine} exports: {error}; does the image match spec.engine?"
+            return self._error(endpoint, SampleProblem.BAD_SCHEMA, what)
+        now_ms = self._monotonic_ms()
+        return Sample(
+            pod_uid=endpoint.pod_uid,
+            source=SampleSource.ENGINE,
+            sampled_at_ms=now_ms,
+            received_at_ms=now_ms,
+            milliwatts=None,
+            method=MeterMethod.UNAVAILABLE,
+            scope=MeterScope.NONE,
+            requests_running=counts.running,
+            requests_waiting=counts.waiting,
+            requests_received_total=counts.accepted,
+            requests_completed_total=counts.completed,
+            counted_at_ms=now_ms,
+            input_tokens_total=counts.input_tokens,
+            output_tokens_total=counts.output_tokens,
+        )
+
     async def _ask(
-        self, endpoint: WorkerEndpoint, method: str, path: str, body: bytes | None, seconds: float
+        self,
+        endpoint: WorkerEndpoint,
+        method: str,
+        path: str,
+        body: bytes | None,
+        seconds: float,
+        *,
+        most_bytes: int = LARGEST_ANSWER_BYTES,
     ) -> bytes | SampleError:
         if self._session is None:
             raise RuntimeError("ControlClient is not open: use `async with`")
@@ -89,15 +133,11 @@ class ControlClient:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
-                content = await _read_bounded(response.content)
+                content = await _read_bounded(response.content, most_bytes)
                 if content is None:
-                    return self._error(endpoint, SampleProblem.TOO_LARGE, f"more than {LARGEST_ANSWER_BYTES} bytes")
+                    return self._error(endpoint, SampleProblem.TOO_LARGE, f"more than {most_bytes} bytes")
                 if response.status in (401, 403):
-                    return self._error(
-                        endpoint,
-                        SampleProblem.UNAUTHORIZED,
-                        "token refused: operator and worker need the same control key",
-                    )
+                    return self._error(endpoint, SampleProblem.UNAUTHORIZED, _unauthorized(endpoint))
                 if not 200 <= response.status < 300:
                     return self._error(endpoint, SampleProblem.REFUSED, f"HTTP {response.status} {_detail(content)}")
                 return content
@@ -141,16 +181,24 @@ class ControlClient:
         )
 
     def _error(self, endpoint: WorkerEndpoint, problem: SampleProblem, what: str) -> SampleError:
-        message = f"worker {endpoint.namespace}/{endpoint.pod} at {endpoint.url}: {what}"
-        return SampleError(endpoint.pod_uid, SampleSource.WORKER, self._monotonic_ms(), problem, message)
+        who = "worker" if endpoint.engine is Engine.NATIVE else f"{endpoint.engine} pod"
+        message = f"{who} {endpoint.namespace}/{endpoint.pod} at {endpoint.url}: {what}"
+        source = SampleSource.WORKER if endpoint.engine is Engine.NATIVE else SampleSource.ENGINE
+        return SampleError(endpoint.pod_uid, source, self._monotonic_ms(), problem, message)
 
 
-async def _read_bounded(stream: aiohttp.StreamReader) -> bytes | None:
-    """The whole body; None when it is larger than any worker's answer may be."""
+def _unauthorized(endpoint: WorkerEndpoint) -> str:
+    if endpoint.engine is Engine.NATIVE:
+        return "token refused: operator and worker need the same control key"
+    return "/metrics asks for a key: take the API key out of spec.pod (args, env) and check keys before the Service"
+
+
+async def _read_bounded(stream: aiohttp.StreamReader, most_bytes: int) -> bytes | None:
+    """The whole body; None when it is larger than any honest answer may be."""
     content = bytearray()
     async for chunk in stream.iter_any():
         content += chunk
-        if len(content) > LARGEST_ANSWER_BYTES:
+        if len(content) > most_bytes:
             return None
     return bytes(content)
 

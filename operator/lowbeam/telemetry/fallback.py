@@ -1,7 +1,7 @@
-"""Workers first, Prometheus (watts and request counters) for the pods that have no telemetry port of ours.
+"""Replicas first, Prometheus for what they cannot say: watts of other engines, and all of a pod that is silent.
 
-Decides whose reading counts: a worker's own is newer and says more, so it always wins; Prometheus fills in only for
-pods whose control port gives nothing. An answer of neither stays unknown.
+Decides whose reading counts: a worker's own is newer and says more, so it always wins. An engine that is not ours
+counts its requests itself and knows no watts: these come from Prometheus. An answer of neither stays unknown.
 """
 
 from __future__ import annotations
@@ -68,8 +68,15 @@ class PrometheusFallback:
 
     def samples(self) -> Mapping[str, Sample]:
         """See `Telemetry`."""
-        found = {uid: it for uid, it in self._found.items() if isinstance(it, Sample) and uid in self._endpoints}
-        return {**found, **self._workers.samples()}
+        found = {uid: it for uid, it in self._found.items() if uid in self._endpoints}
+        read = {uid: it for uid, it in found.items() if isinstance(it, Sample)}
+        for uid, sample in self._workers.samples().items():
+            power = found.get(uid)
+            if sample.source is not SampleSource.ENGINE or power is None:
+                read[uid] = sample
+            elif isinstance(power, Sample):
+                read[uid] = _metered(sample, power)
+        return read
 
     def errors(self) -> Mapping[str, SampleError]:
         """Of the pods that neither could read."""
@@ -90,13 +97,17 @@ class PrometheusFallback:
             group.create_task(self._ask_prometheus())
 
     async def ask_once(self) -> None:
-        """One question about the pods that the workers' ports say nothing about."""
-        silent = self._endpoints.keys() - self._workers.samples().keys()
-        pods = {(e.namespace, e.pod): uid for uid, e in self._endpoints.items() if uid in silent}
+        """One question about the pods that say nothing themselves, or nothing of their watts."""
+        samples = self._workers.samples()
+        silent = self._endpoints.keys() - samples.keys()
+        unmetered = {uid for uid, sample in samples.items() if sample.source is SampleSource.ENGINE}
+        pods = {(e.namespace, e.pod): uid for uid, e in self._endpoints.items() if uid in silent | unmetered}
         if not pods:
             self._found = {}
             return
-        power, load = await self._prometheus.pod_power(pods), await self._prometheus.pod_load(pods)
+        power = await self._prometheus.pod_power(pods)
+        quiet = {pod: uid for pod, uid in pods.items() if uid in silent}
+        load = await self._prometheus.pod_load(quiet) if quiet else {}
         found: dict[str, Sample | SampleError] = dict(power)
         for uid, it in load.items():
             reading = power.get(uid)
@@ -130,13 +141,27 @@ def _without_meter(uid: str, load: PodLoad) -> Sample:
 
 
 def _with_load(sample: Sample, load: PodLoad) -> Sample:
+    counts = load.counts
     return dataclasses.replace(
         sample,
-        requests_running=load.running,
-        requests_waiting=load.waiting,
-        requests_received_total=load.accepted,
-        requests_completed_total=load.completed,
+        requests_running=counts.running,
+        requests_waiting=counts.waiting,
+        requests_received_total=counts.accepted,
+        requests_completed_total=counts.completed,
         counted_at_ms=load.at_ms,
-        input_tokens_total=load.input_tokens,
-        output_tokens_total=load.output_tokens,
+        input_tokens_total=counts.input_tokens,
+        output_tokens_total=counts.output_tokens,
+    )
+
+
+def _metered(sample: Sample, power: Sample) -> Sample:
+    """What an engine counts, with the watts that somebody else measured, at the time when they were."""
+    return dataclasses.replace(
+        sample,
+        source=power.source,
+        sampled_at_ms=power.sampled_at_ms,
+        received_at_ms=power.received_at_ms,
+        milliwatts=power.milliwatts,
+        method=power.method,
+        scope=power.scope,
     )

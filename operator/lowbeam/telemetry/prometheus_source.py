@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from prometheus_api_client import PrometheusApiClientException, PrometheusConnec
 from urllib3.util.retry import Retry
 
 from lowbeam.api.wire import MeterMethod, MeterScope
+from lowbeam.telemetry.engine_metrics import SERIES, EngineCounts, counts_of
 from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
 
 THREADS = 2
@@ -37,22 +39,10 @@ BOARD_LIMIT_WATTS = 5000
 
 POWER_METRICS = ("DCGM_FI_DEV_POWER_USAGE", "lowbeam_agent_device_power_watts")
 """Watts per board, from NVIDIA's dcgm-exporter and from our node agent: both say UUID, namespace, pod and container."""
-REQUEST_COUNTERS = "vllm:request_success_total|sglang:num_requests_total|te_request_count"
+LOAD_METRICS = {name: field for series in SERIES.values() for name, field in series.items()}
+"""Metric -> field of `EngineCounts`."""
+REQUEST_COUNTERS = "|".join(name for name, field in LOAD_METRICS.items() if field == "completed")
 """What an engine has completed since it started; one of them per pod."""
-LOAD_METRICS = {
-    "vllm:request_success_total": "completed",
-    "sglang:num_requests_total": "completed",
-    "te_request_count": "completed",
-    "vllm:num_requests_running": "running",
-    "sglang:num_running_reqs": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "sglang:num_queue_reqs": "waiting",
-    "vllm:prompt_tokens_total": "input_tokens",
-    "sglang:prompt_tokens_total": "input_tokens",
-    "vllm:generation_tokens_total": "output_tokens",
-    "sglang:generation_tokens_total": "output_tokens",
-}
-"""Metric -> field of `PodLoad`, for vLLM, SGLang and TEI: counters and not rates, so that one place judges resets."""
 
 PodName = tuple[str, str]
 """(namespace, name)."""
@@ -64,20 +54,11 @@ class PrometheusUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PodLoad:
-    """What the engine in one pod says about its requests, summed over its series. `None` = not known."""
+    """What the engine in one pod says about its requests."""
 
     at_ms: int
     """When it was scraped, on the operator's monotonic clock."""
-    completed: int
-    running: int | None = None
-    waiting: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-    @property
-    def accepted(self) -> int:
-        """Completed or still inside: what was offered, as far as it was not refused."""
-        return self.completed + (self.running or 0) + (self.waiting or 0)
+    counts: EngineCounts
 
 
 class PrometheusSource:
@@ -161,14 +142,13 @@ class PrometheusSource:
             field = LOAD_METRICS.get(labels.get("__name__", ""))
             if field is not None and (pod := _pod_of(labels)) is not None:
                 sums[pod][field] += value
-        return {
-            uid: PodLoad(
-                at_ms=received_at_ms - max(0, round((now_seconds - oldest[pod]) * 1000)),
-                **{field: round(value) for field, value in sums[pod].items()},
-            )
-            for pod, uid in pods.items()
-            if pod in oldest and "completed" in sums[pod] and all(_is_count(it) for it in sums[pod].values())
-        }
+        found = {}
+        for pod, uid in pods.items():
+            if pod in oldest and "completed" in sums[pod]:
+                with contextlib.suppress(ValueError):  # no count: no data
+                    at_ms = received_at_ms - max(0, round((now_seconds - oldest[pod]) * 1000))
+                    found[uid] = PodLoad(at_ms, counts_of(sums[pod]))
+        return found
 
     def _pod_sample(
         self, pod: PodName, uid: str, boards: Sequence[_Board], received_at_ms: int, now_seconds: float
@@ -225,10 +205,6 @@ class _Board:
     watts: float
     scraped_at_seconds: float
     pods: frozenset[PodName]
-
-
-def _is_count(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
 
 
 def _boards(

@@ -19,6 +19,8 @@ class SampleSource(StrEnum):
     """Who was asked."""
 
     WORKER = "worker"
+    ENGINE = "engine"
+    """The metrics of an engine that is not ours: it counts requests and knows no watts."""
     PROMETHEUS = "prometheus"
 
 

@@ -16,6 +16,7 @@ from lowbeam.api.v1alpha1.base import (
 from lowbeam.api.v1alpha1.energyprofile import EnergyProfile
 from lowbeam.api.v1alpha1.inferenceworkload import (
     BelowFloor,
+    Engine,
     Feature,
     InferenceWorkload,
     InferenceWorkloadSpec,
@@ -42,6 +43,7 @@ __all__ = [
     "Condition",
     "ConditionStatus",
     "EnergyProfile",
+    "Engine",
     "Feature",
     "InferenceWorkload",
     "InferenceWorkloadSpec",

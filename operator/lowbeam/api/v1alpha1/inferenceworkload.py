@@ -67,6 +67,17 @@ class WorkloadMode(StrEnum):
     ADVISE = "Advise"
 
 
+class Engine(StrEnum):
+    """What serves the model."""
+
+    AUTO = "Auto"
+    NATIVE = "Native"
+    VLLM = "VLLM"
+    SGLANG = "SGLang"
+    TEI = "TEI"
+    LLAMA_CPP = "LlamaCpp"
+
+
 class Load(ApiModel):
     """How much work is expected."""
 
@@ -251,6 +262,10 @@ class InferenceWorkloadSpec(ApiModel):
     """What the workload may cost at most."""
     placement: Placement = Field(default_factory=Placement)
     """Where the pods may run."""
+    engine: Engine = Engine.AUTO
+    """What serves the model. Native = Lowbeam's worker; VLLM, SGLang, TEI, LlamaCpp = that engine, started with its own
+    arguments from the operator's default image or from spec.pod.image. Auto = Native, except that an image in
+    spec.pod.image answers for itself what it can serve."""
     pod: PodOptions = Field(default_factory=PodOptions)
     """What the pods look like."""
     mode: WorkloadMode = WorkloadMode.ENFORCE

@@ -29,6 +29,11 @@ from lowbeam.api.v1alpha1.base import (
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 RESERVED_PREFIX = "lowbeam.dev/"
 """Labels below it select Lowbeam's own pods; a user who set one would take pods away from their workload."""
+RESERVED_ARGUMENTS = (
+    "^--?(batch[-_]limit|max[-_]num[-_]seqs|max[-_]running[-_]requests|max[-_]batch[-_]requests|parallel|np"
+    "|(tensor|pipeline|data)[-_]parallel[-_]size|[tpd]p|[tpd]p[-_]size|p|port|control[-_]port)(=|$)"
+)
+"""Arguments of the engines that decide watts, devices or where Lowbeam finds the engine."""
 
 
 def _quantity(value: object) -> int | str:
@@ -276,10 +281,13 @@ class PodOptions(ApiModel):
     """What the owner says about the pods; everything has a default that works."""
 
     image: Annotated[str, Field(max_length=512)] = ""
-    """Image of the serving container; empty = the operator's default worker image. An image of your own gets the
-    worker's arguments and may serve what the default one cannot: other precisions, several accelerators, reasoning."""
+    """Image of the serving container; empty = the operator's default image of spec.engine. With engine Auto an image of
+    your own gets the worker's arguments and may serve what the default one cannot: other precisions, several
+    accelerators, reasoning."""
     command: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=32)] = ()
-    """Replaces the entry point of the image; Lowbeam's arguments for the worker follow it."""
+    """Replaces the entry point of the image; Lowbeam's arguments for the engine follow it."""
+    args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
+    """Further arguments of the engine, after Lowbeam's."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64, json_schema_extra=list_map("name"))] = ()
     """Environment variables of the serving container; POD_NAME, POD_NAMESPACE and the control token stay Lowbeam's."""
     resources: Resources = Field(default_factory=Resources)
@@ -308,6 +316,12 @@ class PodOptions(ApiModel):
     """RuntimeClass of the pods, e.g. `nvidia`; empty = the cluster's default."""
 
     rules: ClassVar = (
+        Rule(
+            cel=f"!has(self.args) || !self.args.exists(arg, arg.matches('{RESERVED_ARGUMENTS}'))",
+            message="remove the batch limit, the number of accelerators and the ports from args: the plan decides them",
+            holds=lambda it: not any(re.search(RESERVED_ARGUMENTS, argument) for argument in it.args),
+            field="args",
+        ),
         Rule(
             cel="!has(self.volumeMounts) || self.volumeMounts.all(m, "
             "has(self.volumes) && self.volumes.exists(v, v.name == m.name))",

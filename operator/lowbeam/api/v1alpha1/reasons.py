@@ -134,8 +134,12 @@ QUALITY_UNKNOWN: Final = _reason("QualityUnknown", "The catalogue has no score o
 BELOW_FLOOR: Final = _reason("BelowFloor", "The score is below spec.quality.floor.")
 NOT_SERVED_NATIVELY: Final = _reason(
     "NotServedNatively",
-    "Lowbeam's own worker cannot serve it (precision, several accelerators, reasoning). An engine of your own can: "
-    "name its image in spec.pod.image; it gets the worker's arguments.",
+    "Lowbeam's own worker cannot serve it (precision, several accelerators, reasoning that each prompt asks for). The "
+    "message names the engines that could: choose one in spec.engine, or name the image of one of your own in "
+    "spec.pod.image.",
+)
+NOT_SERVED_BY_ENGINE: Final = _reason(
+    "NotServedByEngine", "The engine of spec.engine cannot serve it: choose another one, or Auto."
 )
 NO_PROFILE: Final = _reason("NoProfile", "Nobody measured the variant for this task: add an EnergyProfile.")
 CLASS_NOT_ALLOWED: Final = _reason("ClassNotAllowed", "spec.placement.acceleratorClasses leaves the class out.")
