@@ -1,4 +1,4 @@
-"""`lowbeam-worker`: threads first, torch after, then the two ports."""
+"""`lowbeam-worker`: threads first, torch after, then the two ports; or `calibrate`, which measures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from lowbeam_worker.options import parse
 
 def main() -> None:
     """Entry point; exits 0 after a drain, 1 when the model, a port or the meter is not to be had, 2 on wrong flags."""
+    if sys.argv[1:2] == ["calibrate"]:
+        from lowbeam_worker.calibration.command import main as calibrate  # noqa: PLC0415 - serving needs none of it
+
+        calibrate(sys.argv[2:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options = parse(sys.argv[1:])
     threads = prepare_threads()

@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "plan manifests without a cluster: what would run, at how many watts",
     "explain": "why this model, why not the others",
     "catalog": "models, profiles, accelerators and tasks that Lowbeam knows",
+    "calibrate": "measure a model on the device at hand, as EnergyProfiles",
     "plot": "pictures of energy profiles, and of quality against joules",
     "simulate": "play a scenario on a virtual cluster and clock",
     "emulate": "play the workers of KWOK pods (tests and demos only)",
