@@ -119,8 +119,62 @@ def test_a_request_that_ends_inside_a_window_is_valued_at_the_last_busy_watts() 
     second = it.ledger.open_account(it.now_s)
     it.step(0.05, (second, 1))  # the counter has not moved yet
     charge = it.ledger.charge(second, it.now_s)
-    assert charge.joules == pytest.approx(60 * 0.05)
+    assert charge.joules == charge.unsettled_joules == pytest.approx(60 * 0.05)
     assert charge.window_s == pytest.approx(1.0)
+
+
+def test_an_answer_tells_how_much_of_its_joules_the_counter_has_not_told_yet() -> None:
+    it = device()
+    account = it.ledger.open_account(it.now_s)
+    it.step(1.0, (account, 1))
+    it.counter_mj += 60_000
+    it.ledger.observe(it.now_s, it.counter_mj)
+    assert it.ledger.charge(account, it.now_s).unsettled_joules == 0
+    it.step(0.05, (account, 1))
+    charge = it.ledger.charge(account, it.now_s)
+    assert [charge.joules, charge.unsettled_joules] == [pytest.approx(63), pytest.approx(3)]
+    it.counter_mj += 5_000  # it was not 3 J
+    it.ledger.observe(it.now_s, it.counter_mj)
+    charge = it.ledger.charge(account, it.now_s)
+    assert (charge.joules, charge.unsettled_joules) == (65, 0)
+
+
+def test_a_short_last_window_of_the_warm_up_does_not_make_the_first_answer_free_of_charge() -> None:
+    it = device()
+    warm_up, first = it.ledger.open_account(it.now_s, own=True), it.ledger.open_account(it.now_s)
+    with it.ledger.phase(Phase.LOAD):
+        it.step(1.0, (warm_up, 1))
+        it.counter_mj += 60_000
+        it.ledger.observe(it.now_s, it.counter_mj)
+        it.step(0.003, (warm_up, 1))
+        it.ledger.observe(it.now_s, it.counter_mj)  # the phase ends between two movements of the counter
+    it.step(0.1, (first, 1))
+    assert it.ledger.charge(first, it.now_s).joules == pytest.approx(6, rel=0.02)
+
+
+def test_before_the_counter_has_moved_joules_are_unknown_and_not_zero() -> None:
+    it = device()
+    warm_up, first = it.ledger.open_account(it.now_s, own=True), it.ledger.open_account(it.now_s)
+    with it.ledger.phase(Phase.LOAD):
+        it.step(0.003, (warm_up, 1))
+        it.ledger.observe(it.now_s, it.counter_mj)
+    it.step(0.1, (first, 1))
+    charge = it.ledger.charge(first, it.now_s)
+    assert charge.joules is charge.idle_joules is charge.unsettled_joules is None
+
+
+def test_watts_of_the_warm_up_are_forgotten_as_soon_as_requests_have_shown_theirs() -> None:
+    it = device()
+    warm_up, first, second = (it.ledger.open_account(it.now_s, own=own) for own in (True, False, False))
+    with it.ledger.phase(Phase.LOAD):
+        it.step(5.0, (warm_up, 1))
+        it.counter_mj += 5 * 30_000
+        it.ledger.observe(it.now_s, it.counter_mj)
+    it.step(1.0, (first, 1))
+    it.counter_mj += 70_000
+    it.ledger.observe(it.now_s, it.counter_mj)
+    it.step(0.1, (second, 1))
+    assert it.ledger.charge(second, it.now_s).joules == pytest.approx(7, rel=0.05)
 
 
 def test_without_a_meter_joules_are_unknown_and_not_zero() -> None:

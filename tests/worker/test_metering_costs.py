@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lowbeam_worker.energy.cost import Kind, StepCost
@@ -69,7 +69,7 @@ def test_a_step_that_something_else_stopped_teaches_nothing() -> None:
     assert cost.prices == before
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(MEMBERS, st.floats(1e-6, 100)), min_size=20, max_size=60), MEMBERS)
 def test_prices_are_never_negative_and_weights_always_make_a_whole(
     steps: list[tuple[list[Kind], float]], members: list[Kind]

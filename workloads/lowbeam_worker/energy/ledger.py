@@ -20,6 +20,11 @@ ones.
 Invariants, in integer millijoules, at all times:
 - active + idle + load + reconfigure = counter, the sum of the device counter's accepted differences;
 - what closed windows charged to requests = active.
+An answer does not wait for the counter: what a request used in the window that is still open is valued at the busy
+watts of the windows before, and the charge says how much that is. When the window closes the request is charged what it
+was, in the totals; an answer that is out cannot be changed. So the sum of the answers is off by the change of the busy
+watts from the first of them to the last, times a second or so of steps: it does not grow with their number.
+
 A counter that runs backwards (driver reload) starts a new window; that window's joules are unknown and in no part. Time
 in which the counter cannot be read belongs to the window that closes when it can be read again.
 """
@@ -27,13 +32,16 @@ in which the counter cannot be read belongs to the window that closes when it ca
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_SMOOTHING_SECONDS = 1.0
-"""A counter that moves every 100 ms makes the watts of a short window coarse."""
+_MEMORY_SECONDS = 1.0
+"""After so many further seconds a window counts a third: a counter that moves every 100 ms makes short ones coarse."""
+_WARM_UP_SECONDS = 0.2
+"""The warm-up's watts count like those of so many seconds of serving: it is other work, and partly idle."""
 
 
 class Phase(StrEnum):
@@ -80,6 +88,8 @@ class Charge:
     joules: float | None
     idle_joules: float | None
     """Its share of what the device used idle while the request was here; shown beside `joules`, never part of it."""
+    unsettled_joules: float | None
+    """The part of `joules` that is valued before the counter told: used in the window that is still open."""
     window_s: float | None
     """Length of the newest counter window behind the figure: its resolution in time."""
     age_s: float | None
@@ -92,6 +102,25 @@ class Charge:
 
 Shares = Sequence[tuple[Account, float]]
 """Who is in a step, each with its weight in it; an account may stand there several times."""
+
+
+@dataclass(slots=True)
+class _Draw:
+    """Watts as joules over seconds, newer ones counting more; each window counts by its length."""
+
+    joules: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def watts(self) -> float | None:
+        return self.joules / self.seconds if self.seconds else None
+
+    def learn(self, joules: float, seconds: float, *, at_most_s: float = math.inf) -> None:
+        fade = math.exp(-seconds / _MEMORY_SECONDS)
+        self.joules = self.joules * fade + joules
+        self.seconds = self.seconds * fade + seconds
+        if self.seconds > at_most_s:
+            self.joules, self.seconds = self.joules / self.seconds * at_most_s, at_most_s
 
 
 @dataclass(slots=True)
@@ -114,8 +143,7 @@ class Ledger:
         self._steps: dict[object, Shares] = {}
         self._booked_until_s = 0.0
         self._booked_until_cpu_s = 0.0
-        self._idle_watts: float | None = None
-        self._busy_watts: float | None = None
+        self._idle, self._busy = _Draw(), _Draw()
         self._window_s: float | None = None
         self._busy_s = 0.0
         self._blind = False
@@ -169,16 +197,22 @@ class Ledger:
         seconds.
         """
         with self._lock:
-            elapsed_s = now_s - account.opened_s
-            if self._window is None or self._window_s is None or self._busy_watts is None or self._blind:
-                return Charge(None, None, None, None, account.cpu_s, elapsed_s)
-            joules = account.charged_mj / 1000 + account.open_s * self._busy_watts
+            elapsed_s, busy_watts = now_s - account.opened_s, self._busy.watts
+            # No joules at all in busy seconds: the counter has not moved since they began.
+            if self._window is None or self._window_s is None or not busy_watts or self._blind:
+                return Charge(None, None, None, None, None, account.cpu_s, elapsed_s)
+            unsettled = account.open_s * busy_watts
             busy_s = self._busy_s - account.device_busy_s_before
-            idle_watts = self._busy_watts if self._idle_watts is None else self._idle_watts
+            idle_watts = busy_watts if self._idle.watts is None else self._idle.watts
             idle = max(0.0, elapsed_s - busy_s) * idle_watts * (account.busy_s / busy_s if busy_s else 0.0)
-            age_s = max(0.0, now_s - self._window.started_s)
             return Charge(
-                round(joules, 6), round(idle, 6), round(self._window_s, 3), round(age_s, 3), account.cpu_s, elapsed_s
+                round(account.charged_mj / 1000 + unsettled, 6),
+                round(idle, 6),
+                round(unsettled, 6),
+                round(self._window_s, 3),
+                round(max(0.0, now_s - self._window.started_s), 3),
+                account.cpu_s,
+                elapsed_s,
             )
 
     # --- what the device says ----------------------------------------------------------------------------------------
@@ -252,8 +286,8 @@ class Ledger:
         self._counter_mj += millijoules
         self._window_s = seconds
         if Phase.LOAD in self._phases:
-            if busy_s:  # the warm-up: the first price of a busy second
-                self._busy_watts = millijoules / 1000 / seconds
+            if busy_s:  # the warm-up: what a busy second costs until requests have shown it
+                self._busy.learn(millijoules / 1000, seconds, at_most_s=_WARM_UP_SECONDS)
             self._load_mj += millijoules
             return
         if Phase.RECONFIGURE in self._phases:
@@ -262,16 +296,16 @@ class Ledger:
             self._charge_active(window, active_mj)
             return
         if not window.shares:
-            self._idle_watts = _smoothed(self._idle_watts, millijoules / 1000 / seconds, seconds)
+            self._idle.learn(millijoules / 1000, seconds)
             self._idle_mj += millijoules
             return
         idle_s = seconds - busy_s
-        watts = millijoules / 1000 / seconds if self._idle_watts is None else self._idle_watts
+        watts = millijoules / 1000 / seconds if self._idle.watts is None else self._idle.watts
         idle_mj = min(millijoules, round(watts * idle_s * 1000))
         self._idle_mj += idle_mj
         active_mj = millijoules - idle_mj
         if busy_s:
-            self._busy_watts = _smoothed(self._busy_watts, active_mj / 1000 / busy_s, busy_s)
+            self._busy.learn(active_mj / 1000, busy_s)
         self._charge_active(window, active_mj)
 
     def _charge_active(self, window: _Window, active_mj: int) -> None:
@@ -288,10 +322,6 @@ def _split(amount: float, shares: Shares) -> Iterator[tuple[Account, float]]:
     total = sum(weight for _, weight in shares)
     for account, weight in shares:
         yield account, amount * weight / total if total else amount / len(shares)
-
-
-def _smoothed(before: float | None, now: float, seconds: float) -> float:
-    return now if before is None else before + (now - before) * min(1.0, seconds / _SMOOTHING_SECONDS)
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:

@@ -19,6 +19,7 @@ def energy_statement(charge: Charge, meter: Meter) -> dict[str, Any]:
     return {
         "joules": charge.joules,
         "idle_joules": charge.idle_joules,
+        "unsettled_joules": charge.unsettled_joules,
         "cpu_seconds": round(charge.cpu_s, 6),
         "method": str(meter.method if metered else MeterMethod.UNAVAILABLE),
         "source": meter.source if metered else None,
@@ -35,6 +36,7 @@ def energy_headers(statement: dict[str, Any]) -> dict[str, str]:
     named = {
         "X-Energy-Joules": statement["joules"],
         "X-Energy-Idle-Joules": statement["idle_joules"],
+        "X-Energy-Unsettled-Joules": statement["unsettled_joules"],
     }
     return {
         "X-Energy-Method": statement["method"],
