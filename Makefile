@@ -7,11 +7,11 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 PY := .venv/bin/python
 STAMP := .venv/.synced
 
-.PHONY: help demo test test-on-the-cluster test-beside lint bench bench-selection bench-worker backtest clean env tools unit \
-	cluster node chart worker generate format
+.PHONY: help demo test test-on-the-cluster test-beside test-clients test-image soak lint bench bench-selection bench-worker \
+	backtest clean env tools unit cluster node chart worker worker-oldest generate format
 
 help: ## this text
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 export PATH := $(dir $(UV)):$(PATH)
 
@@ -37,10 +37,18 @@ BESIDE := tests/unit tests/property tests/worker $(LONG_WAITS:%=tests/cluster/te
 test: tools ## every test, on a real control plane
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-on-the-cluster test-beside
 test-on-the-cluster: $(STAMP)
-	$(PY) -m pytest tests $(addprefix --ignore=,$(BESIDE))
+	$(PY) -m pytest tests $(addprefix --ignore=,$(BESIDE) tests/clients)
 test-beside: $(STAMP)
 	@log=$$(mktemp) && trap 'rm -f $$log' EXIT && \
 	if $(PY) -m pytest $(BESIDE) >$$log 2>&1; then cat $$log; else cat $$log; exit 1; fi
+
+# What `make test` leaves out: it takes long, or gigabytes.
+test-clients: $(STAMP) ## a worker against AIPerf, GuideLLM and k6 (installs the first two and builds k6 on first use: 6 GB)
+	$(PY) -m pytest tests/clients $(PYTEST_ARGS)
+test-image: $(STAMP) ## the worker's image built by buildah and run as a pod on a real node (root on Linux)
+	LOWBEAM_TEST_IMAGE=1 $(PY) -m pytest tests/node/test_worker_image.py $(PYTEST_ARGS)
+soak: $(STAMP) ## workers under load, poison and a change every 10 s for half an hour (MINUTES=5: as long as that)
+	$(PY) -m tools.soak --minutes $(or $(MINUTES),30)
 
 unit: $(STAMP) ## unit and property tests only (seconds)
 	$(PY) -m pytest tests/unit tests/property $(PYTEST_ARGS)
@@ -52,6 +60,8 @@ chart: $(STAMP) ## Helm chart tests
 	$(PY) -m pytest tests/chart $(PYTEST_ARGS)
 worker: $(STAMP) ## worker tests with real torch
 	$(PY) -m pytest tests/worker $(PYTEST_ARGS)
+worker-oldest: $(STAMP) ## the decoder's contract with the oldest transformers that it works with (an environment of its own)
+	$(PY) -m tools.overlay tests/worker/oldest-requirements.txt -m pytest tests/worker/test_decoder_contract.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, generated files up to date
 	.venv/bin/ruff check .

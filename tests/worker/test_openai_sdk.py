@@ -4,7 +4,9 @@ read, and a client that leaves in the middle leaves nothing behind."""
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -214,15 +216,32 @@ async def test_a_client_that_leaves_while_it_waits_frees_its_place(llama_url: st
     assert answer.status_code == 200
 
 
-async def test_thousands_of_connections_that_come_to_nothing_harm_nobody(llama_url: str, llama: LocalWorker) -> None:
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_ten_thousand_connections_that_come_to_nothing_harm_nobody(llama_url: str, llama: LocalWorker) -> None:
     host, port = llama_url.removeprefix("http://").split(":")
-    for _ in range(20):
-        pairs = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(100)))
-        for number, (_, writer) in enumerate(pairs):
+    loop, files, received = asyncio.get_running_loop(), open_files(), llama.worker.metrics.counts.received
+    good = {"model": "tiny", "prompt": "Power", "max_tokens": 8, "ignore_eos": True}
+    for _ in range(50):  # waves, because both ends of each connection are files of this process
+        innocent = asyncio.create_task(llama.serving.post("/v1/completions", json=good))
+        clients = [socket.socket() for _ in range(200)]
+        for number, client in enumerate(clients):
+            client.setblocking(False)
+            await loop.sock_connect(client, (host, int(port)))
             if number % 2:
-                writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-            writer.close()
+                client.send(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+        answer = await innocent
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["completion_tokens"] == 8
     await until_empty(llama)
     async with asyncio.timeout(10):
         await llama.worker.idle.wait()
+        while open_files() > files:  # noqa: ASYNC110 - the server closes its ends without a word
+            await asyncio.sleep(0.02)
     assert llama.worker.requests_in_flight() == ()
+    assert llama.worker.metrics.counts.received - received == 50 + 5000

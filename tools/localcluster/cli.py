@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = named(command("logs", "print the log of a part"))
     logs.add_argument("part")
     make = command("build", "build parts into the cache")
-    make.add_argument("parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(parts.PARTS)}")
+    make.add_argument("parts", nargs="*", metavar="PART", help=f"default: {', '.join(parts.USUAL)}")
     run = named(command("run", "run a command with KUBECONFIG and PATH set"))
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
     return parser
@@ -112,7 +112,7 @@ def _logs(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    build.ensure_all(arguments.parts or parts.PARTS)
+    build.ensure_all(arguments.parts or parts.USUAL)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -39,6 +39,8 @@ class Part:
     """Go module and the YAML files in it to join into `assets.yaml` beside the binaries."""
     envtest: bool = field(default=False)
     """Whether `KUBEBUILDER_ASSETS` may provide the binary."""
+    on_demand: bool = field(default=False)
+    """Built when something asks for it, not by `build` without names."""
 
     @property
     def folder(self) -> Path:
@@ -115,9 +117,12 @@ _ALL = (
         "helm-unittest", "helm-unittest", {"helm-unittest": "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"}
     ),
     Part("kubeconform", "kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),
+    Part("k6", "k6", {"k6": "go.k6.io/k6"}, on_demand=True),
 )
 
 PARTS: Mapping[str, Part] = {part.name: part for part in _ALL}
+USUAL = tuple(part.name for part in _ALL if not part.on_demand)
+"""What `build` makes when no part is named."""
 _OWNER: Mapping[str, Part] = {binary: part for part in _ALL for binary in part.binaries}
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl", "kube-controllers")
