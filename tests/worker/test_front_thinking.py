@@ -8,35 +8,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import torch
 
 from lowbeam_worker.front.thinking import ThinkingModel
 from lowbeam_worker.limits import AnswerLimits
 from lowbeam_worker.options import Task
-from lowbeam_worker.random_llama import make_random_llama
 from tests.worker.conftest import LocalWorker, local_worker, options
+from tools.soak.thinker import THINKING_TEMPLATE, save_thinker
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-# As Qwen3's: the model opens its thinking itself, unless the template closes it at once.
-TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}<|assistant|>"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
-)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def thinker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
-    folder = tmp_path_factory.mktemp("thinker")
-    model, tokenizer = make_random_llama(torch.float32)
-    tokenizer.add_tokens(["<think>", "</think>"])
-    tokenizer.chat_template = TEMPLATE
-    model.resize_token_embeddings(len(tokenizer))
-    model.generation_config.eos_token_id = None  # so that every answer has its full length
-    tokenizer.eos_token = None
-    with torch.no_grad():
-        model.lm_head.weight[-2:] = 0  # the best of 500 others is always likelier: never by itself
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = save_thinker(tmp_path_factory.mktemp("thinker"))
     async for local in local_worker(options(Task.TEXT_GENERATION, "thinker", str(folder))):
         yield local
 
@@ -105,7 +89,7 @@ async def test_what_the_worker_was_started_with_counts_for_requests_that_say_not
     thinker: LocalWorker, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     tokenizer = copy.deepcopy(thinker.worker.service._tokenizer)  # type: ignore[union-attr]
-    tokenizer.chat_template = TEMPLATE.replace("enable_thinking", name)
+    tokenizer.chat_template = THINKING_TEMPLATE.replace("enable_thinking", name)
     monkeypatch.setattr(thinker.worker.service, "_tokenizer", tokenizer)
     monkeypatch.setattr(thinker.worker.service, "_thinking", ThinkingModel(tokenizer, {name: False}))
     assert "completion_tokens_details" not in (await chat(thinker))["usage"]

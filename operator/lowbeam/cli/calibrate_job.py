@@ -13,8 +13,8 @@ from typing import Any, Final
 from lowbeam.catalog.facts import AcceleratorClass
 from lowbeam.errors import BadInput
 from lowbeam.render import labels
-from lowbeam.render.deployments import USER_ID
 from lowbeam.render.nodes import needs_accelerator, node_selector_terms, tolerations
+from lowbeam.render.security import container_security, pod_security
 
 MODELS: Final = "/models"
 """Where the claim is mounted."""
@@ -85,14 +85,7 @@ def _pod(arguments: Sequence[str], accelerator: AcceleratorClass, image: str, mo
         "restartPolicy": "Never",
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}},
         "tolerations": tolerations(accelerator),
         "containers": [
@@ -106,11 +99,7 @@ def _pod(arguments: Sequence[str], accelerator: AcceleratorClass, image: str, mo
                     "requests": {"cpu": "2", "memory": "4Gi"},
                     "limits": {labels.GPU_RESOURCE: "1"},
                 },
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": container_security(),
                 "volumeMounts": [{"name": "tmp", "mountPath": _TMP}, *(mounts if model_claim else [])],
             }
         ],

@@ -28,6 +28,7 @@ from lowbeam.render import labels
 from lowbeam.render.engines import ADAPTERS, UNKNOWN_TRAITS, Container, Launch, ModelTraits
 from lowbeam.render.identity import Placement, control_token, deployment_name, owner_references
 from lowbeam.render.nodes import needs_accelerator, node_selector_terms, tolerations
+from lowbeam.render.security import container_security, pod_security
 from lowbeam.sizing.options import Option
 
 LOAD_MIB_PER_SECOND: Final = 100
@@ -37,8 +38,6 @@ ENDPOINT_SECONDS: Final = 5
 """preStop sleep: Services and gateways learn within it that the pod is going."""
 DRAIN_SECONDS: Final = 60
 """Longest request that is allowed to finish; an idle replica exits at once where its engine drains on SIGTERM."""
-USER_ID: Final = 65532
-"""The customary non-root user; set here because images with a named user fail `runAsNonRoot`."""
 _DEFAULT_CPU: Final = "500m"
 _RUNTIME_MEMORY_MIB: Final = 1024
 """torch, transformers and their buffers in host memory."""
@@ -53,11 +52,6 @@ _SHM = "/dev/shm"  # noqa: S108 - the kernel's name for it
 _SHARED_VOLUME: Mapping[str, Any] = {
     "name": _SHARED,
     "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY_LIMIT},
-}
-_SECURITY: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
 }
 
 
@@ -187,15 +181,7 @@ def _pod_spec(
         ),
         **_unless_empty("imagePullSecrets", [secret.to_wire() for secret in pod.image_pull_secrets]),
         **_unless_empty("runtimeClassName", pod.runtime_class_name),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            # Weights are big: change their group only where it is wrong.
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         **_unless_empty("nodeSelector", dict(where.node_selector)),
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}},
         **_unless_empty(
@@ -264,7 +250,7 @@ def _container(
             "failureThreshold": 6,
         },
         "lifecycle": {"preStop": {"sleep": {"seconds": _seconds_before_end(container)}}},
-        "securityContext": {**_SECURITY, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": container_security(),
         "volumeMounts": [
             *_unless_mounted(pod, _TMP, {"name": _SCRATCH, "mountPath": _TMP}),
             *(_unless_mounted(pod, _SHM, {"name": _SHARED, "mountPath": _SHM}) if container.shared_memory else []),

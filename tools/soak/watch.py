@@ -1,0 +1,90 @@
+"""What the worker's process and its own figures look like while it is under load."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from lowbeam.api.wire import WorkerTelemetry
+
+from .subject import Subject
+
+_MEMORY_SECONDS = 2.0
+_BOOKS_SECONDS = 5.0
+_BOARD_SECONDS = 7.0
+
+
+class Watch:
+    """Samples one worker until the end; every scrape checks the energy books."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.memory: list[tuple[float, float]] = []
+        """Monotonic seconds and MiB."""
+        self.scrapes = 0
+        self.worst_alarm_joules = 0.0
+        """Of the worker's own alarm, `lowbeam_worker_energy_ledger_error_joules`."""
+        self.worst_gap_millijoules = 0
+        """Parts against counter, in telemetry."""
+        self.counted_joules = self.board_joules = 0.0
+        """Since the first look: by the worker's counter, and by the watts that its board was given."""
+        self.series: dict[str, float] = {}
+        """Of the last scrape; a series with several labels is summed."""
+        self._first: tuple[float, float] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`."""
+        books_at = board_at = 0.0
+        async with httpx.AsyncClient(timeout=30) as http:
+            while not stop.is_set() and self._subject.is_alive():
+                now = time.monotonic()
+                self.memory.append((now, self._subject.resident_mib()))
+                if now >= board_at:
+                    self._subject.board.turn()
+                    board_at = now + _BOARD_SECONDS
+                if now >= books_at:
+                    await self.look(http)
+                    books_at = now + _BOOKS_SECONDS
+                await asyncio.sleep(_MEMORY_SECONDS)
+
+    async def look(self, http: httpx.AsyncClient) -> None:
+        """One scrape and one sample of telemetry."""
+        text = (await http.get(f"{self._subject.url}/metrics")).raise_for_status().text
+        self.series = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                self.series[sample.name] = self.series.get(sample.name, 0.0) + sample.value
+        self.worst_alarm_joules = max(
+            self.worst_alarm_joules, abs(self.series["lowbeam_worker_energy_ledger_error_joules"])
+        )
+        answer = await http.get(f"{self._subject.control_url}/telemetry")
+        parts = WorkerTelemetry.model_validate_json(answer.content).energy_joules
+        if parts is None:
+            return
+        counter_mj = round(parts.counter * 1000)
+        booked_mj = sum(round(part * 1000) for part in (parts.active, parts.idle, parts.load, parts.reconfigure))
+        self.worst_gap_millijoules = max(self.worst_gap_millijoules, abs(booked_mj - counter_mj))
+        board = self._subject.board.joules()
+        if self._first is None:
+            self._first = (parts.counter, board)
+        self.counted_joules, self.board_joules = parts.counter - self._first[0], board - self._first[1]
+        self.scrapes += 1
+
+    def growth_mib(self) -> float:
+        """Median memory of the last third of the run over that of the third before: the first third fills caches."""
+        third = len(self.memory) // 3
+        values = [mib for _, mib in self.memory]
+        return statistics.median(values[2 * third :]) - statistics.median(values[third : 2 * third])
+
+    def slope_mib_per_hour(self) -> float:
+        """Least squares over the last two thirds."""
+        points = self.memory[len(self.memory) // 3 :]
+        return 3600 * statistics.linear_regression(*zip(*points, strict=True)).slope
+
+    def median_mib(self) -> float:
+        """Of the last third."""
+        return statistics.median(mib for _, mib in self.memory[2 * len(self.memory) // 3 :])
