@@ -1,4 +1,4 @@
-"""The vectorised sizing step gives what the plain one gives, value for value, on random profiles and wishes."""
+"""The vectorised sizing step gives what the plain one gives, value for value, on random profiles, wishes and fleets."""
 
 from __future__ import annotations
 
@@ -60,3 +60,16 @@ def test_the_vectorised_step_equals_the_plain_one(
     catalogue = catalogue_of(*models, classes=[accelerator("gpu", idle_watts=25, max_watts=400)])
     sifted, ways = Sizer(catalogue, stock(gpu=boards)).ways(it.build())
     assert rows(ways) == sorted(reference_ways(it.build(), sifted))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.tuples(profiles(0), profiles(1)), st.lists(wishes(), min_size=2, max_size=8), st.integers(1, 300))
+def test_in_whatever_company_a_workload_gets_what_the_plain_step_gives_it(
+    models: tuple[ModelBuilder, ...], fleet: list[WorkloadBuilder], boards: int
+) -> None:
+    catalogue = catalogue_of(*models, classes=[accelerator("gpu", idle_watts=25, max_watts=400)])
+    needs = [it.build() for it in fleet]
+    found = list(Sizer(catalogue, stock(gpu=boards)).ways_for_all(needs))
+    assert sorted(number for number, _, _ in found) == list(range(len(needs)))
+    for number, sifted, ways in found:
+        assert rows(ways) == sorted(reference_ways(needs[number], sifted))

@@ -60,7 +60,7 @@ def test_an_idle_replica_answers_in_the_time_of_a_batch_of_one() -> None:
 
 def test_no_time_falls_with_load_or_burstiness() -> None:
     table = latency_table()
-    assert (np.diff(table.figures, axis=-1) >= 0).all()
+    assert (np.diff(table.figures, axis=2) >= 0).all()
     assert (np.diff(table.figures, axis=0) >= 0).all()
 
 
@@ -129,8 +129,21 @@ def test_replicas_that_share_arrivals_at_random_see_calmer_ones() -> None:
 
 def test_the_highest_load_is_where_the_time_reaches_the_limit() -> None:
     table = latency_table()
-    rows = (1 + 2 * table.load / latency.MAX_UTILISATION)[None, :].repeat(4, axis=0)
-    found = latency.highest_load(table, rows, np.array([0.5, 1.0, 2.0, 9.0]))
-    assert found.tolist() == pytest.approx([-1.0, 0.0, latency.MAX_UTILISATION / 2, latency.MAX_UTILISATION])
+    rows = (1 + 2 * table.load / latency.MAX_UTILISATION)[:, None].repeat(4, axis=1)
+    limits = np.array([0.5, 1.0, 2.0, 9.0])
+    found = latency.highest_load(table, lambda some, load: rows[load, some], limits, 0)
+    assert found.tolist() == pytest.approx([0.0, 0.0, latency.MAX_UTILISATION / 2, latency.MAX_UTILISATION])
     back = latency.along_load(table, rows, np.array([2]), found[2:3])
     assert float(back[0]) == pytest.approx(2.0)
+
+
+def test_a_load_is_found_among_those_of_the_grid_whichever_it_is() -> None:
+    table = latency_table()
+    rows = (table.load**2)[:, None].repeat(200, axis=1)
+    limits = np.linspace(0.0, 1.0, 200)
+    found = latency.highest_load(table, lambda some, load: rows[load, some], limits, 1)
+    assert (found > 0).tolist() == (limits >= table.load[1] ** 2).tolist()
+    assert found.max() == latency.MAX_UTILISATION
+    kept = found > 0
+    back = latency.along_load(table, rows, np.flatnonzero(kept), found[kept])
+    assert back == pytest.approx(np.minimum(limits[kept], table.load[-1] ** 2))

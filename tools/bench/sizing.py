@@ -90,11 +90,11 @@ def _sizer() -> Sizer:
 
 
 def _count_ways(sizer: Sizer, needs: Sequence[Requirements]) -> int:
-    return sum(sizer.ways(it)[1].profile.size for it in needs)
+    return sum(ways.profile.size for _, _, ways in sizer.ways_for_all(needs))
 
 
 def _count_options(sizer: Sizer, needs: Sequence[Requirements]) -> int:
-    return sum(len(sizer.options_for(it).options) for it in needs)
+    return sum(len(found.options) for found in sizer.options_for_all([(it, None) for it in needs]))
 
 
 def _observed(needs: Sequence[Requirements]) -> list[Requirements]:
@@ -116,8 +116,8 @@ def _observed(needs: Sequence[Requirements]) -> list[Requirements]:
 def _compare(needs: Sequence[Requirements]) -> tuple[float, int]:
     """CPU seconds of the reference and how many ways it made. Raises DifferenceError."""
     sizer, seconds, count = _sizer(), 0.0, 0
-    for it in needs:
-        sifted, ways = sizer.ways(it)
+    for place, sifted, ways in sizer.ways_for_all(needs):
+        it = needs[place]
         spent, plain = cpu_seconds(lambda it=it, sifted=sifted: reference_ways(it, sifted))  # type: ignore[misc]
         if _rows(ways) != sorted(plain):
             raise DifferenceError(f"{it.namespace}/{it.name}: the two ways to size disagree")

@@ -155,9 +155,10 @@ def _length_effect(
 def _delays(point: _Point, encoder: bool, cv: float) -> tuple[list[float], list[float]]:
     """p95 in ms at every load: beyond the own service, and of the whole answer."""
     queue = [value * point.service_ms for value in _cell(latency.DELAY_P95, encoder, point, cv)]
+    if encoder:
+        return queue, [waiting + max(point.p95_ms - point.service_ms, 0.0) for waiting in queue]
     pace = _cell(latency.OWN_P95, encoder, point, cv)
-    own = max(point.p95_ms - point.service_ms, 0.0) if encoder else point.p95_ms
-    return queue, [waiting + share * own for waiting, share in zip(queue, pace, strict=True)]
+    return queue, [waiting + share * point.p95_ms for waiting, share in zip(queue, pace, strict=True)]
 
 
 def _cell(figure: int, encoder: bool, point: _Point, cv: float) -> list[float]:
@@ -174,7 +175,7 @@ def _cell(figure: int, encoder: bool, point: _Point, cv: float) -> list[float]:
     for load in range(table.load.size):
         total = None
         for spot, weight in zip(corners, weights, strict=True):
-            low, high = (float(table.figures[at + k, figure, spot, load]) for k in (0, 1))
+            low, high = (float(table.figures[at + k, figure, load, spot]) for k in (0, 1))
             part = (low * (1 - share) + high * share) * weight
             total = part if total is None else total + part
         assert total is not None

@@ -45,7 +45,8 @@ def size_all(snapshot: Snapshot) -> tuple[Sized, ...]:
     """Options of every workload, in canonical order."""
     sizer = sizer_for(snapshot)
     states = sorted(snapshot.workloads, key=lambda s: s.requirements.key)
-    return tuple(Sized(state, sizer.options_for(state.requirements, state.running)) for state in states)
+    options = sizer.options_for_all([(state.requirements, state.running) for state in states])
+    return tuple(Sized(*it) for it in zip(states, options, strict=True))
 
 
 def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,10 @@ class Curves:
     """Per profile."""
     is_encoder: Flags
     """Per profile: the answer comes as a whole, and the next batch takes what has arrived."""
+    cell: Ints
+    """Where each point lies in the flattened grids; the point of the next smaller batch, or no load, is a row above."""
     rate_grid: Floats
-    """(profile, 1 + points): throughput from no load on; infinite beyond the last point."""
+    """(1 + points, profile): throughput from no load on; infinite beyond the last point."""
     batch_grid: Floats
     milliwatt_grid: Floats
 
@@ -74,7 +77,7 @@ class Curves:
 
     def slope(self) -> Floats:
         """Share of the time of a full batch that grows with its size, per point."""
-        result: Floats = np.clip(1.0 - self.intercept_ms / self.service_ms, 0.0, 1.0)
+        result: Floats = np.minimum(np.maximum(1.0 - self.intercept_ms / self.service_ms, 0.0), 1.0)
         return result
 
 
@@ -133,10 +136,34 @@ def measured_curves(measured: Sequence[tuple[EnergyProfile, AcceleratorClass]]) 
         inter_token_p95_ms=itl_p95,
         idle_milliwatts=idle,
         is_encoder=np.array([profile.output_tokens <= 1 for profile, _ in measured], dtype=np.bool_),
-        rate_grid=_grid(owner, starts, throughput, at_zero=0.0, beyond=np.inf),
-        batch_grid=_grid(owner, starts, batch, at_zero=0.0, beyond=0.0),
-        milliwatt_grid=_grid(owner, starts, drawn, at_zero=idle, beyond=0.0),
+        **_grids(owner, starts, throughput=throughput, batch=batch, milliwatts=drawn, idle=idle),
     )
+
+
+_PER_PROFILE = ("idle_milliwatts", "is_encoder")
+_DERIVED = ("of", "first", "cell", "rate_grid", "batch_grid", "milliwatt_grid")
+
+
+def curves_of_some(curves: Curves, numbers: Ints) -> Curves:
+    """The curves of these profiles, which count from 0 then; in any order, and one may come again."""
+    sizes = np.diff(curves.first)[numbers]
+    of = np.arange(numbers.size).repeat(sizes)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    points = spans(curves.first[numbers], sizes)
+    columns = {
+        name: getattr(curves, name)[numbers if name in _PER_PROFILE else points]
+        for name in Curves.__slots__
+        if name not in _DERIVED
+    }
+    made = {name: columns[name] for name in ("throughput", "batch", "milliwatts")}
+    return Curves(of=of, first=first, **columns, **_grids(of, first, **made, idle=columns["idle_milliwatts"]))
+
+
+def spans(first: Ints, sizes: Ints) -> Ints:
+    """The numbers from each `first` on, as many as its size says, end to end."""
+    ends = sizes.cumsum()
+    result: Ints = np.arange(ends[-1] if ends.size else 0) + (first - ends + sizes).repeat(sizes)
+    return result
 
 
 def _points(profile: EnergyProfile, accelerator: AcceleratorClass) -> list[tuple[float, ...]]:
@@ -191,8 +218,13 @@ def facts_of(measured: Sequence[Measured]) -> Facts:
     return Facts(given, answered, token_ms)
 
 
-def lengths(facts: Facts, input_tokens: int, output_tokens: int) -> Lengths:
-    """The effect of a workload's lengths on each profile."""
+def facts_of_some(facts: Facts, numbers: Ints) -> Facts:
+    """The columns of these profiles."""
+    return Facts(facts.input_tokens[numbers], facts.output_tokens[numbers], facts.prompt_token_ms[numbers])
+
+
+def lengths(facts: Facts, input_tokens: Floats | int, output_tokens: Floats | int) -> Lengths:
+    """The effect of a workload's lengths on each profile; of each one's own workload where arrays are given."""
     longer = np.maximum(input_tokens - facts.input_tokens, 0.0)
     known = facts.prompt_token_ms >= 0
     writes = facts.output_tokens > 1
@@ -218,7 +250,7 @@ def at_lengths(curves: Curves, effect: Lengths) -> Curves:
         service_ms=curves.batch * per_request_ms,
         intercept_ms=curves.intercept_ms * stretch,  # a longer prompt adds time to each request, not to each batch
         first_token_ms=np.maximum(curves.first_token_ms, prompt_ms) + waiting_ms,
-        rate_grid=_grid(curves.of, curves.first, throughput, at_zero=0.0, beyond=np.inf),
+        rate_grid=_grid(curves.rate_grid.shape, curves.cell, throughput, at_zero=0.0, beyond=np.inf),
     )
 
 
@@ -243,17 +275,33 @@ def expected_milliwatts(curves: Curves, of: Ints, rate: Floats) -> Floats:
 
 def _along(curves: Curves, of: Ints, rate: Floats, grid: Floats) -> Floats:
     """Each rate on the curve of its profile, from no load to the last point; nothing beyond."""
-    below = (curves.rate_grid[:, 1:][of] <= rate[:, None]).sum(axis=1)
-    spot = np.minimum(below, curves.first[of + 1] - curves.first[of] - 1)
-    x0, x1 = curves.rate_grid[of, spot], curves.rate_grid[of, spot + 1]
-    y0, y1 = grid[of, spot], grid[of, spot + 1]
-    result: Floats = y0 + (y1 - y0) * np.minimum((rate - x0) / (x1 - x0), 1.0)
+    spot = np.zeros(rate.size, dtype=np.int64)
+    for bound in curves.rate_grid[1:]:
+        spot += bound.take(of) <= rate
+    low = np.minimum(spot, curves.first[of + 1] - curves.first[of] - 1) * curves.profile_count() + of
+    high = low + curves.profile_count()
+    rates, values = curves.rate_grid.ravel(), grid.ravel()
+    x0, y0 = rates.take(low), values.take(low)
+    result: Floats = y0 + (values.take(high) - y0) * np.minimum((rate - x0) / (rates.take(high) - x0), 1.0)
     return result
 
 
-def _grid(of: Ints, first: Ints, column: Floats, *, at_zero: Floats | float, beyond: float) -> Floats:
-    widest = int(np.diff(first).max(initial=0))
-    grid = np.full((first.size - 1, widest + 1), beyond)
-    grid[:, 0] = at_zero
-    grid[of, np.arange(of.size) - first[of] + 1] = column
+def _grids(  # noqa: PLR0917 - the columns of the grids
+    of: Ints, first: Ints, throughput: Floats, batch: Floats, milliwatts: Floats, idle: Floats
+) -> dict[str, Any]:
+    profiles = first.size - 1
+    shape = (int(np.diff(first).max(initial=0)) + 1, profiles)
+    cell = (np.arange(of.size) - first[of] + 1) * profiles + of
+    return {
+        "cell": cell,
+        "rate_grid": _grid(shape, cell, throughput, at_zero=0.0, beyond=np.inf),
+        "batch_grid": _grid(shape, cell, batch, at_zero=0.0, beyond=0.0),
+        "milliwatt_grid": _grid(shape, cell, milliwatts, at_zero=idle, beyond=0.0),
+    }
+
+
+def _grid(shape: tuple[int, ...], cell: Ints, column: Floats, *, at_zero: Floats | float, beyond: float) -> Floats:
+    grid = np.full(shape, beyond)
+    grid[0] = at_zero
+    grid.ravel()[cell] = column
     return grid

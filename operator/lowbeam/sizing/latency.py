@@ -11,6 +11,7 @@ arrivals than the last point (a cv of 14) are read too low, everything else errs
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
@@ -37,12 +38,12 @@ FIGURES = 9
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Where replicas lie in the tables: four corners and their weights each. The burstiness comes later."""
+    """Where replicas lie in the tables. The burstiness and the load come later."""
 
-    corners: Ints
-    """(4, n)"""
+    corner: Ints
+    """(n): the first of the corners of each one's cell."""
     weights: Floats
-    """(4, n)"""
+    """(corners, n): of that corner and its neighbours; two where every limit is on the grid, else four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +56,48 @@ class LatencyTable:
     load: Floats
     """Ends at MAX_UTILISATION."""
     figures: Floats
-    """(cv, figure, queue x limit x slope, load); queue 0 = continuous batching, 1 = batch service."""
+    """(cv, figure, load, corner); corners are queue x limit x slope, queue 0 = continuous batching, 1 = batch
+    service."""
+
+    @property
+    def corners(self) -> int:
+        """How many figures one load has."""
+        return int(self.figures.shape[-1])
 
     def cells(self, is_encoder: Flags, limit: Floats, slope: Floats) -> Cells:
         """The place of each replica."""
         row, up = _place(self.limit, limit)
         column, right = _place(self.slope, slope)
-        corner = (is_encoder * self.limit.size + row) * self.slope.size + column
-        below = self.slope.size
-        return Cells(
-            corners=np.stack([corner, corner + 1, corner + below, corner + below + 1]),
-            weights=np.stack([(1 - up) * (1 - right), (1 - up) * right, up * (1 - right), up * right]),
-        )
+        weights = [(1 - up) * (1 - right), (1 - up) * right]
+        if up.any():
+            weights += [up * (1 - right), up * right]
+        return Cells((is_encoder * self.limit.size + row) * self.slope.size + column, np.stack(weights))
 
-    def rows(self, figure: int, cells: Cells, cv: float) -> Floats:
-        """(n, loads): one figure of each replica at every load of the grid."""
-        at = self._at_cv(figure, cv)
-        total: Floats = at.take(cells.corners[0], axis=0)
-        total *= cells.weights[0][:, None]
-        for corner, weight in zip(cells.corners[1:], cells.weights[1:], strict=True):
-            part = at.take(corner, axis=0)
-            part *= weight[:, None]
+    def sheets(self, figure: int, cvs: Sequence[float]) -> Floats:
+        """(cvs x loads x corners), flattened: one figure at these burstinesses."""
+        index, share = _place(self.cv, np.array(cvs))
+        sheets = np.empty((len(cvs), *self.figures.shape[2:]))
+        # One at a time: what is worked on stays in the nearest cache.
+        for sheet, low, right in zip(sheets, index.tolist(), share.tolist(), strict=True):
+            np.multiply(self.figures[low, figure], 1 - right, out=sheet)
+            sheet += self.figures[low + 1, figure] * right
+        return sheets.ravel()
+
+    def read(self, sheets: Floats, spot: Ints, weights: Floats) -> Floats:
+        """Figures in the cells whose first corners are at `spot` of the flattened sheets, in the shape of `spot`."""
+        total: Floats = sheets.take(spot)
+        total *= weights[0]
+        below = self.slope.size
+        for step, weight in zip((1, below, below + 1), weights[1:], strict=False):
+            part = sheets[step:].take(spot)
+            part *= weight
             total += part
         return total
 
-    def _at_cv(self, figure: int, cv: float) -> Floats:
-        index, share = _place(self.cv, np.array([cv]))
-        lower, upper = self.figures[index[0], figure], self.figures[index[0] + 1, figure]
-        result: Floats = lower * (1 - share[0]) + upper * share[0]
-        return result
+    def rows(self, figure: int, cells: Cells, cv: float) -> Floats:
+        """(loads, n): one figure of each replica at every load of the grid."""
+        spot = np.arange(self.load.size)[:, None] * self.corners + cells.corner
+        return self.read(self.sheets(figure, [cv]), spot, cells.weights)
 
 
 @lru_cache(maxsize=1)
@@ -95,35 +109,51 @@ def latency_table() -> LatencyTable:
         delay = stored["batch_service"][..., kept].astype(np.float64)
         encoder = np.concatenate([delay, np.ones((6, *delay.shape[1:]))])
         both = np.stack([decoder, encoder], axis=2)  # figure, cv, queue, limit, slope, load
-        figures = np.moveaxis(both, 1, 0)
+        figures = both.transpose(1, 0, 5, 2, 3, 4)
         return LatencyTable(
             cv=stored["cv"].astype(np.float64),
             limit=stored["limit"].astype(np.float64),
             slope=stored["slope"].astype(np.float64),
             load=np.round(stored["load"][kept].astype(np.float64), 6),
-            figures=np.ascontiguousarray(figures.reshape(*figures.shape[:2], -1, figures.shape[-1])),
+            figures=np.ascontiguousarray(figures.reshape(*figures.shape[:3], -1)),
         )
 
 
 def along_load(table: LatencyTable, rows: Floats, row: Ints, load: Floats) -> Floats:
-    """Values at `load` of the given rows of a (n, loads) array."""
-    column, share = _place(table.load, load)
-    low, high = rows[row, column], rows[row, column + 1]
+    """Values at `load` of the given columns of a (loads, n) array."""
+    index, share = place_of_load(table, load)
+    low, high = rows[index, row], rows[index + 1, row]
     result: Floats = low + (high - low) * share
     return result
 
 
-def highest_load(table: LatencyTable, rows: Floats, limit: Floats | float) -> Floats:
-    """Per row (growing with the load), the highest load of the grid at which it is at most `limit`; below 0: none."""
-    bound = np.broadcast_to(np.asarray(limit, dtype=np.float64), rows.shape[:1])
-    kept = (rows <= bound[:, None]).sum(axis=1)
-    last = np.maximum(kept - 1, 0)
-    after = np.minimum(last + 1, table.load.size - 1)
-    every = np.arange(rows.shape[0])
-    low, high = rows[every, last], rows[every, after]
-    rise = np.where(high > low, high - low, 1.0)
-    share = np.where(after > last, np.clip((bound - low) / rise, 0.0, 1.0), 0.0)
-    result: Floats = np.where(kept > 0, table.load[last] + (table.load[after] - table.load[last]) * share, -1.0)
+def place_of_load(table: LatencyTable, load: Floats) -> tuple[Ints, Floats]:
+    """(index of the load of the grid at or below each, share of the way to the next)."""
+    return _place(table.load, load)
+
+
+def highest_load(table: LatencyTable, time: Callable[[Ints, Ints], Floats], limit: Floats, least: int) -> Floats:
+    """The highest load at which each time is at most its limit; 0 where that is not so at load number `least` already.
+
+    `time(some, numbers)` gives those of some, by index, at a number of the grid's loads for each. They must grow with
+    the load: most are within their limit at the last one, or not at `least`; of the others the loads are halved.
+    """
+    result, end = np.full(limit.size, table.load[-1]), table.load.size - 1
+    times = time(np.arange(limit.size), np.array(end))
+    some = np.flatnonzero(times > limit)
+    result[some], high = 0.0, times[some]
+    low, bound = time(some, np.array(least)), limit[some]
+    worth = np.flatnonzero(low <= bound)
+    some, low, high, bound = some[worth], low[worth], high[worth], bound[worth]
+    last, after = np.full(some.size, least), np.full(some.size, end)
+    while (after - last).max(initial=0) > 1:
+        middle = (last + after) // 2
+        times = time(some, middle)
+        kept = times <= bound
+        last, low = np.where(kept, middle, last), np.where(kept, times, low)
+        after, high = np.where(kept, after, middle), np.where(kept, high, times)
+    share = np.minimum(np.maximum((bound - low) / (high - low), 0.0), 1.0)
+    result[some] = table.load[last] + (table.load[after] - table.load[last]) * share
     return result
 
 
@@ -134,6 +164,6 @@ def replica_cv(cv: float, replicas: int) -> float:
 
 def _place(grid: Floats, values: Floats) -> tuple[Ints, Floats]:
     """(index of the grid's point at or below each value, share of the way to the next)."""
-    index = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, grid.size - 2)
-    share = np.clip((values - grid[index]) / (grid[index + 1] - grid[index]), 0.0, 1.0)
-    return index, share
+    index = np.minimum(np.maximum(grid.searchsorted(values, "right") - 1, 0), grid.size - 2)
+    share = (values - grid[index]) / (grid[1:][index] - grid[index])
+    return index, np.minimum(np.maximum(share, 0.0), 1.0)

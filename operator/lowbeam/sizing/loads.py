@@ -6,11 +6,16 @@ target for the first token or the whole answer must hold at the load that the re
 
 Replicas of one workload share its arrivals: the more there are, the nearer each one's are to Poisson. Burstiness is
 taken from the next smaller count of STEPS, so that a count is never judged calmer than it is.
+
+Many shapes at once: the points of all of them lie end to end, and each call of numpy works on all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,50 +30,116 @@ Flags = NDArray[np.bool_]
 
 LEAST_UTILISATION = 0.1
 """A batch limit that keeps the target only on a replica idle for 90 % of the time is not worth offering."""
+_LEAST_INDEX = latency.LOADS.index(LEAST_UTILISATION)
 STEPS = (1, 4, 16)
 """Replica counts from which a workload's burstiness is spread over more of them."""
 
 
-@dataclass(frozen=True, slots=True)
+class Targets(NamedTuple):
+    """Latency at p95 in ms; infinite where there is no target."""
+
+    end_to_end: float
+    first_token: float
+    inter_token: float
+
+
+@dataclass(frozen=True)
 class Loads:
-    """Curves with their latency at every load of the table. First axis of all arrays: `steps`, then points."""
+    """Curves of one or more shapes, and where their points lie in the latency tables of each one's burstiness."""
 
     curves: Curves
+    bounds: Ints
+    """Per shape: its first profile, and the number of profiles at the end."""
     steps: Ints
-    """Replica counts from which each layer holds."""
-    queue_ms: Floats
-    """(steps, points, loads): p95 of what a request spends beyond its own service (`sizing.latency`)."""
-    end_to_end_ms: Floats
-    """(steps, points, loads): p95 from arrival to answer."""
-    alone_ms: Floats
-    """(points): p95 of the whole answer on an idle replica."""
+    """Replica counts from which each layer of burstiness holds."""
+    cells: latency.Cells
+    """Of each point, in the first layer of its shape's burstiness."""
+    delay: Floats
+    """Sheets of DELAY_P95, by burstiness and layer, flattened."""
+    own: Floats
+    """Those of OWN_P95; empty where all answers come as a whole."""
+    own_ms: Floats
+    """p95 of a request's time in its slot with all slots taken; of an encoder, what comes on top of its delay."""
+    encoder: Flags
+    """Per point."""
+
+    def first_tokens(self, layer: Ints, at: Ints, index: Ints) -> Floats:
+        """p95 in ms from arrival to the first token at a load of the grid. An encoder's answer is its first token."""
+        return self._waits(*self._place(layer, at, index), at) + np.where(
+            self.encoder[at], self.own_ms[at], self.curves.first_token_ms[at]
+        )
+
+    def answers(self, layer: Ints, at: Ints, index: Ints) -> Floats:
+        """p95 in ms from arrival to the whole answer at a load of the grid."""
+        spot, weights = self._place(layer, at, index)
+        wait = self._waits(spot, weights, at)
+        if not self.own.size:
+            return wait + self.own_ms[at]
+        share = latency.latency_table().read(self.own, spot, weights)
+        share[..., self.encoder[at]] = 1.0
+        share *= self.own_ms[at]
+        share += wait
+        return share
+
+    @cached_property
+    def fastest(self) -> tuple[Floats, Floats, Floats]:
+        """Per profile, at the best of its points: p95 in ms between tokens, to the first one, of a whole answer."""
+        curves = self.curves
+        idle = np.zeros(1, dtype=np.int64)
+        answers = self.answers(idle, np.arange(curves.batch.size), idle)
+        between, first, whole = (
+            np.minimum.reduceat(times, curves.first[:-1])
+            for times in (curves.inter_token_p95_ms, curves.first_token_ms, answers)
+        )
+        return between, first, whole
+
+    def _place(self, layer: Ints, at: Ints, index: Ints) -> tuple[Ints, Floats]:
+        table = latency.latency_table()
+        spot = (layer * table.load.size + index) * table.corners + self.cells.corner[at]
+        return spot, self.cells.weights.take(at, axis=1)
+
+    def _waits(self, spot: Ints, weights: Floats, at: Ints) -> Floats:
+        """What a request spends beyond its own service."""
+        wait = latency.latency_table().read(self.delay, spot, weights)
+        wait *= self.curves.service_ms[at]
+        return wait
 
 
 @dataclass(frozen=True, slots=True)
 class Capacities:
-    """What one replica may be given under a workload's latency targets; 0 where it cannot keep them."""
+    """What one replica may be given under latency targets; 0 where it cannot keep them."""
 
     per_second: Floats
     """(steps, points)"""
     useful: Ints
     """Points whose capacity is above that of every smaller batch of the same profile, for some count of replicas."""
+    bounds: Ints
+    """Per shape: its first useful point, and their number at the end."""
 
 
-def loads_of(curves: Curves, cv: float) -> Loads:
-    """Latency at every load for arrivals of this burstiness."""
+def loads_of(curves: Curves, bounds: Ints, cvs: Sequence[float]) -> Loads:
+    """The tables' place of every point for arrivals of each shape's burstiness."""
     table = latency.latency_table()
-    steps = np.array(STEPS if cv > 1 else STEPS[:1], dtype=np.int64)
+    distinct = {cv: number for number, cv in enumerate(sorted(set(cvs)))}
+    steps = STEPS if max(cvs) > 1 else STEPS[:1]
+    local = [latency.replica_cv(cv, step) for cv in distinct for step in steps]
     encoder = curves.is_encoder[curves.of]
+    figures = [latency.DELAY_P95] if encoder.all() else [latency.DELAY_P95, latency.OWN_P95]
+    delay, *own = (table.sheets(figure, local) for figure in figures)
     cells = table.cells(encoder, curves.batch, curves.slope())
+    burstiness = np.array([distinct[cv] for cv in cvs]).repeat(np.diff(curves.first[bounds]))
     # An encoder's delay holds the service itself: only what the measured p95 is above it comes on top.
-    own = np.where(encoder, np.maximum(curves.latency_p95_ms - curves.service_ms, 0.0), curves.latency_p95_ms)
-    queue, whole = [], []
-    for step in steps:
-        local = latency.replica_cv(cv, int(step))
-        waiting = table.rows(latency.DELAY_P95, cells, local) * curves.service_ms[:, None]
-        queue.append(waiting)
-        whole.append(waiting + table.rows(latency.OWN_P95, cells, local) * own[:, None])
-    return Loads(curves, steps, np.stack(queue), np.stack(whole), alone_ms=whole[0][:, 0])
+    beyond = np.maximum(curves.latency_p95_ms - curves.service_ms, 0.0)
+    return Loads(
+        curves=curves,
+        bounds=bounds,
+        steps=np.array(steps, dtype=np.int64),
+        cells=latency.Cells(cells.corner + burstiness * (len(steps) * table.load.size * table.corners), cells.weights),
+        delay=delay,
+        own=own[0] if own else np.zeros(0),
+        own_ms=np.where(encoder, beyond, curves.latency_p95_ms),
+        encoder=encoder,
+    )
 
 
 def spread_cv(cv: float, replicas: int) -> float:
@@ -76,40 +147,56 @@ def spread_cv(cv: float, replicas: int) -> float:
     return latency.replica_cv(cv, max(step for step in STEPS if step <= replicas)) if cv > 1 else 1.0
 
 
-def capacities_of(needs: Requirements, loads: Loads) -> Capacities:
-    """The rate at which every target still holds at p95."""
-    curves, table = loads.curves, latency.latency_table()
-    encoder = curves.is_encoder[curves.of]
-    rates = []
-    for queue, whole in zip(loads.queue_ms, loads.end_to_end_ms, strict=True):
-        load = np.full(curves.batch.size, latency.MAX_UTILISATION)
-        if needs.end_to_end_ms is not None:
-            load = np.minimum(load, latency.highest_load(table, whole, needs.end_to_end_ms))
-        if needs.time_to_first_token_ms is not None:
-            # The answer of an encoder is its first token.
-            begins = np.where(encoder[:, None], whole, queue + curves.first_token_ms[:, None])
-            load = np.minimum(load, latency.highest_load(table, begins, needs.time_to_first_token_ms))
-        if needs.inter_token_ms is not None:
-            load = np.where(curves.inter_token_p95_ms <= needs.inter_token_ms, load, -1.0)
-        rates.append(np.where(load >= LEAST_UTILISATION, curves.throughput * load, 0.0))
-    per_second = np.stack(rates)
-    useful = np.zeros(curves.batch.size, dtype=np.bool_)
-    for rate in rates:
-        useful |= (rate > 0) & _rises(curves, rate)
-    return Capacities(per_second, np.flatnonzero(useful))
+def targets_of(needs: Requirements) -> Targets:
+    """The targets of a workload."""
+    asked = (needs.end_to_end_ms, needs.time_to_first_token_ms, needs.inter_token_ms)
+    return Targets(*(np.inf if it is None else float(it) for it in asked))
 
 
-def end_to_end_p95_ms(loads: Loads, step: Ints, at: Ints, rate: Floats) -> Floats:
+def capacities_of(loads: Loads, targets: Sequence[Targets]) -> Capacities:
+    """The rate at which every target of its shape still holds at p95."""
+    curves = loads.curves
+    edges = curves.first[loads.bounds]
+    whole, first, between = np.array(targets, dtype=np.float64).T.repeat(np.diff(edges), axis=1)
+    able = np.flatnonzero(curves.inter_token_p95_ms <= between)
+    load = np.zeros((loads.steps.size, curves.batch.size))
+    load[:, able] = _highest_loads(loads, able, whole[able], first[able])
+    per_second = load * curves.throughput
+    useful = np.flatnonzero(_rises(curves, per_second))
+    return Capacities(per_second, useful, useful.searchsorted(edges))
+
+
+def _highest_loads(loads: Loads, able: Ints, whole: Floats, first: Floats) -> Floats:
+    """(steps, able points): the highest load at which the targets for a request hold; 0 below LEAST_UTILISATION."""
+    table, steps = latency.latency_table(), loads.steps.size
+    layer, at = np.arange(steps).repeat(able.size), np.tile(able, steps)
+    found = np.full(at.size, latency.MAX_UTILISATION)
+    for times, limit in ((loads.answers, whole), (loads.first_tokens, first)):
+        if np.isfinite(limit).any():
+            highest = latency.highest_load(
+                table,
+                lambda some, number, times=times: times(layer[some], at[some], number),  # type: ignore[misc]
+                np.tile(limit, steps),
+                _LEAST_INDEX,
+            )
+            np.minimum(found, highest, out=found)
+    return found.reshape(steps, able.size)
+
+
+def end_to_end_p95_ms(loads: Loads, layer: Ints, at: Ints, rate: Floats) -> Floats:
     """p95 from arrival to answer at `rate` per replica, by layer and point."""
-    table, points = latency.latency_table(), loads.curves.batch.size
-    rows = loads.end_to_end_ms.reshape(-1, table.load.size)
     load = np.minimum(rate / loads.curves.throughput[at], latency.MAX_UTILISATION)
-    return latency.along_load(table, rows, step * points + at, load)
+    index, share = latency.place_of_load(latency.latency_table(), load)
+    low, high = loads.answers(layer, at, np.stack([index, index + 1]))
+    result: Floats = low + (high - low) * share
+    return result
 
 
-def _rises(curves: Curves, capacity: Floats) -> Flags:
-    far = 1.0 + capacity.max(initial=0.0)
-    shifted = capacity + curves.of * far
-    before = np.concatenate([[-1.0], np.maximum.accumulate(shifted)[:-1]])
-    result: Flags = shifted > before
+def _rises(curves: Curves, per_second: Floats) -> Flags:
+    """Points whose capacity is above that of all smaller batches of the profile, in some layer."""
+    grid = np.zeros((per_second.shape[0], *curves.rate_grid.shape))
+    flat = grid.reshape(per_second.shape[0], -1)
+    flat[:, curves.cell] = per_second
+    np.maximum.accumulate(grid, axis=1, out=grid)
+    result: Flags = np.any(per_second > flat[:, curves.cell - curves.profile_count()], axis=0)
     return result

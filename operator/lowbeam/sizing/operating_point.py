@@ -120,7 +120,7 @@ def _figures(curve: Curve, at: int, load: float, cv: float) -> curves.Floats:
     """All figures of the latency table for one batch limit at one load."""
     table = latency.latency_table()
     cells = table.cells(curve.is_encoder, curve.batch[at : at + 1], curve.slope()[at : at + 1])
-    rows = np.concatenate([table.rows(figure, cells, cv) for figure in range(latency.FIGURES)])
+    rows = np.concatenate([table.rows(figure, cells, cv) for figure in range(latency.FIGURES)], axis=1)
     every = np.arange(latency.FIGURES)
     return latency.along_load(table, rows, every, np.full(every.size, load))
 

@@ -11,13 +11,11 @@ always among them; the answer does not depend on the order of rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.ways import Ways
 
 Ints = NDArray[np.int64]
@@ -25,147 +23,174 @@ Flags = NDArray[np.bool_]
 
 MAX_OPTIONS = 60
 _MAX_LADDER = 16
-_BLOCK = 96
-"""Ways that are compared with each other at once."""
+_FEW = 96
+"""Ways that are compared each with each."""
+_COSTS = ("shortfall", "below_floor", "expected", "worst", "boards", "headroom_missing", "replicas_missing")
+"""What a way must be no worse in to beat another. Who lacks no more head-room leaves no more unserved."""
+_LAST_TO_FIRST = (
+    "boards",
+    "worst",
+    "headroom_missing",
+    "expected",
+    "shortfall",
+    "unserved",
+    "replicas_missing",
+    "below_floor",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The accelerators of one class in one pool."""
+
+    pool: str
+    accelerator_class: int
+    """A number; growing with the name."""
+    accelerators: int
+    largest_node: int
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the profiles of the ways can run: parallel columns by profile, and the shelves of the inventory."""
+    """Where the profiles of the ways can run: parallel columns by profile, and the rooms by pool and class."""
 
     accelerator_class: Ints
-    """Position in `classes`."""
+    """The number of `Room`."""
     boards: Ints
     """Accelerators per replica."""
-    classes: Sequence[str]
-    inventory: Sequence[Inventory]
+    rooms: tuple[Room, ...]
 
 
 def select(ways: Ways, where: Placement, running: tuple[int, int, int, str] | None) -> list[tuple[int, str]]:
     """(way, pool) of the ways to offer. `running`: profile, batch, replicas, pool."""
-    if not ways.profile.size:
-        return []
-    costs = np.stack(
-        [
-            ways.unserved,
-            ways.shortfall,
-            ways.below_floor,
-            ways.expected,
-            ways.worst,
-            ways.boards,
-            ways.headroom_missing,
-            ways.replicas_missing,
-        ]
-    )
-    # Best first: the planner's own order (an autoscaler's count, loss, watts, head-room, worst case), then the setting.
-    # A way that is no worse than another in every cost comes before it.
-    order = np.lexsort((ways.replicas, ways.batch, ways.profile, *(costs[i] for i in (5, 4, 6, 3, 1, 0, 7, 2))))
-    position = np.empty(order.size, dtype=np.int64)
-    position[order] = np.arange(order.size)
-    shelves = _shelves(ways, where, order)
+    shelves, fronts = _fronts(ways, where) if ways.profile.size else ([], [])
     if not shelves:
         return []
+    known = np.array(sorted({row for front in fronts for row in front}), dtype=np.int64)
+    position = {row: at for at, row in enumerate(_best_first(ways, known).tolist())}
+    for front in fronts:
+        front.sort(key=position.__getitem__)
 
     must: list[tuple[int, str]] = []
     if running is not None:
         profile, batch, replicas, pool = running
-        shelf = shelves.get((pool, where.classes[where.accelerator_class[profile]]), np.zeros(0, dtype=np.int64))
-        must += [(row, pool) for row in _ladder(ways, profile, batch, replicas, shelf)]
-    (pool, _), rows = min(shelves.items(), key=lambda item: (position[item[1][0]], item[0]))
-    best = rows[0]
-    steps = _ladder(ways, int(ways.profile[best]), int(ways.batch[best]), int(ways.replicas[best]), rows)
-    must += [(row, pool) for row in steps]
+        mine = (pool, int(where.accelerator_class[profile]))
+        for room in where.rooms:
+            if (room.pool, room.accelerator_class) == mine:
+                must += [(row, pool) for row in _ladder(ways, where, (profile, batch, replicas), room)]
+    room, number = min(shelves, key=lambda shelf: position[fronts[shelf[1]][0]])
+    best = fronts[number][0]
+    setting = (int(ways.profile[best]), int(ways.batch[best]), int(ways.replicas[best]))
+    must += [(row, room.pool) for row in _ladder(ways, where, setting, room)]
 
     chosen = dict.fromkeys(must)
     quota = max(2, (MAX_OPTIONS - len(chosen)) // len(shelves))
-    spare = _spare(ways)
-    different = {id(rows): rows[~spare[rows]] for rows in shelves.values()}  # pools with the same stock share one array
-    fronts = dict(zip(different, _fronts(costs, list(different.values())), strict=True))
-    worst = costs[4].tolist()
-    offered = {key: _spread(front, worst, quota) for key, front in fronts.items()}
-    for (pool, _), rows in shelves.items():
-        for row in offered[id(rows)]:
+    offered = [_spread(front, ways.worst, quota) for front in fronts]
+    for room, number in shelves:
+        for row in offered[number]:
             if len(chosen) < MAX_OPTIONS:
-                chosen.setdefault((row, pool))
+                chosen.setdefault((row, room.pool))
     return list(chosen)
 
 
-def _shelves(ways: Ways, where: Placement, order: Ints) -> dict[tuple[str, str], Ints]:
-    """The ways that fit, best first, by (pool, class) in that order; one array for all shelves with the same room."""
-    class_of, boards = where.accelerator_class[ways.profile[order]], ways.boards[order]
-    per_replica = where.boards[ways.profile[order]]
-    fitting: dict[tuple[int, int, int], Ints] = {}
-    code = {name: number for number, name in enumerate(where.classes)}
+def _fronts(ways: Ways, where: Placement) -> tuple[list[tuple[Room, int]], list[list[int]]]:
+    """The rooms that hold a way, each with the number of its front; and the fronts, which rooms of one size share.
+
+    A front is what no other way in the room beats, in any order.
+    """
+    rows = np.flatnonzero(~_spare(ways))
+    columns = [getattr(ways, name)[rows] for name in _COSTS]
+    costs = np.stack([it for it in columns if (it != it[0]).any()] or columns[:1])
+    # By class, and so that a way comes after all that beat it; of equal ones the first setting comes first.
+    after = costs.sum(axis=0) * rows.size + np.arange(rows.size)
+    of = where.accelerator_class[ways.profile[rows]]
+    order = (of * (after.max() + 1) + after).argsort()
+    rows, costs, of = rows[order], costs.take(order, axis=1), of[order]
+    boards, per_replica = ways.boards[rows], where.boards[ways.profile[rows]]
     most, widest = int(boards.max()), int(per_replica.max())
-    found = {}
-    for row in where.inventory:
-        number = code.get(row.accelerator_class)
-        if number is None:
-            continue
-        room = (number, min(row.accelerators, most), min(row.largest_node, row.accelerators, widest))
-        if room not in fitting:
-            fitting[room] = order[(class_of == number) & (boards <= room[1]) & (per_replica <= room[2])]
-        if fitting[room].size:
-            found[row.pool, row.accelerator_class] = fitting[room]
-    return dict(sorted(found.items()))
+    first, last = (of.searchsorted(np.arange(int(of[-1]) + 1), side).tolist() for side in ("left", "right"))
+    shelves: list[tuple[Room, int]] = []
+    numbers: dict[tuple[int, int, int], int] = {}
+    inside: list[Ints] = []
+    for room in where.rooms:
+        at = room.accelerator_class
+        size = (at, min(room.accelerators, most), min(room.largest_node, widest))
+        if at < len(first) and size not in numbers:
+            spot = np.arange(first[at], last[at])
+            numbers[size] = len(inside)
+            inside.append(spot[(boards[spot] <= size[1]) & (per_replica[spot] <= size[2])])
+        if at < len(first) and inside[numbers[size]].size:
+            shelves.append((room, numbers[size]))
+    if not shelves:
+        return [], []
+    shelf = np.arange(len(inside)).repeat([it.size for it in inside])
+    spot = np.concatenate(inside)
+    fronts: list[list[int]] = [[] for _ in inside]
+    for at in _unbeaten(shelf, costs.take(spot, axis=1)).tolist():
+        fronts[shelf[at]].append(int(rows[spot[at]]))
+    return shelves, fronts
 
 
-def _ladder(ways: Ways, profile: int, batch: int, replicas: int, shelf: Ints) -> list[int]:
-    """The setting itself, then smaller batches at the same replicas, then fewer replicas at the same batch."""
-    mine = shelf[ways.profile[shelf] == profile]
-    same_batch, same_count = ways.batch[mine] == batch, ways.replicas[mine] == replicas
-    rows = np.concatenate(
-        [
-            mine[same_batch & same_count],
-            mine[same_count & (ways.batch[mine] < batch)],
-            mine[same_batch & (ways.replicas[mine] < replicas)],
-        ]
-    )
-    return [int(row) for row in rows[:_MAX_LADDER]]
+def _unbeaten(shelf: Ints, costs: Ints) -> Ints:
+    """Columns of `costs` that no other of the same shelf beats or equals before it; a later one cannot beat.
+
+    The first of each shelf beats most of the others, and is beaten by none: so again and again, until few are left to
+    be compared with each other.
+    """
+    left = np.arange(shelf.size)
+    found = []
+    while left.size > _FEW:
+        new = np.concatenate([[True], shelf[1:] != shelf[:-1]])
+        found.append(left[new])
+        first = np.flatnonzero(new)[new.cumsum() - 1]
+        keep = (costs < costs.take(first, axis=1)).any(axis=0)
+        left, shelf, costs = left[keep], shelf[keep], costs.compress(keep, axis=1)
+    beats = shelf[:, None] == shelf
+    for cost in costs:
+        beats &= cost[:, None] <= cost
+    beats &= ~np.tri(left.size, dtype=np.bool_)
+    return np.concatenate([*found, left[~beats.any(axis=0)]])
 
 
 def _spare(ways: Ways) -> Flags:
     """Larger batch limits than a count of a profile needs for the demand and its head-room: the smaller one beats them.
 
-    Ways come by profile, batch and count; a larger limit only commits more watts.
+    A larger limit only commits more watts.
     """
     enough = np.flatnonzero((ways.unserved == 0) & (ways.headroom_missing == 0))
-    setting = ways.profile[enough] * (ways.replicas.max(initial=0) + 1) + ways.replicas[enough]
-    _, first = np.unique(setting, return_index=True)
     spare = np.zeros(ways.profile.size, dtype=np.bool_)
-    spare[enough] = True
-    spare[enough[first]] = False
+    if enough.size:
+        most = int(ways.replicas.max()) + 1
+        setting = ways.profile[enough] * most + ways.replicas[enough]
+        smallest = np.empty((int(ways.profile[-1]) + 1) * most, dtype=np.int64)
+        smallest[setting[::-1]] = enough[::-1]  # the last one written stays
+        spare[enough] = smallest[setting] != enough
     return spare
 
 
-def _fronts(costs: Ints, shelves: Sequence[Ints]) -> list[list[int]]:
-    """Of each shelf (best first) the rows that no earlier one beats or equals in every cost; a later one cannot."""
-    rows = np.concatenate(shelves)
-    shelf = np.repeat(np.arange(len(shelves)), [it.size for it in shelves])
-    # Who lacks no more head-room leaves no more unserved, so `unserved` (the first) need not be compared.
-    mine = costs[1:, rows]
-    mine = np.concatenate([shelf[None, :], mine[(mine != mine[:, :1]).any(axis=1)]])
-    front = np.zeros(0, dtype=np.int64)
-    for start in range(0, rows.size, _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, rows.size))
-        rivals = front[shelf[front] >= shelf[start]]
-        if rivals.size:
-            block = block[~_no_worse(mine[:, rivals], mine[:, block]).any(axis=0)]
-        beaten = _no_worse(mine[:, block], mine[:, block]) & ~np.tri(block.size, dtype=np.bool_)
-        front = np.concatenate([front, block[~beaten.any(axis=0)]])
-    bounds = np.searchsorted(shelf[front], np.arange(1, len(shelves)))
-    return [part.tolist() for part in np.split(rows[front], bounds)]
+def _best_first(ways: Ways, rows: Ints) -> Ints:
+    """`rows` (growing) in the planner's own order: an autoscaler's count, loss, watts, head-room; then the setting."""
+    if rows.size < 2:
+        return rows
+    return rows[np.lexsort([getattr(ways, name)[rows] for name in _LAST_TO_FIRST])]
 
 
-def _no_worse(one: Ints, other: Ints) -> Flags:
-    """(one, other): whether the first is of the same shelf (first row) and no worse in any cost (the other rows)."""
-    answer: Flags = one[0][:, None] == other[0]
-    for mine, theirs in zip(one[1:], other[1:], strict=True):
-        answer &= mine[:, None] <= theirs
-    return answer
+def _ladder(ways: Ways, where: Placement, setting: tuple[int, int, int], room: Room) -> list[int]:
+    """The setting itself, then smaller batches at the same replicas, then fewer replicas at the same batch."""
+    profile, batch, replicas = setting
+    if where.boards[profile] > room.largest_node:
+        return []
+    first, last = ways.profile.searchsorted([profile, profile + 1]).tolist()
+    fits = ways.boards[first:last] <= room.accelerators
+    batches, counts = ways.batch[first:last], ways.replicas[first:last]
+    same_batch, same_count = (batches == batch) & fits, (counts == replicas) & fits
+    steps = (same_batch & same_count, same_count & (batches < batch), same_batch & (counts < replicas))
+    rows = np.concatenate([_best_first(ways, first + np.flatnonzero(step)) for step in steps])
+    found: list[int] = rows[:_MAX_LADDER].tolist()
+    return found
 
 
-def _spread(front: list[int], worst: Sequence[int], quota: int) -> list[int]:
+def _spread(front: list[int], worst: Ints, quota: int) -> list[int]:
     """At most `quota` rows: the first (best), the most frugal, and even steps of worst-case watts between."""
     if len(front) <= quota:
         return front

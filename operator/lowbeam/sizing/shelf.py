@@ -1,20 +1,33 @@
 """Shelves: the profiles of one task with their curves, and what was worked out from them for some lengths and targets.
 
-Decides nothing. Workloads of one shape (task, lengths, burstiness, latency targets) share all of this, whatever their
-rates, floors and replica limits are.
+Decides nothing. Workloads of one shape (lengths, burstiness, latency targets) whose filters pass the same profiles
+share all of this, whatever their rates and replica limits are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from lowbeam.sizing.curves import Measured, at_lengths, facts_of, lengths, measured_curves
-from lowbeam.sizing.loads import Capacities, Loads, capacities_of, loads_of
-from lowbeam.sizing.requirements import Demand, Requirements
+import numpy as np
+
+from lowbeam.sizing.curves import (
+    Curves,
+    Facts,
+    Measured,
+    at_lengths,
+    curves_of_some,
+    facts_of,
+    facts_of_some,
+    lengths,
+    measured_curves,
+)
+from lowbeam.sizing.loads import Capacities, Loads, Targets, capacities_of, loads_of, targets_of
+from lowbeam.sizing.requirements import Requirements
 
 _KEPT = 64
-"""Shapes that are remembered, some 100 kB each."""
+"""Of each kind, some 100 kB each at most."""
+_BYTES = np.dtype(np.int64).itemsize
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -37,6 +50,31 @@ class Recent(Generic[_Key, _Value]):
         return found
 
 
+class Traffic(NamedTuple):
+    """What decides the latency of some profiles at a load."""
+
+    profiles: bytes
+    """Their numbers on the shelf, growing."""
+    input_tokens: int
+    output_tokens: int
+    cv_percent: int
+    """At least 100."""
+
+
+class Shape(NamedTuple):
+    """What workloads share that may be given the same."""
+
+    traffic: Traffic
+    targets: Targets
+
+
+def shape_of(needs: Requirements, profiles: bytes) -> Shape:
+    """The shape of a workload whose filters pass these profiles."""
+    demand = needs.demand
+    traffic = Traffic(profiles, demand.input_tokens, demand.output_tokens, max(100, demand.arrival_cv_percent))
+    return Shape(traffic, targets_of(needs))
+
+
 class Shelf:
     """All profiles of one task."""
 
@@ -44,23 +82,31 @@ class Shelf:
         self.measured = tuple(measured)
         self._facts = facts_of(self.measured)
         self._curves = measured_curves([(profile, accelerator) for profile, _, accelerator in measured])
-        self._loads: Recent[tuple[int, int, int], Loads] = Recent(_KEPT)
-        self._capacities: Recent[tuple[object, ...], Capacities] = Recent(_KEPT)
+        self._picked: Recent[bytes, tuple[Facts, Curves]] = Recent(_KEPT)
+        self._loads: Recent[Traffic, Loads] = Recent(_KEPT)
+        self._capacities: Recent[Shape, Capacities] = Recent(_KEPT)
 
-    def loads(self, demand: Demand) -> Loads:
-        """Latency of every point at every load, for requests of these lengths and this burstiness."""
-        asked = (demand.input_tokens, demand.output_tokens, max(100, demand.arrival_cv_percent))
-        return self._loads.get(asked, lambda: self._loads_of(*asked))
+    def tables(self, shapes: Sequence[Shape]) -> tuple[Loads, Capacities]:
+        """What a replica may be given at every point, shape after shape. Remembered when it is one shape alone."""
+        if len(shapes) > 1:
+            loads = self._loads_of([shape.traffic for shape in shapes])
+            return loads, capacities_of(loads, [shape.targets for shape in shapes])
+        shape = shapes[0]
+        loads = self._loads.get(shape.traffic, lambda: self._loads_of([shape.traffic]))
+        return loads, self._capacities.get(shape, lambda: capacities_of(loads, [shape.targets]))
 
-    def capacities(self, needs: Requirements) -> Capacities:
-        """What a replica may be given at every point so that the latency targets hold."""
-        demand = needs.demand
-        asked = (
-            (demand.input_tokens, demand.output_tokens, max(100, demand.arrival_cv_percent)),
-            (needs.end_to_end_ms, needs.time_to_first_token_ms, needs.inter_token_ms),
-        )
-        return self._capacities.get(asked, lambda: capacities_of(needs, self.loads(demand)))
+    def _loads_of(self, traffic: Sequence[Traffic]) -> Loads:
+        if len(traffic) == 1:
+            profiles = traffic[0].profiles
+            facts, curves = self._picked.get(profiles, lambda: self._pick([profiles]))
+        else:
+            facts, curves = self._pick([it.profiles for it in traffic])
+        sizes = [len(it.profiles) // _BYTES for it in traffic]
+        given, answered = np.array([it[1:3] for it in traffic], dtype=np.float64).T.repeat(sizes, axis=1)
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        at_their_lengths = at_lengths(curves, lengths(facts, given, answered))
+        return loads_of(at_their_lengths, bounds, [it.cv_percent / 100 for it in traffic])
 
-    def _loads_of(self, input_tokens: int, output_tokens: int, cv_percent: int) -> Loads:
-        effect = lengths(self._facts, input_tokens, output_tokens)
-        return loads_of(at_lengths(self._curves, effect), cv_percent / 100)
+    def _pick(self, profiles: Sequence[bytes]) -> tuple[Facts, Curves]:
+        numbers = np.frombuffer(b"".join(profiles), dtype=np.int64)
+        return facts_of_some(self._facts, numbers), curves_of_some(self._curves, numbers)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -27,13 +28,33 @@ from lowbeam.sizing.feasibility import (
 )
 from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.options import Rejection
-from lowbeam.sizing.pruning import Placement
-from lowbeam.sizing.requirements import Demand, Requirements
+from lowbeam.sizing.pruning import Placement, Room
+from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.shelf import Recent, Shelf
 from lowbeam.sizing.ways import Allowed
 
 _KEPT = 512
 """Answers that are remembered, some 20 kB each."""
+_UNASKED = frozenset(
+    {
+        "namespace",
+        "name",
+        "uid",
+        "demand",
+        "end_to_end_ms",
+        "time_to_first_token_ms",
+        "inter_token_ms",
+        "priority",
+        "min_replicas",
+        "max_replicas",
+        "fixed_replicas",
+        "max_millijoules_per_request",
+        "max_milliwatts",
+        "notes",
+    }
+)
+"""What no filter looks at; of the demand, only which context windows hold a request."""
+_asked = attrgetter(*(field.name for field in fields(Requirements) if field.name not in _UNASKED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +80,13 @@ class Sifted:
     """What is left, by number on the shelf, as values and as columns; and why the rest is not."""
 
     passed: tuple[Passed, ...]
+    profiles: bytes
+    """Their numbers, as the shelf takes them."""
     allowed: Allowed
     placement: Placement
     rejections: tuple[Rejection, ...]
+    too_long: frozenset[int]
+    """Which of the rejections speak of the workload's own lengths."""
 
 
 class Stock:
@@ -92,64 +117,62 @@ class Sieve:
         self._stock = stock
         self._inventory = inventory
         self._rooms: dict[tuple[str, int], tuple[int, str]] = {}
-        self._answers: Recent[Requirements, Sifted] = Recent(_KEPT)
+        self._answers: Recent[object, Sifted] = Recent(_KEPT)
 
     def sift(self, needs: Requirements) -> Sifted:
         """Profiles that pass every filter and have room; the first objection to each of the others."""
-        return self._answers.get(self._question(needs), lambda: self._sift(needs))
+        # Lengths that fit into the same context windows are all the same to the filters, but for their words.
+        fits = bisect_left(self._stock.contexts, needs.demand.input_tokens + needs.demand.output_tokens)
+        return self._answers.get((fits, _asked(needs)), lambda: self._sift(needs))
 
-    def rejections(self, needs: Requirements) -> tuple[Rejection, ...]:
-        """The objections of `sift`, in words about this workload."""
+    def rejections(self, needs: Requirements, sifted: Sifted) -> tuple[Rejection, ...]:
+        """The objections of `sifted`, in words about this workload."""
+        if not sifted.too_long:
+            return sifted.rejections
         models = self._stock.catalogue.models
         return tuple(
             Rejection(it.subject, it.reason, text.message)
-            if it.reason == reasons.CONTEXT_TOO_SHORT
+            if number in sifted.too_long
             and (text := first_miss(MODEL_CHAIN, needs, Candidate(models[it.subject]))) is not None
             else it
-            for it in self.sift(needs).rejections
-        )
-
-    def _question(self, needs: Requirements) -> Requirements:
-        """The requirements without what no filter looks at."""
-        tokens = needs.demand.input_tokens + needs.demand.output_tokens
-        # Lengths that fit into the same context windows are all the same to the filters, but for their words.
-        fits = bisect_left(self._stock.contexts, tokens)
-        return replace(
-            needs,
-            namespace="",
-            name="",
-            uid="",
-            demand=Demand(0, fits, 0),
-            end_to_end_ms=None,
-            time_to_first_token_ms=None,
-            inter_token_ms=None,
-            priority=0,
-            min_replicas=0,
-            max_replicas=0,
-            fixed_replicas=None,
-            max_millijoules_per_request=None,
-            max_milliwatts=None,
-            notes=(),
+            for number, it in enumerate(sifted.rejections)
         )
 
     def _sift(self, needs: Requirements) -> Sifted:
         rejections: list[Rejection] = []
         passed = tuple(sorted(self._passed(needs, rejections), key=lambda it: it.number))
-        classes = sorted({it.profile.accelerator_class for it in passed})
-        boards = np.array([max(1, it.profile.accelerators) for it in passed], dtype=np.int64)
-        inventory = self._inventory if needs.reachable is None else needs.reachable
-        of = np.array([classes.index(it.profile.accelerator_class) for it in passed], dtype=np.int64)
+        numbers = np.array([it.number for it in passed], dtype=np.int64)
         allowed = Allowed(
-            number=np.array([it.number for it in passed], dtype=np.int64),
-            boards=boards,
+            boards=np.array([max(1, it.profile.accelerators) for it in passed], dtype=np.int64),
             most_replicas=np.array([it.most_replicas for it in passed], dtype=np.int64),
             shortfall=np.array([max(0, needs.target_centi - (it.quality_centi or 0)) for it in passed], dtype=np.int64),
-            below_floor=np.array([it.below_floor for it in passed], dtype=np.bool_),
+            below_floor=np.array([it.below_floor for it in passed], dtype=np.int64),
             watts_percent=np.array([it.watts_percent for it in passed], dtype=np.int64),
             limit_milliwatts=np.array([it.limit_milliwatts for it in passed], dtype=np.int64),
             context_room=np.array([it.context_room for it in passed], dtype=np.int64),
         )
-        return Sifted(passed, allowed, Placement(of, boards, classes, inventory), tuple(rejections))
+        return Sifted(
+            passed=passed,
+            profiles=numbers.tobytes(),
+            allowed=allowed,
+            placement=self._placement(needs, passed, allowed),
+            rejections=tuple(rejections),
+            too_long=frozenset(n for n, it in enumerate(rejections) if it.reason == reasons.CONTEXT_TOO_SHORT),
+        )
+
+    def _placement(self, needs: Requirements, passed: Sequence[Passed], allowed: Allowed) -> Placement:
+        classes = sorted({it.profile.accelerator_class for it in passed})
+        number = {name: at for at, name in enumerate(classes)}
+        inventory = self._inventory if needs.reachable is None else needs.reachable
+        rooms = {
+            (row.pool, row.accelerator_class): Room(
+                row.pool, number[row.accelerator_class], row.accelerators, min(row.largest_node, row.accelerators)
+            )
+            for row in inventory
+            if row.accelerator_class in number
+        }
+        of = np.array([number[it.profile.accelerator_class] for it in passed], dtype=np.int64)
+        return Placement(of, allowed.boards, tuple(room for _, room in sorted(rooms.items())))
 
     def _passed(self, needs: Requirements, rejections: list[Rejection]) -> Iterator[Passed]:
         asked_for = {needs.pinned_model, *needs.model_names}

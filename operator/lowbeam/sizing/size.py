@@ -10,15 +10,16 @@ options.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 
 import numpy as np
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Catalogue, EnergyProfile
-from lowbeam.sizing.feasibility import Miss
+from lowbeam.sizing.batches import Answer, Question, answers_of
 from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.loads import spread_cv
 from lowbeam.sizing.operating_point import OperatingPoint, at_lengths, measured_curve, operating_point
@@ -26,7 +27,7 @@ from lowbeam.sizing.options import Option, OptionSet, Rejection
 from lowbeam.sizing.pruning import select
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.sieve import Passed, Sieve, Sifted, Stock
-from lowbeam.sizing.ways import Ints, Ways, ways_of
+from lowbeam.sizing.ways import Ints, Ways
 
 _SHOWN = (
     "profile",
@@ -43,6 +44,9 @@ _SHOWN = (
 """Columns of `Ways` that an option shows."""
 _CACHE_LIMIT = 8192
 """Answers per generation, about 15 kB each; `next_cycle` keeps it far below in a running operator."""
+_UNASKED = frozenset({"namespace", "name", "uid", "priority", "notes"})
+_asked = attrgetter(*(field.name for field in fields(Requirements) if field.name not in _UNASKED))
+"""What an answer depends on."""
 
 
 class Sizer:
@@ -50,8 +54,8 @@ class Sizer:
 
     inventory: tuple[Inventory, ...]
     _sieve: Sieve
-    _answers: dict[tuple[Requirements, object], OptionSet]
-    _older: dict[tuple[Requirements, object], OptionSet]
+    _answers: dict[object, OptionSet]
+    _older: dict[object, OptionSet]
 
     def __init__(self, catalogue: Catalogue, inventory: Sequence[Inventory]) -> None:
         self.catalogue = catalogue
@@ -66,13 +70,20 @@ class Sizer:
 
     def options_for(self, needs: Requirements, running: Option | None = None) -> OptionSet:
         """Every useful way to run the workload. `running` is kept among them while it is allowed, at today's demand."""
-        same = replace(needs, namespace="", name="", uid="", priority=0, notes=())
-        question = (same, None if running is None else running.setting)
-        answer = self._answers.get(question) or self._older.get(question) or self._size(needs, running)
-        if len(self._answers) >= _CACHE_LIMIT:
-            self.next_cycle()
-        self._answers[question] = answer
-        return answer
+        return self.options_for_all([(needs, running)])[0]
+
+    def options_for_all(self, asked: Sequence[tuple[Requirements, Option | None]]) -> list[OptionSet]:
+        """`options_for` of each (workload, what runs), in order; far cheaper than one after the other."""
+        keys = [(_asked(needs), None if running is None else running.setting) for needs, running in asked]
+        remembered = {key: self._answers.get(key) or self._older.get(key) for key in keys}
+        new = {key: it for key, it in zip(keys, asked, strict=True) if remembered[key] is None}
+        known = {key: answer for key, answer in remembered.items() if answer is not None}
+        known.update(zip(new, self._size(list(new.values())), strict=True))
+        for key, answer in known.items():
+            if len(self._answers) >= _CACHE_LIMIT:
+                self.next_cycle()
+            self._answers[key] = answer
+        return [known[key] for key in keys]
 
     def next_cycle(self) -> None:
         """Forget what was not asked since the last call: demand changes, and old questions never come back."""
@@ -80,8 +91,13 @@ class Sizer:
 
     def ways(self, needs: Requirements) -> tuple[Sifted, Ways]:
         """Every way of every profile that passes the filters, unpruned; none for a workload that is scaled to zero."""
-        sifted, ways, _ = self._ways(needs, None)
-        return sifted, ways
+        return next(self.ways_for_all([needs]))[1:]
+
+    def ways_for_all(self, needs: Sequence[Requirements]) -> Iterator[tuple[int, Sifted, Ways]]:
+        """(number, `ways`) of each workload, in no particular order."""
+        questions = [Question(it, self._sieve.sift(it)) for it in needs]
+        for answer in answers_of(self._stock.shelves, questions):
+            yield answer.number, questions[answer.number].sifted, answer.ways
 
     def cheapest(
         self, needs: Requirements, *, most_unserved_millirps: int | None = None, most_shortfall_centi: int | None = None
@@ -139,33 +155,39 @@ class Sizer:
         self._sieve = Sieve(self._stock, self.inventory)
         self._answers, self._older = {}, {}
 
-    def _ways(
-        self, needs: Requirements, running: Option | None
-    ) -> tuple[Sifted, Ways, tuple[dict[int, Miss], int | None]]:
-        """The ways, why a profile has none, and the row of the running profile."""
-        sifted = self._sieve.sift(needs)
-        if not sifted.passed or needs.fixed_replicas == 0:
-            return sifted, Ways(*(np.zeros(0, dtype=np.int64) for _ in Ways.__slots__)), ({}, None)
-        shelf = self._stock.shelves[needs.task]
-        now, current = None, None
-        if running is not None:
-            now = next((i for i, it in enumerate(sifted.passed) if _is_of(needs, it.profile, running)), None)
-            current = None if now is None else (now, running.replicas)
-        ways, misses = ways_of(needs, sifted.allowed, shelf.loads(needs.demand), shelf.capacities(needs), current)
-        return sifted, ways, (misses, now)
+    def _size(self, asked: Sequence[tuple[Requirements, Option | None]]) -> list[OptionSet]:
+        """The options of each (workload, what runs), in order."""
+        questions = [self._question(*it) for it in asked]
+        found = dict[int, OptionSet]()
+        for answer in answers_of(self._stock.shelves, questions):
+            found[answer.number] = self._chosen(questions[answer.number], answer, asked[answer.number][1])
+        return [found[number] for number in range(len(asked))]
 
-    def _size(self, needs: Requirements, running: Option | None) -> OptionSet:
+    def _question(self, needs: Requirements, running: Option | None) -> Question:
+        sifted = self._sieve.sift(needs)
+        if running is None:
+            return Question(needs, sifted)
+        now = next((i for i, it in enumerate(sifted.passed) if _is_of(needs, it.profile, running)), None)
+        return Question(needs, sifted, None if now is None else (now, running.replicas))
+
+    def _chosen(self, question: Question, answer: Answer, running: Option | None) -> OptionSet:
+        """The ways worth offering, as options."""
+        needs, sifted = question.needs, question.sifted
         if needs.fixed_replicas == 0:
             message = "spec.replicas is 0: an autoscaler or `kubectl scale` asked for no replica; raise it to run"
             return OptionSet((), (Rejection("spec.replicas", reasons.SCALED_TO_ZERO, message),), relaxation=message)
-        sifted, ways, (misses, now) = self._ways(needs, running)
-        passed = sifted.passed
-        late = [Rejection(passed[i].candidate.subject, m.reason, m.message) for i, m in sorted(misses.items())]
-        current = None if running is None or now is None else (now, *running.setting[1:], running.pool)
-        chosen = select(ways, sifted.placement, current)
-        options = tuple(sorted(_options(needs, passed, ways, chosen), key=_id))
-        kept = None if running is None else next((o for o in options if o.setting == running.setting), None)
-        return OptionSet(options, (*self._sieve.rejections(needs), *late), kept)
+        current = kept = None
+        if running is not None and question.running is not None:
+            current = (question.running[0], *running.setting[1:], running.pool)
+        chosen = select(answer.ways, sifted.placement, current)
+        options = tuple(sorted(_options(needs, sifted.passed, answer.ways, chosen), key=_id))
+        if running is not None:
+            kept = next((o for o in options if o.setting == running.setting), None)
+        late = (
+            Rejection(sifted.passed[row].candidate.subject, miss.reason, miss.message)
+            for row, miss in answer.misses(question).items()
+        )
+        return OptionSet(options, (*self._sieve.rejections(needs, sifted), *late), kept)
 
 
 def options_for(

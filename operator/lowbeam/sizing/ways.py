@@ -1,20 +1,21 @@
-"""Ways: a table of every (profile, batch limit, replicas) that keeps a workload's limits, with what each costs.
+"""Ways: a table of every (profile, batch limit, replicas) that keeps a workload's targets, with what each costs.
 
 Decides which replica counts are useful, and the watts, joules, capacity and latency of each. One numpy pass over all
-profiles of a workload: sizing is the hot path of a planner cycle. Never drops a way because another is better: that is
-`sizing.pruning`.
+profiles of many workloads: sizing is the hot path of a planner cycle. Never drops a way because another is better: that
+is `sizing.pruning`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowbeam.api.v1alpha1 import reasons
 from lowbeam.sizing import curves as profile_curves
-from lowbeam.sizing.feasibility import Miss
+from lowbeam.sizing.curves import spans
 from lowbeam.sizing.loads import Capacities, Loads, end_to_end_p95_ms
 from lowbeam.sizing.measured_power import corrected
 from lowbeam.sizing.requirements import Requirements
@@ -31,7 +32,6 @@ HEADROOM_PERCENT = 150
 absorbs a burst. It is the first thing that a cap takes away."""
 ROUNDING_MS = 1e-6
 """What floating point may add to a time that just meets its target."""
-_EVERY_COUNT = np.int64(2**62)
 _LEAST_RATE = 1e-12
 
 
@@ -39,14 +39,13 @@ _LEAST_RATE = 1e-12
 class Allowed:
     """The profiles that passed the filters: parallel columns, one row per profile."""
 
-    number: Ints
-    """Its number among the curves, growing."""
     boards: Ints
     """Accelerators per replica, at least 1 (a slot of the class `cpu`)."""
     most_replicas: Ints
     """Replicas that fit into the best pool."""
     shortfall: Ints
-    below_floor: Flags
+    below_floor: Ints
+    """1 or 0."""
     watts_percent: Ints
     """What live watts say that the profile counts; 100 where nothing contradicts it."""
     limit_milliwatts: Ints
@@ -57,7 +56,7 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Parallel columns, one row per way."""
+    """Parallel columns, one row per way, by profile, batch and replicas."""
 
     profile: Ints
     """Row of `Allowed`."""
@@ -77,156 +76,223 @@ class Ways:
     latency: Ints
 
 
-def ways_of(
-    needs: Requirements, allowed: Allowed, loads: Loads, capacities: Capacities, running: tuple[int, int] | None
-) -> tuple[Ways, dict[int, Miss]]:
-    """All ways, and why a profile offers none, by row of `allowed`.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One workload of a batch."""
 
-    `running` = (row of `allowed`, replicas): that count is offered as well.
-    """
+    needs: Requirements
+    allowed: Allowed
+    shape: int
+    """Number of its shape in the tables of the batch."""
+    running: tuple[int, int] | None = None
+    """(row of `allowed`, replicas): that count is offered as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The ways of some workloads, one after the other."""
+
+    ways: Ways
+    """`profile` counts within each workload."""
+    millijoules: Floats
+    """Per request and way, not rounded."""
+    bounds: list[int]
+    """Per workload: its first way, and the number of ways at the end."""
+
+    def of(self, number: int) -> tuple[Ways, Floats]:
+        """The ways of one workload, and the joules of each."""
+        mine = slice(self.bounds[number], self.bounds[number + 1])
+        return Ways(*(getattr(self.ways, name)[mine] for name in Ways.__slots__)), self.millijoules[mine]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What each workload of a batch asks for: parallel columns."""
+
+    shape: Ints
+    millirps: Ints
+    tokens: Ints
+    """Of one request."""
+    least: Ints
+    """Replicas, at least 1."""
+    most: Ints
+    fixed: Ints
+    """1 where an autoscaler asks for `most` replicas, else 0."""
+    asked: Ints
+    """By an autoscaler, as far as the workload's own bound allows; 0 without one."""
+    first: Ints
+    """Of its rows among all that are allowed."""
+    running: Ints
+    """Row of the running profile among all that are allowed; -1 = none."""
+    replicas: Ints
+    """That run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rungs:
+    """Rungs of the workloads' ladders, a batch limit or one replica count there: parallel columns."""
+
+    workload: Ints
+    point: Ints
+    """Of the curves."""
+    row: Ints
+    """Of the profile, among all that are allowed."""
+
+    def some(self, which: Ints | Flags) -> _Rungs:
+        """These of them, in this order."""
+        return _Rungs(self.workload[which], self.point[which], self.row[which])
+
+
+def ways_of(asked: Sequence[Asked], loads: Loads, capacities: Capacities) -> Batch:
+    """All ways of all these workloads, by workload, profile, batch and replicas."""
     curves = loads.curves
-    row_of = np.full(curves.profile_count(), -1, dtype=np.int64)
-    row_of[allowed.number] = np.arange(allowed.number.size)
-    usable = capacities.useful[row_of[curves.of[capacities.useful]] >= 0]
-    tokens = needs.demand.input_tokens + needs.demand.output_tokens
-    usable = usable[curves.batch[usable] * tokens <= allowed.context_room[row_of[curves.of[usable]]]]
-    at, count, step = _counts(needs, allowed, loads, capacities, usable, row_of, running)
-    profile, demand = row_of[curves.of[at]], needs.demand.requests_per_second_milli / 1000
-    misses = {
-        int(row): _too_long(needs, loads, int(allowed.number[row]), int(allowed.context_room[row]))
-        or _too_slow(needs, loads, int(allowed.number[row]))
-        for row in np.flatnonzero(np.bincount(profile, minlength=allowed.number.size) == 0)
-    }
-    capacity = capacities.per_second[step, at]
-    rate = np.minimum(demand / count, capacity)
-    expected = np.rint(profile_curves.expected_milliwatts(curves, curves.of[at], rate) * count)
+    wanted, allowed = _columns_of(asked)
+    rungs, count, layer = _counts(wanted, allowed, loads, capacities)
+    mine, at, row = rungs.workload, rungs.point, rungs.row
+    profile, millirps = curves.of[at], wanted.millirps[mine]
+    capacity = capacities.per_second[layer, at]
+    rate = np.minimum(millirps / 1000 / count, capacity)
+    expected = np.rint(profile_curves.expected_milliwatts(curves, profile, rate) * count)
     worst = np.rint(curves.worst_milliwatts[at] * count)
-    percent = allowed.watts_percent[profile]
-    if needs.corrections:
-        limit = allowed.limit_milliwatts[profile] * count
-        expected, worst = (np.rint(it) for it in corrected(expected, worst, percent, limit))
-    # At no load the energy per request is the one at the batch limit: idle watts over zero requests mean nothing.
-    at_limit = curves.milliwatts[at] / curves.throughput[at] * (percent / 100)
-    joules = np.where(rate > 0, expected / np.maximum(rate * count, 1e-9), at_limit)
-    keep = np.ones(at.size, dtype=np.bool_)
-    if needs.max_millijoules_per_request is not None:
-        keep &= joules <= needs.max_millijoules_per_request
-        for row in np.setdiff1d(profile, profile[keep]):
-            misses[int(row)] = _too_much_energy(needs, float(joules[profile == row].min()))
-    if needs.max_milliwatts is not None:
-        before, keep = keep, keep & (worst <= needs.max_milliwatts)
-        for row in np.setdiff1d(profile[before], profile[keep]):
-            misses[int(row)] = _too_many_watts(needs, float(worst[before & (profile == row)].min()))
-    latency = end_to_end_p95_ms(loads, step, at, rate)
-    asked = 0 if needs.fixed_replicas is None else min(needs.fixed_replicas, needs.max_replicas)
+    percent = allowed.watts_percent[row]
+    if (percent != 100).any():
+        expected, worst = (
+            np.rint(it) for it in corrected(expected, worst, percent, allowed.limit_milliwatts[row] * count)
+        )
+    joules = expected / np.maximum(rate * count, 1e-9)
+    if not wanted.millirps.all():
+        # At no load the energy per request is the one at the batch limit: idle watts over zero requests mean nothing.
+        at_limit = curves.milliwatts[at] / curves.throughput[at] * (percent / 100)
+        joules = np.where(millirps > 0, joules, at_limit)
     total = np.floor(capacity * count * 1000 + 1e-6).astype(np.int64)
-    millirps = needs.demand.requests_per_second_milli
-    columns = Ways(
-        profile=profile,
+    ways = Ways(
+        profile=row - wanted.first[mine],
         batch=curves.batch[at].astype(np.int64),
         replicas=count,
-        boards=count * allowed.boards[profile],
+        boards=count * allowed.boards[row],
         expected=expected.astype(np.int64),
         worst=worst.astype(np.int64),
         capacity=total,
         unserved=np.maximum(0, millirps - total),
         headroom_missing=np.maximum(0, millirps * HEADROOM_PERCENT // 100 - total),
-        replicas_missing=np.maximum(0, asked - count),
-        shortfall=allowed.shortfall[profile],
-        below_floor=allowed.below_floor[profile].astype(np.int64),
+        replicas_missing=np.maximum(0, wanted.asked[mine] - count),
+        shortfall=allowed.shortfall[row],
+        below_floor=allowed.below_floor[row],
         millijoules=np.rint(joules).astype(np.int64),
-        latency=np.ceil(latency - ROUNDING_MS).astype(np.int64),
+        latency=np.ceil(end_to_end_p95_ms(loads, layer, at, rate) - ROUNDING_MS).astype(np.int64),
     )
-    if keep.all():
-        return columns, misses
-    return Ways(*(getattr(columns, name)[keep] for name in Ways.__slots__)), misses
+    return Batch(ways, joules, mine.searchsorted(np.arange(len(asked) + 1)).tolist())
 
 
-def _counts(  # noqa: PLR0917 - the tables of one pass
-    needs: Requirements,
-    allowed: Allowed,
-    loads: Loads,
-    capacities: Capacities,
-    usable: Ints,
-    row_of: Ints,
-    running: tuple[int, int] | None,
-) -> tuple[Ints, Ints, Ints]:
-    """(point, replicas, layer): the count that serves the demand, the next smaller, steps of equal ratio down."""
-    row = row_of[loads.curves.of[usable]]
-    limit = np.minimum(needs.max_replicas, allowed.most_replicas[row])
-    if needs.fixed_replicas is not None:
-        limit = np.minimum(limit, needs.fixed_replicas)
-    least = np.minimum(max(1, needs.min_replicas), limit)
-    enough = np.full(usable.size, _EVERY_COUNT)
-    if needs.fixed_replicas is None:
-        enough = _enough(needs.demand.requests_per_second_milli / 1000, loads.steps, capacities.per_second[:, usable])
-    full = np.minimum(np.maximum(enough, least), limit)
-    table = np.empty((usable.size, MAX_DEGRADED_STEPS + 2), dtype=np.int64)
-    table[:, :-2] = np.rint(full[:, None] * (least / full)[:, None] ** _SHARES)
-    table[:, -2] = np.maximum(full - 1, least)
-    table[:, -1] = full
-    if running is not None:
-        profile, replicas = running
-        table[(row == profile) & (least <= replicas) & (replicas <= limit), -1] = replicas
-    table.sort(axis=1)
-    fresh = np.ones(table.shape, dtype=np.bool_)
-    fresh[:, 1:] = table[:, 1:] != table[:, :-1]
-    rows, columns = np.nonzero(fresh)
-    at, count = usable[rows], table[rows, columns]
-    step = np.searchsorted(loads.steps, count, side="right") - 1
+def _columns_of(asked: Sequence[Asked]) -> tuple[_Wanted, Allowed]:
+    """The workloads as columns, and everything that is allowed to one of them, end to end."""
+    first, rows = dict[int, int](), 0
+    distinct = {id(it.allowed): it.allowed for it in asked}
+    for key, allowed in distinct.items():
+        first[key] = rows
+        rows += allowed.boards.size
+    wanted = _Wanted(*np.array([_wanted(it, first[id(it.allowed)]) for it in asked], dtype=np.int64).T)
+    if len(distinct) == 1:
+        return wanted, asked[0].allowed
+    together = (np.concatenate([getattr(it, name) for it in distinct.values()]) for name in Allowed.__slots__)
+    return wanted, Allowed(*together)
+
+
+def _wanted(it: Asked, first: int) -> tuple[int, ...]:
+    """The row of `_Wanted`."""
+    needs, demand, fixed = it.needs, it.needs.demand, it.needs.fixed_replicas
+    row, replicas = (-1, 0) if it.running is None else (first + it.running[0], it.running[1])
+    bound = needs.max_replicas if fixed is None else min(fixed, needs.max_replicas)
+    return (
+        it.shape,
+        demand.requests_per_second_milli,
+        demand.input_tokens + demand.output_tokens,
+        max(1, needs.min_replicas),
+        bound,
+        fixed is not None,
+        0 if fixed is None else bound,
+        first,
+        row,
+        replicas,
+    )
+
+
+def _counts(wanted: _Wanted, allowed: Allowed, loads: Loads, capacities: Capacities) -> tuple[_Rungs, Ints, Ints]:
+    """(rung, replicas, layer): the count that serves the demand, the next smaller, steps of equal ratio down."""
+    useful = _useful(wanted, allowed, loads, capacities)
+    limit = np.minimum(wanted.most[useful.workload], allowed.most_replicas[useful.row])
+    least = wanted.least[useful.workload]
+    full = limit
+    if not wanted.fixed.all():
+        demand = wanted.millirps[useful.workload] / 1000
+        enough = _enough(demand, loads.steps, capacities.per_second[:, useful.point])
+        serves = np.minimum(np.maximum(enough, least), limit).astype(np.int64)
+        full = np.where(wanted.fixed[useful.workload], limit, serves)
+    spot, count = _ladders_of(wanted.least, useful.workload, full)
+    if (wanted.running >= 0).any():
+        spot, count = _with_running(wanted, useful, limit, spot, count)
+    layer = loads.steps.searchsorted(count, "right") - 1
     # Few replicas of bursty arrivals may keep no target where more of them do.
-    able = capacities.per_second[step, at] > 0
-    return at[able], count[able], step[able]
+    able = capacities.per_second[layer, useful.point[spot]] > 0
+    return useful.some(spot[able]), count[able], layer[able]
 
 
-def _enough(demand: float, steps: Ints, per_second: Floats) -> Ints:
-    """Replicas that serve the demand, per point; `per_second` by layer, each valid from `steps` to the next."""
-    ends = np.append(steps[1:] - 1, _EVERY_COUNT)
-    found = np.full(per_second.shape[1], _EVERY_COUNT)
-    for first, last, capacity in zip(steps[::-1], ends[::-1], per_second[::-1], strict=True):
-        wanted = np.ceil(np.round(demand / np.maximum(capacity, _LEAST_RATE), 9))
-        wanted = np.maximum(np.minimum(wanted, _EVERY_COUNT), first).astype(np.int64)
-        found = np.where((capacity > 0) & (wanted <= last), wanted, found)
-    return found
+def _useful(wanted: _Wanted, allowed: Allowed, loads: Loads, capacities: Capacities) -> _Rungs:
+    """The useful points of each workload's shape whose requests fit into the memory."""
+    curves, bounds = loads.curves, capacities.bounds
+    sizes = np.diff(bounds)[wanted.shape]
+    mine = np.arange(sizes.size).repeat(sizes)
+    point = capacities.useful[spans(bounds[wanted.shape], sizes)]
+    row = curves.of[point] + (wanted.first - loads.bounds[wanted.shape])[mine]
+    rungs = _Rungs(mine, point, row)
+    return rungs.some(curves.batch[point] * wanted.tokens[mine] <= allowed.context_room[row])
 
 
-def _too_long(needs: Requirements, loads: Loads, profile: int, room: int) -> Miss | None:
-    """Whether not even the smallest measured batch of such requests fits into the memory."""
-    batch = int(loads.curves.batch[loads.curves.first[profile]])
-    tokens = needs.demand.input_tokens + needs.demand.output_tokens
-    if batch * tokens <= room:
-        return None
-    text = f"memory beside the weights holds {room} tokens of context, a batch of {batch} needs {batch * tokens}"
-    return Miss(reasons.OUT_OF_MEMORY, f"{text} (spec.load)")
+def _with_running(wanted: _Wanted, useful: _Rungs, limit: Ints, spot: Ints, count: Ints) -> tuple[Ints, Ints]:
+    """The counts with the running one at every point of its profile where it is within the bounds."""
+    runs = wanted.replicas[useful.workload]
+    lacks = (useful.row == wanted.running[useful.workload]) & (runs <= limit)
+    lacks &= np.minimum(wanted.least[useful.workload], limit) <= runs
+    lacks[spot[count == runs[spot]]] = False
+    new = np.flatnonzero(lacks)
+    # As one number that grows with both; the counts of a point are in order.
+    width = int(max(count.max(initial=0), runs.max(initial=0))) + 1
+    offered, added = spot * width + count, new * width + runs[new]
+    offered = np.insert(offered, offered.searchsorted(added), added)
+    return offered // width, offered % width
 
 
-def _too_slow(needs: Requirements, loads: Loads, profile: int) -> Miss:
-    """Which target is missed at the point that comes nearest."""
-    curves = loads.curves
-    mine = slice(int(curves.first[profile]), int(curves.first[profile + 1]))
-    between, first = float(curves.inter_token_p95_ms[mine].min()), float(curves.first_token_ms[mine].min())
-    whole = float(loads.alone_ms[mine].min())
-    if needs.inter_token_ms is not None and between > needs.inter_token_ms:
-        figure = f"{between:.0f} ms per token > {needs.inter_token_ms} ms"
-    elif needs.time_to_first_token_ms is not None and first > needs.time_to_first_token_ms:
-        figure = f"first token {first:.0f} ms > {needs.time_to_first_token_ms} ms"
-    elif needs.end_to_end_ms is not None and whole > needs.end_to_end_ms:
-        figure = f"end to end {whole:.0f} ms > {needs.end_to_end_ms} ms"
-    else:
-        return Miss(
-            reasons.TOO_SLOW,
-            "each batch meets some of the latency targets and misses another, or leaves no time for a queue (p95)",
-        )
-    return Miss(reasons.TOO_SLOW, f"{figure} (p95, at the fastest measured batch)")
+def _ladders_of(least: Ints, workload: Ints, full: Ints) -> tuple[Ints, Ints]:
+    """(index, replicas): the counts to offer for each count that serves, growing, and at least its workload's least."""
+    every = sorted(set(least.tolist()))
+    most = 1 << max(0, int(full.max(initial=1)) - 1).bit_length()  # so that few tables serve all
+    ladders = [_ladder(it, most) for it in every]
+    sizes = np.concatenate([it for it, _ in ladders])
+    at = np.searchsorted(every, least)[workload] * (most + 1) + full
+    first, mine = (sizes.cumsum() - sizes)[at], sizes[at]
+    offered = np.concatenate([it for _, it in ladders])
+    return np.arange(full.size).repeat(mine), offered[spans(first, mine)]
 
 
-def _too_much_energy(needs: Requirements, least_millijoules: float) -> Miss:
-    limit = (needs.max_millijoules_per_request or 0) / 1000
-    text = f"{least_millijoules / 1000:.3g} J per request > {limit:g} J (spec.energy.maxJoulesPerRequest)"
-    return Miss(reasons.TOO_MUCH_ENERGY, text)
+@lru_cache(maxsize=64)
+def _ladder(least: int, most: int) -> tuple[Ints, Ints]:
+    """(sizes, counts): how many counts to offer for each that would serve (0 to `most`), and these end to end."""
+    full = np.arange(most + 1)
+    low = np.minimum(least, full)
+    table = np.empty((most + 1, MAX_DEGRADED_STEPS + 2), dtype=np.int64)
+    table[:, :-2] = np.rint(full[:, None] * (low / np.maximum(full, 1))[:, None] ** _SHARES)
+    table[:, -2] = np.maximum(full - 1, low)
+    table[:, -1] = full
+    table.sort(axis=1)
+    fresh = table > 0
+    fresh[:, 1:] &= table[:, 1:] != table[:, :-1]
+    return fresh.sum(axis=1), table[fresh]
 
 
-def _too_many_watts(needs: Requirements, least_milliwatts: float) -> Miss:
-    limit = (needs.max_milliwatts or 0) / 1000
-    text = f"{least_milliwatts / 1000:.0f} W at its batch limit > {limit:g} W (spec.energy.maxWatts)"
-    return Miss(reasons.TOO_MANY_WATTS, text)
+def _enough(demand: Floats, steps: Ints, per_second: Floats) -> Floats:
+    """Replicas that serve each demand at its point; `per_second` by layer, each valid from `steps` to the next."""
+    wanted = np.maximum(np.ceil(np.round(demand / np.maximum(per_second, _LEAST_RATE), 9)), steps[:, None])
+    last = np.append(steps[1:] - 1.0, np.inf)
+    wanted[(per_second <= 0) | (wanted > last[:, None])] = np.inf
+    least: Floats = wanted.min(axis=0)
+    return least
