@@ -4,6 +4,7 @@ read, and a client that leaves in the middle leaves nothing behind."""
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -245,3 +246,30 @@ async def test_ten_thousand_connections_that_come_to_nothing_harm_nobody(llama_u
             await asyncio.sleep(0.02)
     assert llama.worker.requests_in_flight() == ()
     assert llama.worker.metrics.counts.received - received == 50 + 5000
+
+
+async def test_a_client_that_does_not_read_its_stream_holds_up_nobody_and_gets_all_of_it_later(
+    llama_url: str, llama: LocalWorker
+) -> None:
+    host, port = llama_url.removeprefix("http://").split(":")
+    body = {"model": "tiny", "prompt": "Power", "max_tokens": 60, "ignore_eos": True, "logprobs": 5, "stream": True}
+    content = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, (host, int(port)))
+        await loop.sock_sendall(slow, head.encode() + content)
+        async with asyncio.timeout(30):
+            while not llama.worker.telemetry().requests_running:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            answer = await llama.serving.post("/v1/completions", json=body | {"stream": False, "max_tokens": 8})
+            assert answer.status_code == 200
+            while llama.worker.telemetry().requests_running:  # noqa: ASYNC110 - its slot, long before it reads
+                await asyncio.sleep(0.005)
+            found = b""
+            while chunk := await loop.sock_recv(slow, 4096):
+                found += chunk
+    assert b'"finish_reason":"length"' in found
+    assert found.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
