@@ -7,8 +7,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 PY := .venv/bin/python
 STAMP := .venv/.synced
 
-.PHONY: help demo test test-on-the-cluster test-beside test-clients test-image soak lint bench bench-selection bench-worker \
-	backtest clean env tools unit cluster node chart worker worker-oldest generate format
+.PHONY: help demo test test-on-the-cluster test-long-waits test-beside test-clients test-image soak lint bench \
+	bench-selection bench-worker backtest clean env tools unit cluster node chart worker worker-oldest generate format
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,18 +29,18 @@ tools: $(STAMP) ## build the Kubernetes parts (about 10 minutes once, then cache
 demo: $(STAMP) ## the whole story on a real cluster: choose, serve, cut, restore (KEEP=1 leaves it running)
 	$(PY) -m tools.demo $(if $(KEEP),--keep)
 
-# Tests on a cluster mostly wait, the others compute: side by side they take two thirds of the time. What computes
-# shows its output when it is done; the longest waits go with it, on clusters of their own. The tools come first: two
+# Tests on a cluster mostly wait, the others compute: side by side they take two thirds of the time. The longest waits are
+# a third part, on clusters of their own. Two of the three show their output when they are done. The tools come first:
 # builds side by side would compile what they share twice.
-LONG_WAITS := demand killed_at_each_write outage process
-BESIDE := tests/unit tests/property tests/worker $(LONG_WAITS:%=tests/cluster/test_operator_%.py)
+LONG_WAITS := $(patsubst %,tests/cluster/test_operator_%.py,demand killed_at_each_write outage process)
+BESIDE := tests/unit tests/property tests/worker
 test: tools ## every test, on a real control plane
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-on-the-cluster test-beside
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 test-on-the-cluster test-long-waits test-beside
 test-on-the-cluster: $(STAMP)
-	$(PY) -m pytest tests $(addprefix --ignore=,$(BESIDE) tests/clients)
-test-beside: $(STAMP)
+	$(PY) -m pytest tests $(addprefix --ignore=,$(BESIDE) $(LONG_WAITS) tests/clients)
+test-long-waits test-beside: $(STAMP)
 	@log=$$(mktemp) && trap 'rm -f $$log' EXIT && \
-	if $(PY) -m pytest $(BESIDE) >$$log 2>&1; then cat $$log; else cat $$log; exit 1; fi
+	if $(PY) -m pytest $(if $(filter test-beside,$@),$(BESIDE),$(LONG_WAITS)) >$$log 2>&1; then cat $$log; else cat $$log; exit 1; fi
 
 # What `make test` leaves out: it takes long, or gigabytes.
 test-clients: $(STAMP) ## a worker against AIPerf, GuideLLM and k6 (installs the first two and builds k6 on first use: 6 GB)
