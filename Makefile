@@ -14,6 +14,8 @@ help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 export PATH := $(dir $(UV)):$(PATH)
+# Byte code is kept even where a machine says otherwise: every process would compile torch anew, which takes 4 s.
+export PYTHONDONTWRITEBYTECODE :=
 
 $(UV):
 	python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'

@@ -131,7 +131,7 @@ def test_the_highest_load_is_where_the_time_reaches_the_limit() -> None:
     table = latency_table()
     rows = (1 + 2 * table.load / latency.MAX_UTILISATION)[:, None].repeat(4, axis=1)
     limits = np.array([0.5, 1.0, 2.0, 9.0])
-    found = latency.highest_load(table, lambda some, load: rows[load, some], limits, 0)
+    found = latency.highest_load(table, lambda some: lambda load: rows[load, some], limits, 0)
     assert found.tolist() == pytest.approx([0.0, 0.0, latency.MAX_UTILISATION / 2, latency.MAX_UTILISATION])
     back = latency.along_load(table, rows, np.array([2]), found[2:3])
     assert float(back[0]) == pytest.approx(2.0)
@@ -141,7 +141,7 @@ def test_a_load_is_found_among_those_of_the_grid_whichever_it_is() -> None:
     table = latency_table()
     rows = (table.load**2)[:, None].repeat(200, axis=1)
     limits = np.linspace(0.0, 1.0, 200)
-    found = latency.highest_load(table, lambda some, load: rows[load, some], limits, 1)
+    found = latency.highest_load(table, lambda some: lambda load: rows[load, some], limits, 1)
     assert (found > 0).tolist() == (limits >= table.load[1] ** 2).tolist()
     assert found.max() == latency.MAX_UTILISATION
     kept = found > 0

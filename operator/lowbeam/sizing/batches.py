@@ -74,7 +74,8 @@ def _batches(questions: Sequence[Question], shapes: Mapping[Shape, Sequence[int]
     """Shapes and questions, shape after shape."""
     batch: list[tuple[Shape, int]] = []
     profiles = 0
-    for shape, numbers in shapes.items():
+    # Those of like burstiness together: they share tables.
+    for shape, numbers in sorted(shapes.items(), key=lambda it: it[0].traffic.cv_percent):
         for number in numbers:
             batch.append((shape, number))
             profiles += len(questions[number].sifted.passed)

@@ -12,7 +12,7 @@ arrivals than the last point (a cv of 14) are read too low, everything else errs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import as_file, files
 from math import sqrt
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Times = Callable[[Ints], Floats]
+"""ms by number of a load of the grid: one for all, or one for each; with more dimensions in front, times for each."""
 
 MAX_UTILISATION = 0.85
 """Above this a forecast error of 10 % doubles the queue."""
@@ -64,8 +66,8 @@ class LatencyTable:
         """How many figures one load has."""
         return int(self.figures.shape[-1])
 
-    def cells(self, is_encoder: Flags, limit: Floats, slope: Floats) -> Cells:
-        """The place of each replica."""
+    def cells(self, is_encoder: Flags | bool, limit: Floats, slope: Floats) -> Cells:
+        """The place of each replica; `is_encoder` is False in a table of one queue."""
         row, up = _place(self.limit, limit)
         column, right = _place(self.slope, slope)
         weights = [(1 - up) * (1 - right), (1 - up) * right]
@@ -119,6 +121,16 @@ def latency_table() -> LatencyTable:
         )
 
 
+@lru_cache(maxsize=2)
+def one_queue(is_encoder: bool) -> LatencyTable:
+    """The half of the table that is of one queue; its only queue is number 0."""
+    both = latency_table()
+    half = both.corners // 2
+    return replace(
+        both, figures=np.ascontiguousarray(both.figures[..., half:] if is_encoder else both.figures[..., :half])
+    )
+
+
 def along_load(table: LatencyTable, rows: Floats, row: Ints, load: Floats) -> Floats:
     """Values at `load` of the given columns of a (loads, n) array."""
     index, share = place_of_load(table, load)
@@ -132,26 +144,26 @@ def place_of_load(table: LatencyTable, load: Floats) -> tuple[Ints, Floats]:
     return _place(table.load, load)
 
 
-def highest_load(table: LatencyTable, time: Callable[[Ints, Ints], Floats], limit: Floats, least: int) -> Floats:
+def highest_load(table: LatencyTable, times: Callable[[Ints], Times], limit: Floats, least: int) -> Floats:
     """The highest load at which each time is at most its limit; 0 where that is not so at load number `least` already.
 
-    `time(some, numbers)` gives those of some, by index, at a number of the grid's loads for each. They must grow with
-    the load: most are within their limit at the last one, or not at `least`; of the others the loads are halved.
+    `times(some)` gives those of some, by index. They must grow with the load: most are within their limit at the last
+    one, or not at `least`; of the others the loads are halved.
     """
     result, end = np.full(limit.size, table.load[-1]), table.load.size - 1
-    times = time(np.arange(limit.size), np.array(end))
-    some = np.flatnonzero(times > limit)
-    result[some], high = 0.0, times[some]
-    low, bound = time(some, np.array(least)), limit[some]
+    high = times(np.arange(limit.size))(np.array(end))
+    some = np.flatnonzero(high > limit)
+    result[some], high, bound = 0.0, high[some], limit[some]
+    low = times(some)(np.array(least))
     worth = np.flatnonzero(low <= bound)
     some, low, high, bound = some[worth], low[worth], high[worth], bound[worth]
-    last, after = np.full(some.size, least), np.full(some.size, end)
+    last, after, of_some = np.full(some.size, least), np.full(some.size, end), times(some)
     while (after - last).max(initial=0) > 1:
         middle = (last + after) // 2
-        times = time(some, middle)
-        kept = times <= bound
-        last, low = np.where(kept, middle, last), np.where(kept, times, low)
-        after, high = np.where(kept, after, middle), np.where(kept, high, times)
+        found = of_some(middle)
+        kept = found <= bound
+        last, low = np.where(kept, middle, last), np.where(kept, found, low)
+        after, high = np.where(kept, after, middle), np.where(kept, high, found)
     share = np.minimum(np.maximum((bound - low) / (high - low), 0.0), 1.0)
     result[some] = table.load[last] + (table.load[after] - table.load[last]) * share
     return result

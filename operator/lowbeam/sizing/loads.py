@@ -47,6 +47,8 @@ class Targets(NamedTuple):
 class Loads:
     """Curves of one or more shapes, and where their points lie in the latency tables of each one's burstiness."""
 
+    table: latency.LatencyTable
+    """Of both queues, or of the only one that occurs."""
     curves: Curves
     bounds: Ints
     """Per shape: its first profile, and the number of profiles at the end."""
@@ -63,46 +65,55 @@ class Loads:
     encoder: Flags
     """Per point."""
 
-    def first_tokens(self, layer: Ints, at: Ints, index: Ints) -> Floats:
-        """p95 in ms from arrival to the first token at a load of the grid. An encoder's answer is its first token."""
-        return self._waits(*self._place(layer, at, index), at) + np.where(
-            self.encoder[at], self.own_ms[at], self.curves.first_token_ms[at]
-        )
+    def first_tokens(self, layer: Ints, at: Ints) -> latency.Times:
+        """p95 in ms from arrival to the first token, of points in a layer. An encoder's answer is its first token."""
+        spot, weights = self._place(layer, at)
+        service = self.curves.service_ms[at]
+        after = np.where(self.encoder[at], self.own_ms[at], self.curves.first_token_ms[at])
 
-    def answers(self, layer: Ints, at: Ints, index: Ints) -> Floats:
-        """p95 in ms from arrival to the whole answer at a load of the grid."""
-        spot, weights = self._place(layer, at, index)
-        wait = self._waits(spot, weights, at)
-        if not self.own.size:
-            return wait + self.own_ms[at]
-        share = latency.latency_table().read(self.own, spot, weights)
-        share[..., self.encoder[at]] = 1.0
-        share *= self.own_ms[at]
-        share += wait
-        return share
+        def times(index: Ints) -> Floats:
+            found = self.table.read(self.delay, spot + index * self.table.corners, weights)
+            found *= service
+            found += after
+            return found
+
+        return times
+
+    def answers(self, layer: Ints, at: Ints) -> latency.Times:
+        """p95 in ms from arrival to the whole answer, of points in a layer."""
+        table, (spot, weights) = self.table, self._place(layer, at)
+        service, own = self.curves.service_ms[at], self.own_ms[at]
+
+        def times(index: Ints) -> Floats:
+            place = spot + index * table.corners
+            found = table.read(self.delay, place, weights)
+            found *= service
+            if not self.own.size:
+                found += own
+                return found
+            share = table.read(self.own, place, weights)  # 1 for encoders
+            share *= own
+            share += found
+            return share
+
+        return times
 
     @cached_property
     def fastest(self) -> tuple[Floats, Floats, Floats]:
         """Per profile, at the best of its points: p95 in ms between tokens, to the first one, of a whole answer."""
         curves = self.curves
         idle = np.zeros(1, dtype=np.int64)
-        answers = self.answers(idle, np.arange(curves.batch.size), idle)
+        answers = self.answers(idle, np.arange(curves.batch.size))(idle)
         between, first, whole = (
             np.minimum.reduceat(times, curves.first[:-1])
             for times in (curves.inter_token_p95_ms, curves.first_token_ms, answers)
         )
         return between, first, whole
 
-    def _place(self, layer: Ints, at: Ints, index: Ints) -> tuple[Ints, Floats]:
-        table = latency.latency_table()
-        spot = (layer * table.load.size + index) * table.corners + self.cells.corner[at]
-        return spot, self.cells.weights.take(at, axis=1)
-
-    def _waits(self, spot: Ints, weights: Floats, at: Ints) -> Floats:
-        """What a request spends beyond its own service."""
-        wait = latency.latency_table().read(self.delay, spot, weights)
-        wait *= self.curves.service_ms[at]
-        return wait
+    def _place(self, layer: Ints, at: Ints) -> tuple[Ints, Floats]:
+        """Where no load lies in the sheets, and the weights of its corners."""
+        first = layer * (self.table.load.size * self.table.corners) + self.cells.corner[at]
+        return first, self.cells.weights.take(at, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +130,20 @@ class Capacities:
 
 def loads_of(curves: Curves, bounds: Ints, cvs: Sequence[float]) -> Loads:
     """The tables' place of every point for arrivals of each shape's burstiness."""
-    table = latency.latency_table()
+    encoder = curves.is_encoder[curves.of]
+    alike = bool(encoder.all() or not encoder.any())
+    table = latency.one_queue(bool(encoder.all())) if alike else latency.latency_table()
     distinct = {cv: number for number, cv in enumerate(sorted(set(cvs)))}
     steps = STEPS if max(cvs) > 1 else STEPS[:1]
     local = [latency.replica_cv(cv, step) for cv in distinct for step in steps]
-    encoder = curves.is_encoder[curves.of]
     figures = [latency.DELAY_P95] if encoder.all() else [latency.DELAY_P95, latency.OWN_P95]
     delay, *own = (table.sheets(figure, local) for figure in figures)
-    cells = table.cells(encoder, curves.batch, curves.slope())
+    cells = table.cells(False if alike else encoder, curves.batch, curves.slope())
     burstiness = np.array([distinct[cv] for cv in cvs]).repeat(np.diff(curves.first[bounds]))
     # An encoder's delay holds the service itself: only what the measured p95 is above it comes on top.
     beyond = np.maximum(curves.latency_p95_ms - curves.service_ms, 0.0)
     return Loads(
+        table=table,
         curves=curves,
         bounds=bounds,
         steps=np.array(steps, dtype=np.int64),
@@ -168,14 +181,14 @@ def capacities_of(loads: Loads, targets: Sequence[Targets]) -> Capacities:
 
 def _highest_loads(loads: Loads, able: Ints, whole: Floats, first: Floats) -> Floats:
     """(steps, able points): the highest load at which the targets for a request hold; 0 below LEAST_UTILISATION."""
-    table, steps = latency.latency_table(), loads.steps.size
+    table, steps = loads.table, loads.steps.size
     layer, at = np.arange(steps).repeat(able.size), np.tile(able, steps)
     found = np.full(at.size, latency.MAX_UTILISATION)
     for times, limit in ((loads.answers, whole), (loads.first_tokens, first)):
         if np.isfinite(limit).any():
             highest = latency.highest_load(
                 table,
-                lambda some, number, times=times: times(layer[some], at[some], number),  # type: ignore[misc]
+                lambda some, times=times: times(layer[some], at[some]),  # type: ignore[misc]
                 np.tile(limit, steps),
                 _LEAST_INDEX,
             )
@@ -186,17 +199,20 @@ def _highest_loads(loads: Loads, able: Ints, whole: Floats, first: Floats) -> Fl
 def end_to_end_p95_ms(loads: Loads, layer: Ints, at: Ints, rate: Floats) -> Floats:
     """p95 from arrival to answer at `rate` per replica, by layer and point."""
     load = np.minimum(rate / loads.curves.throughput[at], latency.MAX_UTILISATION)
-    index, share = latency.place_of_load(latency.latency_table(), load)
-    low, high = loads.answers(layer, at, np.stack([index, index + 1]))
+    index, share = latency.place_of_load(loads.table, load)
+    low, high = loads.answers(layer, at)(np.stack([index, index + 1]))
     result: Floats = low + (high - low) * share
     return result
 
 
 def _rises(curves: Curves, per_second: Floats) -> Flags:
     """Points whose capacity is above that of all smaller batches of the profile, in some layer."""
-    grid = np.zeros((per_second.shape[0], *curves.rate_grid.shape))
-    flat = grid.reshape(per_second.shape[0], -1)
-    flat[:, curves.cell] = per_second
-    np.maximum.accumulate(grid, axis=1, out=grid)
-    result: Flags = np.any(per_second > flat[:, curves.cell - curves.profile_count()], axis=0)
+    profiles = curves.profile_count()
+    result = np.zeros(curves.batch.size, dtype=np.bool_)
+    highest = np.zeros(curves.rate_grid.shape)
+    before, cells = curves.cell - profiles, highest.ravel()
+    for capacity in per_second:
+        cells[curves.cell] = capacity
+        np.maximum.accumulate(highest, axis=0, out=highest)
+        result |= capacity > cells.take(before)
     return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ HEADROOM_PERCENT = 150
 absorbs a burst. It is the first thing that a cap takes away."""
 ROUNDING_MS = 1e-6
 """What floating point may add to a time that just meets its target."""
+_ROUNDING = 5e-10
+"""Of a replica: what floating point may add to a demand that some of them just serve."""
 _LEAST_RATE = 1e-12
 
 
@@ -76,6 +79,9 @@ class Ways:
     latency: Ints
 
 
+_columns = attrgetter(*Ways.__slots__)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One workload of a batch."""
@@ -102,7 +108,7 @@ class Batch:
     def of(self, number: int) -> tuple[Ways, Floats]:
         """The ways of one workload, and the joules of each."""
         mine = slice(self.bounds[number], self.bounds[number + 1])
-        return Ways(*(getattr(self.ways, name)[mine] for name in Ways.__slots__)), self.millijoules[mine]
+        return Ways(*[column[mine] for column in _columns(self.ways)]), self.millijoules[mine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +231,7 @@ def _counts(wanted: _Wanted, allowed: Allowed, loads: Loads, capacities: Capacit
     full = limit
     if not wanted.fixed.all():
         demand = wanted.millirps[useful.workload] / 1000
-        enough = _enough(demand, loads.steps, capacities.per_second[:, useful.point])
+        enough = _enough(demand, loads.steps, capacities.per_second.take(useful.point, axis=1))
         serves = np.minimum(np.maximum(enough, least), limit).astype(np.int64)
         full = np.where(wanted.fixed[useful.workload], limit, serves)
     spot, count = _ladders_of(wanted.least, useful.workload, full)
@@ -291,7 +297,7 @@ def _ladder(least: int, most: int) -> tuple[Ints, Ints]:
 
 def _enough(demand: Floats, steps: Ints, per_second: Floats) -> Floats:
     """Replicas that serve each demand at its point; `per_second` by layer, each valid from `steps` to the next."""
-    wanted = np.maximum(np.ceil(np.round(demand / np.maximum(per_second, _LEAST_RATE), 9)), steps[:, None])
+    wanted = np.maximum(np.ceil(demand / np.maximum(per_second, _LEAST_RATE) - _ROUNDING), steps[:, None])
     last = np.append(steps[1:] - 1.0, np.inf)
     wanted[(per_second <= 0) | (wanted > last[:, None])] = np.inf
     least: Floats = wanted.min(axis=0)
