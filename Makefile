@@ -34,7 +34,7 @@ demo: $(STAMP) ## the whole story on a real cluster: choose, serve, cut, restore
 # Tests on a cluster mostly wait, the others compute: side by side they take two thirds of the time. The longest waits are
 # a third part, on clusters of their own. Two of the three show their output when they are done. The tools come first:
 # builds side by side would compile what they share twice.
-LONG_WAITS := $(patsubst %,tests/cluster/test_operator_%.py,demand killed_at_each_write outage process)
+LONG_WAITS := $(patsubst %,tests/cluster/test_operator_%.py,demand killed_at_each_write lifecycle outage process)
 BESIDE := tests/unit tests/property tests/worker
 test: tools ## every test, on a real control plane
 	@$(MAKE) --no-print-directory --keep-going --jobs=3 test-on-the-cluster test-long-waits test-beside

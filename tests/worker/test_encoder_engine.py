@@ -99,6 +99,23 @@ def test_vectors_in_mixed_batches_are_those_of_the_pipeline() -> None:
     assert stats.padding_efficiency >= 0.75
 
 
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [(Precision.FP32, 0.999999, 1.1), (Precision.INT8, 0.85, 0.999)]
+)
+def test_company_in_a_step_moves_an_int8_vector_a_little_and_no_other(
+    precision: Precision, least: float, most: float
+) -> None:
+    forward, tokenizer = minilm(precision)
+    rows = tokenizer(WORDS[:6])["input_ids"]
+    others = tokenizer(["power is scarce and quality has a floor " * count for count in (1, 3, 8, 12)])["input_ids"]
+    alone = np.stack([forward([row])[0] for row in rows])
+    assert [forward([row])[0].tolist() for row in rows] == alone.tolist(), "the same company, the same vector"
+    beside = np.stack([forward([row, *others])[0] for row in rows])
+    cosines = (alone * beside).sum(axis=1) / np.linalg.norm(alone, axis=1) / np.linalg.norm(beside, axis=1)
+    assert cosines.min() > least
+    assert cosines.min() < most, "docs/worker-engines.md says that an int8 answer depends on who shares its step"
+
+
 @pytest.mark.parametrize(("precision", "least_cosine"), [(Precision.BF16, 0.999), (Precision.INT8, 0.95)])
 def test_other_precisions_point_the_same_way(precision: Precision, least_cosine: float) -> None:
     exact, tokenizer = minilm(Precision.FP32)
