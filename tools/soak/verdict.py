@@ -48,6 +48,7 @@ def checks(subject: Subject, tally: Tally, watch: Watch, ending: Ending) -> list
     series, log = watch.series, subject.log.read_text()
     restarts = series.get("lowbeam_worker_engine_restarts_total", 0.0)
     charged = series.get("lowbeam_worker_energy_charged_joules_total", 0.0)
+    slope, error = watch.slope_mib_per_hour()
     counter_off = abs(watch.counted_joules / watch.board_joules - 1) if watch.board_joules else 1.0
     answers_off = abs(tally.joules / charged - 1) if charged else 1.0
     errors = [line for line in log.splitlines() if " ERROR " in line or line.startswith("Traceback")]
@@ -77,7 +78,7 @@ def checks(subject: Subject, tally: Tally, watch: Watch, ending: Ending) -> list
         ),
         Check(
             f"memory {watch.median_mib():.0f} MiB, {watch.growth_mib():+.1f} MiB from the second third to the last "
-            f"({GROWTH_MIB:g}), slope {watch.slope_mib_per_hour():+.0f} MiB/h",
+            f"({GROWTH_MIB:g}), slope {slope:+.0f} MiB/h with a standard error of {error:.0f}",
             watch.growth_mib() <= GROWTH_MIB,
         ),
         Check(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
 
 import httpx
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from lowbeam.api.wire import WorkerTelemetry
@@ -80,10 +82,23 @@ class Watch:
         values = [mib for _, mib in self.memory]
         return statistics.median(values[2 * third :]) - statistics.median(values[third : 2 * third])
 
-    def slope_mib_per_hour(self) -> float:
-        """Least squares over the last two thirds."""
+    def slope_mib_per_hour(self) -> tuple[float, float]:
+        """Least squares through the medians of the minutes of the last two thirds, and its standard error.
+
+        Weights come and go with every change, so that single samples lie far apart. The error is infinite for a run
+        too short to tell.
+        """
         points = self.memory[len(self.memory) // 3 :]
-        return 3600 * statistics.linear_regression(*zip(*points, strict=True)).slope
+        minutes: dict[int, list[float]] = {}
+        for at, mib in points:
+            minutes.setdefault(int((at - points[0][0]) // 60), []).append(mib)
+        if len(minutes) < 3:
+            return 0.0, math.inf
+        hours = np.array(list(minutes)) / 60
+        medians = np.array([statistics.median(values) for values in minutes.values()])
+        slope, start = np.polyfit(hours, medians, 1)
+        residual = float(((medians - start - slope * hours) ** 2).sum()) / (len(minutes) - 2)
+        return float(slope), math.sqrt(residual / float(((hours - hours.mean()) ** 2).sum()))
 
     def median_mib(self) -> float:
         """Of the last third."""
