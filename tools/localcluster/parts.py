@@ -2,7 +2,8 @@
 
 Invariant: a binary belongs to exactly one part. Versions appear here only where a linker flag needs them.
 To move a part to a new version: `go get -tool PACKAGE@VERSION` in its module folder, for kubernetes with every
-staging module's `replace` moved along.
+staging module's `replace` moved along. What uses client-go and is not Kubernetes itself shares the module `common`: one
+version of each dependency, compiled once.
 """
 
 from __future__ import annotations
@@ -78,13 +79,13 @@ _ALL = (
     _kubernetes("kube-node", "kubelet", "kube-proxy"),
     Part(
         "kwok",
-        "kwok",
+        "common",
         {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
         assets=("sigs.k8s.io/kwok", _KWOK_STAGES),
     ),
     Part(
         "containerd",
-        "containerd",
+        "common",
         {
             name: f"github.com/containerd/containerd/v2/cmd/{name}"
             for name in ("containerd", "containerd-shim-runc-v2", "ctr")
@@ -100,7 +101,7 @@ _ALL = (
             for path in ("main/bridge", "main/loopback", "ipam/host-local", "meta/portmap")
         },
     ),
-    Part("coredns", "coredns", {"coredns": "lowbeam.dev/localcluster/coredns/coredns"}),
+    Part("coredns", "common", {"coredns": "lowbeam.dev/localcluster/common/coredns"}),
     Part(
         "nodetools",
         "nodetools",
@@ -108,14 +109,12 @@ _ALL = (
     ),
     Part(
         "prometheus",
-        "prometheus",
+        "common",
         {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
-    Part("helm", "helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
-    Part(
-        "helm-unittest", "helm-unittest", {"helm-unittest": "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"}
-    ),
+    Part("helm", "common", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+    Part("helm-unittest", "common", {"helm-unittest": "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"}),
     Part("kubeconform", "kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),
     Part("k6", "k6", {"k6": "go.k6.io/k6"}, on_demand=True),
 )
