@@ -224,7 +224,7 @@ def _enough(needs: Requirements, capacities: list[float], layers: tuple[int, ...
     demand = needs.demand.requests_per_second_milli / 1000
     for k, capacity in enumerate(capacities):
         last = layers[k + 1] - 1 if k + 1 < len(layers) else math.inf
-        wanted = max(math.ceil(demand / capacity - 5e-10), layers[k]) if capacity > 0 else math.inf
+        wanted = max(math.ceil(round(demand / capacity, 9)), layers[k]) if capacity > 0 else math.inf
         if wanted <= last and wanted != math.inf:
             return int(wanted)
     return 2**62
