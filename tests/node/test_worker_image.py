@@ -248,6 +248,10 @@ def test_the_image_holds_what_a_cpu_needs_and_nothing_for_gpus_only(pod: Pod) ->
         "import importlib.util as u; print([n for n in ('torch', 'transformers', 'triton', 'kopf') if u.find_spec(n)])"
     )
     assert pod.python(packages) == "['torch', 'transformers']"
+    compiled = (
+        "import os, torch, lowbeam_worker.serving as s; print(*(os.path.exists(m.__cached__) for m in (s, torch)))"
+    )
+    assert pod.python(compiled) == "True True", "each start would compile what it loads"
     log = pod.log()
     assert "ready: feature-extraction as all-MiniLM-L6-v2, fp32 on cpu" in log
     assert "Traceback" not in log
