@@ -148,7 +148,13 @@ def test_without_sight_of_the_caps_nothing_is_started_and_nothing_ended(
     assert pods <= {pod["metadata"]["uid"] for pod in stage.pods(namespace)}
 
 
-def test_killed_in_the_middle_of_a_replacement_it_ends_with_the_new_model_alone(stage: Stage, namespace: str) -> None:
+@pytest.mark.parametrize("told", [False, True], ids=["before-the-status-tells", "after-the-status-tells"])
+def test_killed_in_the_middle_of_a_replacement_it_goes_on_while_the_old_model_serves(
+    stage: Stage, namespace: str, told: bool
+) -> None:
+    def serves() -> bool:
+        return any(pod_ready(pod) for pod in stage.pods(namespace))
+
     stage.start_operator()
     stage.apply(workload(namespace, "swap"))
     stage.ready(namespace, "swap")
@@ -156,15 +162,26 @@ def test_killed_in_the_middle_of_a_replacement_it_ends_with_the_new_model_alone(
     stage.allow_pods(namespace, 1)  # the new one has to wait
     stage.patch("iw", "swap", {"model": {"pinned": "roberta-base-sst2"}}, namespace)
     stage.eventually("the new Deployment", lambda: len(stage.deployments(namespace)) == 2)
+    if told:
+        stage.eventually("the status tells", lambda: _model(stage.iw(namespace, "swap")) == "roberta-base-sst2")
     stage.restart()
-    stage.stays("a ready pod", lambda: any(pod_ready(pod) for pod in stage.pods(namespace)), 3)
+    stage.stays("a ready pod", serves, 3)
     stage.allow_pods(namespace, None)
-    stage.ready(namespace, "swap", seconds=40)
 
+    def ready_and_never_without() -> bool:
+        assert serves(), stage.operator.tail()
+        return is_ready(stage.iw(namespace, "swap"))
+
+    stage.eventually("the replacement is done", ready_and_never_without, 40)
     (left,) = stage.deployments(namespace)
     assert left["metadata"]["uid"] != old["metadata"]["uid"]
     assert len(stage.pods(namespace)) == left["spec"]["replicas"]
-    assert stage.iw(namespace, "swap")["status"]["selected"]["model"] == "roberta-base-sst2"
+    assert _model(stage.iw(namespace, "swap")) == "roberta-base-sst2"
+
+
+def _model(workload: dict[str, Any]) -> str:
+    model: str = workload["status"]["selected"]["model"]
+    return model
 
 
 def test_killed_in_the_middle_of_a_shed_it_sheds_on_and_restores_only_on_fresh_data(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lowbeam.runtime.children import next_step
+from lowbeam.runtime.children import OLD_TO_END, next_step
 from lowbeam.runtime.replicas import Child, Replica, child_of, replica_of
 
 OLD, NEW = "triage-old", "triage-new"
@@ -34,6 +34,26 @@ def test_made_before_broken_the_old_one_stays_until_every_new_replica_is_ready()
         step = next_step(NEW, 2, True, [old, child(NEW, ready=ready)], [*pods(OLD), *pods(NEW, ready)])
         assert step.apply_replicas == 2
         assert step.delete == gone
+        assert step.waiting_for
+
+
+def test_a_replacement_is_over_when_the_last_old_pod_is_gone() -> None:
+    assert next_step(NEW, 2, True, [child(NEW)], [*pods(OLD, 1), *pods(NEW)]).waiting_for == OLD_TO_END
+    assert not next_step(NEW, 2, True, [child(NEW)], pods(NEW)).waiting_for
+
+
+@pytest.mark.parametrize(
+    ("status", "done"),
+    [
+        ({"observedGeneration": 3, "updatedReplicas": 2}, True),
+        ({"observedGeneration": 2, "updatedReplicas": 2}, False),
+        ({"observedGeneration": 3, "updatedReplicas": 1}, False),
+        ({}, False),
+    ],
+)
+def test_an_edited_template_is_waited_for_until_every_pod_has_it(status: dict[str, int], done: bool) -> None:
+    live = child_of({"metadata": {"name": NEW, "uid": "u", "generation": 3}, "spec": {"replicas": 2}, "status": status})
+    assert bool(next_step(NEW, 2, True, [live], pods(NEW)).waiting_for) is not done
 
 
 def test_broken_before_made_the_new_one_waits_until_the_last_old_pod_is_gone() -> None:

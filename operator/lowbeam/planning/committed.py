@@ -36,7 +36,7 @@ class Order(StrEnum):
 class Target:
     """What a workload is decided to run.
 
-    After a restart build it from the object's status, with BREAK_BEFORE_MAKE when pods of another placement are alive.
+    After a restart it is built from the object's status and its Deployments (`runtime.recovery`).
     """
 
     option: Option | None = None

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from lowbeam.runtime.replicas import Child, Replica
 
+OLD_TO_END = "the old replicas to end"
+ROLLOUT = "the rollout of its Deployment"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -41,10 +44,11 @@ def next_step(
     digest = target_name.rsplit("-", 1)[-1]
     old_pods = [replica for replica in replicas if replica.placement_digest != digest]
     if not others and not old_pods:
-        return Step(target_replicas)
+        return Step(target_replicas, waiting_for="" if current is None or current.rolled_out else ROLLOUT)
     if make_before_break:
-        done = current is not None and current.ready_replicas >= target_replicas
-        return Step(target_replicas, others if done else (), "" if done else "the new replicas to be ready")
+        if current is None or current.ready_replicas < target_replicas:
+            return Step(target_replicas, waiting_for="the new replicas to be ready")
+        return Step(target_replicas, others, OLD_TO_END)
     # Break first: what already runs of the target may stay, but does not grow until the old pods are gone.
     kept = min(current.replicas, target_replicas) if current else None
-    return Step(kept, others, "the old replicas to end")
+    return Step(kept, others, OLD_TO_END)

@@ -235,6 +235,7 @@ class Controller:
                 everything, noticed = self._templates_changed, frozenset(self._edited)
                 edited = set(world.requirements) if everything else noticed & set(world.requirements)
                 fleet.forget_all_but(set(world.raw_workloads))
+                generations = {key: raw["metadata"]["generation"] for key, raw in world.raw_workloads.items()}
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             began_ms = self._clock.monotonic_ms()
@@ -249,6 +250,8 @@ class Controller:
                 self._power.look(world, books, answer, fleet)
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet))
                 self._observer.advise(world, fleet)
+                for key in generations.keys() & world.raw_workloads.keys():
+                    fleet.of(key).planned(generations[key])
         self._announce(world, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*changed, *edited)

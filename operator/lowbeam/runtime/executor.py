@@ -21,9 +21,9 @@ from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT, ProfileChange, RunningP
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Order, Target
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
-from lowbeam.runtime.children import next_step
+from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
-from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.replicas import Replica, WorkloadKey, child_of
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
@@ -146,8 +146,11 @@ class Executor:
         if option is not None and step.apply_replicas is not None:
             desired = self.manifest(world, key, option, step.apply_replicas)
             live = next((dict(child.raw) for child in children if child.name == name), None)
-            if await self._applier.apply(DEPLOYMENTS, desired, live) is not None:
+            written = await self._applier.apply(DEPLOYMENTS, desired, live)
+            if written is not None:
                 log.info("applied", workload="/".join(key), deployment=name, replicas=step.apply_replicas)
+                if not child_of(written).rolled_out:
+                    return step.waiting_for or ROLLOUT
         return step.waiting_for
 
     def manifest(self, world: World, key: WorkloadKey, option: Option, replicas: int) -> dict[str, Any]:

@@ -40,6 +40,9 @@ class Decision:
     message: str
 
 
+NOT_CARRIED_OUT = "what was decided to be carried out"
+
+
 @dataclass(slots=True)
 class WorkloadMemory:
     """All that the runtime keeps about one workload."""
@@ -54,8 +57,15 @@ class WorkloadMemory:
     """Why a better option is not taken yet; None when there is none."""
     waiting_for: str = ""
     """What the executor waits for; empty when the children are as decided."""
+    planned_generation: int | None = None
+    """The spec that target and choice answer; None before the first plan."""
     write_error: KubeError | None = None
     """Why the last write of a child was refused; None when it was not."""
+
+    def planned(self, generation: int) -> None:
+        """The plan has seen this generation of the spec."""
+        if generation != self.planned_generation:
+            self.planned_generation, self.waiting_for = generation, NOT_CARRIED_OUT
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from lowbeam.power.progress import Promise
 from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.decisions import decision_of, dimming_of
-from lowbeam.runtime.fleet import Decision, Fleet
+from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Decision, Fleet
 from lowbeam.runtime.meters import Books
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.status_cap import CapFacts
@@ -177,6 +177,8 @@ class PowerControl:
             memory.target = target
             if planned or key in steps:
                 memory.held = transition.held.get(key)
+            if key in steps:
+                memory.waiting_for = NOT_CARRIED_OUT
             desired = memory.choice.desired if memory.choice else None
             if not target.dimmed_by:
                 memory.dimming = None

@@ -20,7 +20,7 @@ from lowbeam.sizing import Option, Requirements, Sizer
 
 def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child], sizer: Sizer) -> WorkloadMemory:
     """The memory of one workload, from its status and its Deployments."""
-    memory = WorkloadMemory()
+    memory = WorkloadMemory(planned_generation=status.get("observedGeneration"))
     memory.history = tuple(
         Decision(_moment(entry["time"]), entry["decisionId"], entry["action"], entry["message"])
         for entry in status.get("history", ())
@@ -41,16 +41,23 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
     if running is None and dimmed_by:
         memory.target = Target(None, dimmed_by=dimmed_by)  # paused by a cap: it comes back through the gate
     elif running is not None:
-        # Pods of another placement: a change was under way; break-before-make never draws more than it does now.
-        placement = Placement.of(running)
-        elsewhere = any(child.placement != placement for child in children)
-        memory.waiting_for = "the change that was under way" if elsewhere else ""
-        memory.target = Target(
-            running,
-            Order.BREAK_BEFORE_MAKE if elsewhere else Order.IN_PLACE,
-            dimmed_by=dimmed_by,
-        )
+        order = _order(running, children)
+        memory.waiting_for = "" if order is Order.IN_PLACE else "the change that was under way"
+        memory.target = Target(running, order, dimmed_by=dimmed_by)
     return memory
+
+
+def _order(running: Option, children: list[Child]) -> Order:
+    """How the change that was under way goes on.
+
+    Break-before-make ends the old Deployments first: where one stands beside that of `running`, the old one was to
+    serve until the new one does, and boards and watts were found for both.
+    """
+    placement = Placement.of(running)
+    if all(child.placement == placement for child in children):
+        return Order.IN_PLACE
+    begun = any(child.placement == placement for child in children)
+    return Order.MAKE_BEFORE_BREAK if begun else Order.BREAK_BEFORE_MAKE
 
 
 def _as_written(selected: Mapping[str, Any] | None, children: list[Child]) -> Mapping[str, Any] | None:

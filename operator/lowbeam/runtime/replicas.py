@@ -58,6 +58,8 @@ class Child:
     replicas: int
     ready_replicas: int
     raw: Mapping[str, Any]
+    rolled_out: bool = True
+    """Whether as many pods as are wanted have the present template."""
 
 
 def replica_of(pod: Mapping[str, Any]) -> Replica | None:
@@ -90,14 +92,17 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
 def child_of(deployment: Mapping[str, Any]) -> Child:
     """View of one of our Deployments."""
     metadata, status = deployment["metadata"], deployment.get("status", {})
+    replicas = deployment.get("spec", {}).get("replicas", 1)
     return Child(
         name=metadata["name"],
         uid=metadata["uid"],
         placement=_placement(metadata.get("annotations", {}).get(labels.OPTION, "")),
         placement_digest=metadata.get("labels", {}).get(labels.PLACEMENT, ""),
-        replicas=deployment.get("spec", {}).get("replicas", 1),
+        replicas=replicas,
         ready_replicas=status.get("readyReplicas", 0),
         raw=deployment,
+        rolled_out=status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+        and status.get("updatedReplicas", 0) >= replicas,
     )
 
 

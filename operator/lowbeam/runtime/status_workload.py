@@ -61,12 +61,13 @@ def workload_status(
 ) -> dict[str, Any]:
     """The complete status as the API server holds it."""
     option = _option_shown(facts, memory)
+    generation = _generation_answered(facts, memory)
     status: dict[str, Any] = {
-        "observedGeneration": facts.generation,
+        "observedGeneration": generation,
         "conditions": as_conditions(
             previous.get("conditions", ()),
             [*_conditions(facts, memory, option), *load_rows(facts.load)],
-            facts.generation,
+            generation,
             now,
         ),
         "replicas": facts.pods,
@@ -86,6 +87,13 @@ def workload_status(
     if memory.dimming is not None:
         status["dimming"] = _dimming(memory.dimming)
     return status
+
+
+def _generation_answered(facts: WorkloadFacts, memory: WorkloadMemory) -> int:
+    """Which spec the status is about: an edited one only when it was planned, or cannot be."""
+    if memory.planned_generation is None or facts.refusal is not None or facts.unreadable:
+        return facts.generation
+    return memory.planned_generation
 
 
 def _option_shown(facts: WorkloadFacts, memory: WorkloadMemory) -> Option | None:
