@@ -7,7 +7,7 @@ The newest is installed here; the same tests run on the oldest in an environment
 from __future__ import annotations
 
 import asyncio
-import warnings
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -24,8 +24,9 @@ from lowbeam_worker.engines.base import Limits
 from lowbeam_worker.engines.continuous import CAN_PAUSE, PAGE_TOKENS, Member, choose_sizes
 from lowbeam_worker.engines.decoder import DecoderEngine, SamplingWish
 from lowbeam_worker.engines.sampling import ThinkingLimit, forced_token
+from lowbeam_worker.int8 import quantise
 from lowbeam_worker.random_llama import make_random_llama
-from tests.worker.decoders import ask, prompt, reference, running_engine, whole
+from tests.worker.decoders import GREEDY, ask, prompt, reference, running_engine, whole
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,13 +41,6 @@ async def engine() -> AsyncIterator[DecoderEngine]:
 def inside(engine: DecoderEngine) -> Any:
     assert engine._loop is not None
     return engine._loop._manager
-
-
-def quantise(model: Any) -> None:
-    """The in-place int8 of lowbeam_worker/models.py: linear layers only, keys and values keep their dtype."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, inplace=True)  # type: ignore[no-untyped-call]
 
 
 async def test_the_inside_of_transformers_is_as_the_adapter_takes_it(engine: DecoderEngine) -> None:
@@ -192,6 +186,33 @@ async def test_thinking_that_ended_by_itself_is_left_alone() -> None:
     assert forced_token([1, 1, 1, 1, 3], limit) == 4
     assert forced_token([1, 1, 1, 1, 3, 4], limit) is None
     assert forced_token([], ThinkingLimit(0, (9,))) == 9
+
+
+async def test_short_neighbours_share_a_call_of_attention_and_long_ones_do_not() -> None:
+    def shared(queries: list[int], keys: list[int]) -> list[tuple[slice, slice]]:
+        borders = ([0, *itertools.accumulate(queries)], [0, *itertools.accumulate(keys)])
+        return list(attention.calls(*borders, width=256))
+
+    many = shared([1] * 32, [20] * 32)
+    assert 1 < len(many) < 8
+    assert [row for rows, _ in many for row in range(rows.start, rows.stop)] == list(range(32))
+    assert [key for _, keys in many for key in range(keys.start, keys.stop)] == list(range(640))
+    assert shared([1, 1, 1], [5000, 10, 5000]) == [
+        (slice(0, 1), slice(0, 5000)),
+        (slice(1, 2), slice(5000, 5010)),
+        (slice(2, 3), slice(5010, 10010)),
+    ]
+    assert shared([1, 0, 1], [9, 0, 9]) == [(slice(0, 2), slice(0, 18))]
+    assert shared([0, 0], [0, 0]) == []
+
+
+async def test_a_reader_that_is_not_eager_gets_the_same_tokens_at_once(engine: DecoderEngine) -> None:
+    account = engine._ledger.open_account(0.0)
+    patient = engine.submit(prompt(3), 12, GREEDY, account, eager=False)
+    (tokens,) = [tokens async for tokens in patient]
+    assert tokens == await whole(ask(engine, prompt(3), 12)) == reference(prompt(3), 12)
+    assert len(patient.take_gaps()) == 11
+    assert patient.take_gaps() == []
 
 
 @pytest.mark.skipif(

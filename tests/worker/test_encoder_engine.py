@@ -100,9 +100,9 @@ def test_vectors_in_mixed_batches_are_those_of_the_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "least", "most"), [(Precision.FP32, 0.999999, 1.1), (Precision.INT8, 0.85, 0.999)]
+    ("precision", "least", "most"), [(Precision.FP32, 0.999999, 1.1), (Precision.INT8, 0.97, 0.9999)]
 )
-def test_company_in_a_step_moves_an_int8_vector_a_little_and_no_other(
+def test_company_in_a_step_moves_an_int8_vector_very_little_and_no_other(
     precision: Precision, least: float, most: float
 ) -> None:
     forward, tokenizer = minilm(precision)
@@ -116,7 +116,7 @@ def test_company_in_a_step_moves_an_int8_vector_a_little_and_no_other(
     assert cosines.min() < most, "docs/worker-engines.md says that an int8 answer depends on who shares its step"
 
 
-@pytest.mark.parametrize(("precision", "least_cosine"), [(Precision.BF16, 0.999), (Precision.INT8, 0.95)])
+@pytest.mark.parametrize(("precision", "least_cosine"), [(Precision.BF16, 0.999), (Precision.INT8, 0.98)])
 def test_other_precisions_point_the_same_way(precision: Precision, least_cosine: float) -> None:
     exact, tokenizer = minilm(Precision.FP32)
     coarse, _ = minilm(precision)

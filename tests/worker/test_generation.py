@@ -177,6 +177,24 @@ async def test_a_dead_loop_fails_only_what_was_in_it_and_is_started_again(
     assert engine.failed is None
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"stop": ["\x00never"]}, {"logprobs": 1}], ids=["plain", "with a stop", "logprobs"]
+)
+async def test_a_whole_answer_is_timed_token_by_token_like_a_streamed_one(
+    llama: LocalWorker, more: dict[str, Any]
+) -> None:
+    def observed() -> dict[str, float]:
+        shown = llama.worker.metrics.exposition()[0].decode()
+        names = ("vllm:inter_token_latency_seconds_count", "vllm:time_to_first_token_seconds_count")
+        return {line.split("{")[0]: float(line.split()[-1]) for line in shown.splitlines() if line.startswith(names)}
+
+    before = observed()
+    answer = await complete(llama, prompt=PROMPTS[0], max_tokens=16, **more)
+    after = observed()
+    assert answer["choices"][0]["text"] == greedy_reference(PROMPTS[0], 16)
+    assert [after[name] - before.get(name, 0) for name in sorted(after)] == [15, 1]
+
+
 async def test_a_client_that_leaves_frees_its_slot(llama: LocalWorker) -> None:
     engine = engine_of(llama)
     account = llama.worker.ledger.open_account(0.0)

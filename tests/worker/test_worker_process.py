@@ -142,7 +142,7 @@ def test_int8_weights_give_nearly_the_same_vectors() -> None:
     for precision in (Precision.FP32, Precision.INT8):
         loaded = load(MINILM, Task.FEATURE_EXTRACTION, precision, choose_device("cpu"), allow_downloads=False)
         rows.append(embedder(loaded, read_recipe(loaded.folder))(loaded.tokenizer(texts)["input_ids"]))
-    assert (rows[0] * rows[1]).sum(1).min() > 0.95
+    assert (rows[0] * rows[1]).sum(1).min() > 0.98
 
 
 def test_a_metered_change_of_model_says_its_joules_and_the_books_stay_equal(

@@ -48,7 +48,7 @@ def measure(say: Callable[[str], None], rounds: int) -> Section:
     return Section(
         "Worker engines",
         "Decoder: 64 greedy requests, prompts of 8 to 96 and answers of 8 to 64 tokens, on a Llama of 3.7 million "
-        "random weights, fp32; the worker's answers are compared token by token with `generate`. Served: 128 greedy "
+        "random weights, fp32; the worker's answers are compared token by token with `generate`. Served: 256 greedy "
         "requests of 2 to 24 words on the same model, from 32 clients over HTTP, CPU time of the server's processes. "
         "Encoder: 320 texts of 8 to 230 words from 32 clients, MiniLM (22 million), fp32, from text to vector. "
         "One thread, CPU time of the "

@@ -29,7 +29,7 @@ from tools.overlay import overlay
 from .processes import free_port
 
 CLIENTS = 32
-REQUESTS = 128
+REQUESTS = 256
 CACHE_TOKENS = 8192
 STEP_TOKENS = 512
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")

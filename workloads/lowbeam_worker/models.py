@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from lowbeam_worker.int8 import quantise
 from lowbeam_worker.memory import (
     DTYPE_NAMES,
     DTYPES,
@@ -53,11 +54,6 @@ _CLASSES = {
     Task.TEXT_GENERATION: AutoModelForCausalLM,
     Task.CODE_COMPLETION: AutoModelForCausalLM,
 }
-
-
-_quantise: Any = torch.ao.quantization.quantize_dynamic
-_INT8: Any = torch.ao.quantization.per_channel_dynamic_qconfig
-"""The one int8 route that beats bf16 on a CPU without a long compilation; torch calls it old, and keeps it."""
 
 
 class CannotLoadError(Exception):
@@ -223,12 +219,21 @@ def _missing(model: Any, report: Any, task: Task) -> list[str]:
 def _place(model: Any, precision: Precision, device: torch.device) -> Any:
     model = model.eval().to(device)
     if precision is Precision.INT8:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torch.ao will be removed some day, once per layer
-            model = _quantise(model, {torch.nn.Linear: _INT8}, inplace=True)  # a copy would stand beside it
+        quantise(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if device.type == "cpu" and model.dtype is torch.float32:
+        lay_out(model)
     return model
+
+
+def lay_out(model: Any) -> None:
+    """Keep weights in the order in which a CPU multiplies small batches with them faster (by up to a third at fp32; no
+    other type gains). What is shared stays as it is: an embedding reads rows."""
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and owners[id(module.weight)] == 1:
+            module.weight.data = module.weight.data.t().contiguous().t()
 
 
 def _name(source: str) -> str:

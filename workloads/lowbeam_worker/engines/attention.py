@@ -3,14 +3,14 @@
 transformers lays the keys of all requests of a step side by side and masks what does not belong together, so that one
 call does it all: work grows with (requests x sum of their lengths), and at 32 requests most of it is masked away. On a
 GPU flash kernels know where each sequence ends. Here each sequence gets a call of its own, over views of the same
-tensors; grouped heads share their keys without copying them. The rows of a packed encoder (`packing.py`) are treated in
-the same way. Everything else goes to transformers' own function.
+tensors, but short neighbours share one, for a call costs about as much as a few thousand products. The rows of a packed
+encoder (`packing.py`) get a call each. Everything else goes to transformers' own function.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 FULL_ATTENTION = "full_attention"
+CALL_PRODUCTS = 150_000
+"""A call of SDPA on one thread takes as long as so many multiplications of a query's number with a key's."""
 
 
 def register() -> None:
@@ -41,28 +43,41 @@ def attend(
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return result
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
-    groups = query.shape[1] // key.shape[1]
-    queries, keys = kwargs["cu_seq_lens_q"].tolist(), kwargs["cu_seq_lens_k"].tolist()
-    out = torch.empty_like(query)
-    for (first, end), (start, stop) in zip(itertools.pairwise(queries), itertools.pairwise(keys), strict=True):
-        if end == first:
+    out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    borders = kwargs["cu_seq_lens_q"].tolist(), kwargs["cu_seq_lens_k"].tolist()
+    for rows, keys in calls(*borders, width=query.shape[1] * query.shape[3]):
+        alone = rows.stop - rows.start == 1  # the new token of one sequence attends to all that is there
+        answer = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, rows],
+            key[:, :, keys],
+            value[:, :, keys],
+            attn_mask=None if alone else attention_mask[:, :, rows, keys],
+            scale=kwargs.get("scaling"),
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        out[:, rows] = answer.transpose(1, 2)
+    return out, None
+
+
+def calls(queries: Sequence[int], keys: Sequence[int], *, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and the keys that they attend to, call by call, from the borders of the sequences.
+
+    Neighbours share a call while what it then computes in vain costs less than another call. `width`: numbers in all
+    heads of a row.
+    """
+    begun: tuple[int, int] | None = None
+    end = (0, 0)
+    for (row, next_row), (key, next_key) in zip(itertools.pairwise(queries), itertools.pairwise(keys), strict=True):
+        if next_row == row:
             continue
-        own, past, held = query[:, :, first:end], key[:, :, start:stop], value[:, :, start:stop]
-        if end - first == 1:  # heads that share keys are rows of one query
-            packed = own.reshape(1, key.shape[1], groups, own.shape[-1])
-            answer = torch.nn.functional.scaled_dot_product_attention(
-                packed, past, held, scale=kwargs.get("scaling")
-            ).reshape(own.shape)
-        else:
-            answer = torch.nn.functional.scaled_dot_product_attention(
-                own,
-                past.repeat_interleave(groups, dim=1) if groups > 1 else past,
-                held.repeat_interleave(groups, dim=1) if groups > 1 else held,
-                attn_mask=attention_mask[:, :, first:end, start:stop],
-                scale=kwargs.get("scaling"),
-            )
-        out[:, :, first:end] = answer
-    return out.transpose(1, 2).contiguous(), None
+        if begun is not None:
+            in_vain = (end[0] - begun[0]) * (next_key - key) + (next_row - row) * (end[1] - begun[1])
+            if in_vain * width > CALL_PRODUCTS:
+                yield slice(begun[0], end[0]), slice(begun[1], end[1])
+                begun = None
+        begun, end = begun or (row, key), (next_row, next_key)
+    if begun is not None:
+        yield slice(begun[0], end[0]), slice(begun[1], end[1])
 
 
 def _row_by_row(

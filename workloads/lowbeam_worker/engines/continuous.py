@@ -244,7 +244,8 @@ class ContinuousBatching:
             ]
             listener.step_begins(time.monotonic(), members)
             try:
-                original()
+                with torch.inference_mode():  # dispatches faster than upstream's no_grad
+                    original()
                 if inside.compute_stream is not None:
                     inside.compute_stream.synchronize()  # costs nothing: the tokens are read right after
             finally:

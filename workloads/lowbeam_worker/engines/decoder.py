@@ -156,12 +156,14 @@ class DecoderEngine:
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
-    def submit(self, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish, account: Account) -> Generation:
+    def submit(
+        self, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish, account: Account, *, eager: bool = True
+    ) -> Generation:
         """Queue a request; raises BadRequestError for one that the loop would not survive, or EngineClosedError."""
         self._check(ids, max_new_tokens, wish)
         if self._closed or self._failed:
             raise EngineClosedError(self._failed or self._closed)
-        generation = Generation(next(self._names), ids, max_new_tokens, wish, account)
+        generation = Generation(next(self._names), ids, max_new_tokens, wish, account, eager=eager)
         self._waiting.append(generation)
         self._empty.clear()
         self._admit()

@@ -20,10 +20,20 @@ class GenerationFailedError(RuntimeError):
 
 
 class Generation:
-    """Iterate over it for its tokens, `cancel` it at its engine when nobody wants more."""
+    """Iterate over it for its tokens, `cancel` it at its engine when nobody wants more.
+
+    `eager`: tokens come one by one; else all at the end, without waking the reader for each.
+    """
 
     def __init__(
-        self, name: str, ids: Sequence[int], max_new_tokens: int, wish: SamplingWish, account: Account
+        self,
+        name: str,
+        ids: Sequence[int],
+        max_new_tokens: int,
+        wish: SamplingWish,
+        account: Account,
+        *,
+        eager: bool = True,
     ) -> None:
         self.name = name
         self.ids = list(ids)
@@ -42,6 +52,10 @@ class Generation:
         """When it got its slot first."""
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
+        self._eager = eager
+        self._told = 0
+        """How many of `tokens` went to the reader."""
+        self._gaps_s: list[float] = []
         self._carried = 0
         self._news: asyncio.Queue[list[int] | Exception | None] = asyncio.Queue()
 
@@ -60,6 +74,11 @@ class Generation:
             self.first_token_s - self.entered_s,
             self.last_token_s - self.first_token_s,
         )
+
+    def take_gaps(self) -> list[float]:
+        """Seconds from one token to the next, of those that came since this was asked last."""
+        gaps, self._gaps_s = self._gaps_s, []
+        return gaps
 
     @property
     def cache_tokens(self) -> int:
@@ -94,11 +113,21 @@ class Generation:
         """All tokens of the present loop."""
         fresh = list(generated[len(self.tokens) - self._carried :])
         if fresh:
-            self.last_token_s = time.monotonic()
-            self.first_token_s = self.first_token_s or self.last_token_s
+            now_s = time.monotonic()
+            if self.last_token_s is not None:
+                self._gaps_s += [(now_s - self.last_token_s) / len(fresh)] * len(fresh)
+            self.last_token_s = now_s
+            self.first_token_s = self.first_token_s or now_s
             self.tokens.extend(fresh)
-            self._news.put_nowait(fresh)
+            if self._eager:
+                self._tell()
 
     def end(self, error: Exception | None = None) -> None:
         """There will be no more."""
+        if len(self.tokens) > self._told:
+            self._tell()
         self._news.put_nowait(error)
+
+    def _tell(self) -> None:
+        self._news.put_nowait(self.tokens[self._told :])
+        self._told = len(self.tokens)

@@ -180,28 +180,28 @@ class DecoderService:
         )
         length = asked or min(self._worker.answers.usual, context - len(ids))
         try:
-            generation = self._engine.submit(ids, length, wish, account)
+            # A stop sequence has to be found as soon as it is written.
+            eager = body.stream or bool(body.stops)
+            generation = self._engine.submit(ids, length, wish, account, eager=eager)
         except EngineClosedError as error:
             raise unavailable(f"{error}. Another replica may answer.") from error
         except BadRequestError as error:
             raise invalid(f"The request cannot be run: {error}.", prompt.param) from error
-        return _Answer(generation, account, TextStream(self._tokenizer, body.stops), prompt)
+        text = TextStream(self._tokenizer, body.stops, whole=not eager)
+        return _Answer(generation, account, text, prompt)
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
     async def _pieces(self, answer: _Answer) -> AsyncIterator[Piece]:
         """Text as it comes; cancels the generation whenever the reader stops reading."""
         generation, metrics, model = answer.generation, self._worker.metrics, self._model
-        previous = 0.0
         ends = frozenset() if generation.wish.ignore_eos else self._engine.eos_token_ids
         try:
             async for tokens in generation:
-                now = time.monotonic()
-                if previous:
-                    metrics.next_token(model, (now - previous) / len(tokens))
-                else:
-                    metrics.first_token(model, now - answer.account.opened_s)
-                previous = now
+                if not answer.seen and generation.first_token_s is not None:
+                    metrics.first_token(model, generation.first_token_s - answer.account.opened_s)
+                for gap_s in generation.take_gaps():
+                    metrics.next_token(model, gap_s)
                 ended = tokens[-1] in ends
                 said = tokens[:-1] if ended else tokens
                 answer.waiting += generation.logprobs[answer.seen : answer.seen + len(said)]

@@ -9,11 +9,15 @@ _BROKEN = "\ufffd"
 
 
 class TextStream:
-    """Text of one answer. `stopped` turns True when a stop sequence was met; the text ends before it."""
+    """Text of one answer. `stopped` turns True when a stop sequence was met; the text ends before it.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    `whole`: nobody reads before the end, and there are no stop sequences: the tokens are decoded once, by `finish`.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, whole: bool = False) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
+        self._whole = whole
         self._ids: list[int] = []
         self._shown_from = 0
         """Decoding starts here, a little before the new tokens: some tokens' text depends on the one before."""
@@ -32,6 +36,8 @@ class TextStream:
         if self.stopped:
             return ""
         self._ids.extend(ids)
+        if self._whole:
+            return ""
         before = self._decode(self._ids[self._shown_from : self._shown_to])
         now = self._decode(self._ids[self._shown_from :])
         if now.endswith(_BROKEN) or len(now) <= len(before):
