@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,17 +43,22 @@ class OneWrite:
 @contextmanager
 def proxied(kubeconfig: Path) -> Iterator[FaultProxy]:
     """A fault proxy on a thread of its own."""
-    loop, proxy = asyncio.new_event_loop(), FaultProxy(kubeconfig)
-    thread = threading.Thread(target=loop.run_forever)
+    proxy, started = FaultProxy(kubeconfig), Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        async with proxy:
+            started.set_result((asyncio.get_running_loop(), over))
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
+    loop, over = started.result(20)
     try:
-        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(20)
         yield proxy
-        asyncio.run_coroutine_threadsafe(proxy.__aexit__(), loop).result(20)
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join()
-        loop.close()
 
 
 @pytest.fixture
