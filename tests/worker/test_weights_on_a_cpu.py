@@ -37,6 +37,16 @@ def test_a_row_of_zeros_gives_the_bias_and_any_shape_is_taken() -> None:
     assert torch.equal(found[1, 2], plain.bias)
 
 
+def test_a_layer_that_has_two_names_keeps_its_bias_under_both() -> None:
+    shared = torch.nn.Linear(8, 8).requires_grad_(False)
+    model = torch.nn.Sequential(shared, torch.nn.ReLU(), shared)
+    rows = torch.randn(4, 8)
+    expected = model(rows)
+    quantise(model)
+    assert torch.allclose(model(rows), expected, atol=0.05)
+    assert all(isinstance(model[place], RowScaledLinear) for place in (0, 2))
+
+
 def test_fp32_weights_lie_as_a_cpu_multiplies_them_and_say_the_same() -> None:
     loaded = load(RANDOM_LLAMA, Task.TEXT_GENERATION, Precision.FP32, torch.device("cpu"), allow_downloads=False)
     ids = torch.tensor([[5, 6, 7, 8]])

@@ -40,11 +40,10 @@ class RowScaledLinear(torch.nn.Module):
 
 def quantise(model: Any) -> None:
     """Replace the linear layers of a model in place."""
-    layers = {name: layer for name, layer in model.named_modules() if type(layer) is torch.nn.Linear}
-    biases = {name: layer.bias for name, layer in layers.items()}
-    for layer in layers.values():
-        layer.register_parameter("bias", None)
-    del layers  # each layer's weights go when its int8 ones are there
+    modules = model.named_modules(remove_duplicate=False)  # a layer that has two names is replaced under both
+    biases = {name: module.bias for name, module in modules if type(module) is torch.nn.Linear}
+    for name in biases:
+        model.get_submodule(name).register_parameter("bias", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that torch.ao will be removed some day, once per layer
         _quantise_dynamic(model, {torch.nn.Linear: _PER_CHANNEL}, inplace=True)  # a copy would stand beside it
