@@ -23,6 +23,7 @@ from lowbeam_worker.memory import (
     check_room,
     encoder_activations,
     free_bytes,
+    give_back,
     weight_bytes,
 )
 from lowbeam_worker.models import CannotLoadError, Loaded, fits_in_place, load, peek, put_in, reload
@@ -48,6 +49,8 @@ async def prepare(worker: Worker, source: Source, device: torch.device, limits: 
         if limits is not None:
             made.engine.set_limits(limits)
         await made.service.warm_up()
+        if worker.running is None:  # one that is replaced gives back what it took when it is gone
+            await asyncio.to_thread(give_back)
     except BaseException as error:
         await made.engine.stop()
         if isinstance(error, Exception):
