@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
+from lowbeam_worker.random_llama import Shape, make_random_llama
 from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
 
 ENCODER = ("--task", "feature-extraction", "--model", "m", "--model-path", MINILM, "--batch-limit", "32")
@@ -32,7 +34,20 @@ def highest_resident_bytes(pid: int) -> int:
 def test_the_peak_that_a_worker_states_is_above_the_real_one_and_near_it(
     worker_process: type[WorkerProcess], flags: tuple[str, ...], path: str, body: dict[str, Any]
 ) -> None:
-    worker = worker_process(*flags)
+    check_peak(worker_process(*flags), path, body)
+
+
+def test_weights_of_a_file_are_not_kept_twice(worker_process: type[WorkerProcess], tmp_path: Path) -> None:
+    model, tokenizer = make_random_llama(torch.float32, Shape(hidden=1024, layers=10, heads=8))
+    assert sum(it.nbytes for it in model.parameters()) > 300 << 20, "more than what the bound leaves for kernels"
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    del model
+    flags = ("--task", "text-generation", "--model", "m", "--model-path", str(tmp_path), "--batch-limit", "4")
+    check_peak(worker_process(*flags), "/v1/completions", {"prompt": "Power is scarce. ", "max_tokens": 4})
+
+
+def check_peak(worker: WorkerProcess, path: str, body: dict[str, Any]) -> None:
     worker.wait_until_ready()
 
     def ask(_: int) -> int:

@@ -62,5 +62,5 @@ def test_weights_that_an_embedding_shares_stay_as_they_are() -> None:
     model.lm_head.weight = model.model.embed_tokens.weight
     lay_out(model)
     assert model.model.embed_tokens.weight.is_contiguous()
-    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.lm_head.weight is model.model.embed_tokens.weight, "one weight, two names"
     assert not model.model.layers[0].mlp.up_proj.weight.is_contiguous()

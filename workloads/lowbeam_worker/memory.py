@@ -91,8 +91,9 @@ def weight_bytes(stored: StoredWeights, precision: Precision, device: torch.devi
     """(while they are loaded, as they stay)."""
     dtype = DTYPES.get(precision, torch.float32)
     made = stored.parameters * dtype.itemsize
-    # On a CPU weights of the same dtype are the mapped file itself.
-    loading = made if stored.dtypes == {DTYPE_NAMES[dtype]} or device.type != "cpu" else stored.stored_bytes + made
+    # On a CPU weights of the same dtype are the mapped file itself, but those that `models.lay_out` copies.
+    as_stored = stored.dtypes == {DTYPE_NAMES[dtype]} and precision is not Precision.FP32
+    loading = made if as_stored or device.type != "cpu" else stored.stored_bytes + made
     if precision is Precision.INT8:
         return loading + made // 2, made  # embeddings stay fp32, so that the bound is that of nothing but embeddings
     return loading, made
@@ -152,8 +153,8 @@ def give_back() -> None:
     Engines and their models refer to each other, so that without a collection they would wait for some later one; and
     what is free between two blocks that are not, glibc keeps: 190 MiB after ten minutes of changes were seen.
 
-    What is left then stays, and Python's collector need not look at it again: torch and transformers are hundreds of
-    thousands of objects, which take it tenths of a second each time, with every request waiting.
+    What is left then stays, and Python's collector need not look at it again: torch and transformers are
+    most of what it would look at, and every request waits meanwhile.
     """
     gc.unfreeze()
     gc.collect()
