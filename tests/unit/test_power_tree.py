@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.errors import BadInput
 from lowbeam.power.caps import Cap
-from lowbeam.power.tree import build_cap_tree, pool_of_node
+from lowbeam.power.tree import build_cap_tree, overlaps, pool_of_node, pools_before, strongest_first
 
 
 def a_cap(name: str, watts: int = 1000, parent: str = "", **changes: object) -> Cap:
@@ -93,21 +94,44 @@ def test_two_caps_of_one_name_are_refused() -> None:
         build_cap_tree([a_cap("row"), a_cap("row", 5)])
 
 
+ROW_AND_RACK = {"row": {"row": "1"}, "rack": {"rack": "7"}}
+
+
 def test_the_deepest_pool_of_a_node_wins_and_its_row_counts_it_too() -> None:
     tree = build_cap_tree([a_cap("row", pool="row"), a_cap("rack", parent="row", pool="rack")])
-    match = pool_of_node({"row": "1", "rack": "7"}, [("row", {"row": "1"}), ("rack", {"rack": "7"})], tree)
+    pools = strongest_first(ROW_AND_RACK.items(), tree)
+    match = pool_of_node({"row": "1", "rack": "7"}, pools, tree)
     assert (match.pool, match.overlapping) == ("rack", ())
     assert {c.name for c, _ in tree.enforced_over("any", "rack")} == {"row", "rack"}
     assert {c.name for c, _ in tree.enforced_over("any", "row")} == {"row"}
+    assert pools_before("row", pools) == [{"rack": "7"}], "the row's pods stay off the rack"
+    assert pools_before("rack", pools) == []
+    assert pools_before("", pools) == [{"rack": "7"}, {"row": "1"}]
+
+
+def test_pools_that_no_node_can_share_need_no_distance() -> None:
+    tree = build_cap_tree([a_cap("a", pool="a"), a_cap("b", pool="b")])
+    pools = strongest_first([("a", {"zone": "a"}), ("b", {"zone": "b"})], tree)
+    assert pools_before("b", pools) == []
 
 
 def test_pools_that_overlap_outside_the_tree_are_reported() -> None:
     tree = build_cap_tree([a_cap("h100", pool="h100"), a_cap("zone", pool="zone")])
-    pools = [("zone", {"zone": "a"}), ("h100", {"gpu": "h100", "zone": "a"})]
+    pools = strongest_first([("zone", {"zone": "a"}), ("h100", {"gpu": "h100", "zone": "a"})], tree)
     match = pool_of_node({"gpu": "h100", "zone": "a"}, pools, tree)
     assert (match.pool, match.overlapping) == ("h100", ("zone",))
+    (problem,) = overlaps({"n2": match, "n1": match, "n3": pool_of_node({"zone": "a"}, pools, tree)})
+    assert (problem.cap, problem.reason) == ("zone", reasons.CAP_OVERLAPS)
+    assert "2 of its nodes (the first: n1)" in problem.message
+
+
+def test_a_cap_that_only_observes_takes_no_node_from_one_that_enforces() -> None:
+    tree = build_cap_tree([a_cap("looks", pool="looks", enforce=False), a_cap("zone", pool="zone")])
+    pools = strongest_first([("looks", {"gpu": "h100", "zone": "a"}), ("zone", {"zone": "a"})], tree)
+    assert pool_of_node({"gpu": "h100", "zone": "a"}, pools, tree).pool == "zone"
 
 
 def test_a_node_that_no_selector_fits_is_in_no_pool() -> None:
-    match = pool_of_node({"zone": "b"}, [("a", {"zone": "a"}), ("empty", {})], build_cap_tree([]))
+    tree = build_cap_tree([])
+    match = pool_of_node({"zone": "b"}, strongest_first([("a", {"zone": "a"}), ("empty", {})], tree), tree)
     assert match.pool is None

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from lowbeam.catalog.facts import AcceleratorClass, Catalogue, Source
 from lowbeam.catalog.nodes import class_of_node
+from lowbeam.power.tree import build_cap_tree, pool_of_node, pools_before, strongest_first
 from lowbeam.render import node_selector_terms
+from lowbeam.render.nodes import MOST_WAYS
+from tests.builders import cap
 
 H100 = AcceleratorClass("h100", ("NVIDIA-H100", "NVIDIA-H100-SXM"), 1, 90, (), 1, 1, Source("", ""))
 CPU = AcceleratorClass("cpu", (), 0, 0, (), 1, 1, Source("", ""))
@@ -80,3 +83,45 @@ def test_the_pool_of_all_other_nodes_takes_none_from_the_pools_of_caps(
     assert scheduler_picks(node_selector_terms(accelerator, {}, pools), node) is (of_class and not any(in_a_pool))
     for pool, inside in zip(pools, in_a_pool, strict=True):
         assert scheduler_picks(node_selector_terms(accelerator, pool), node) is (of_class and inside)
+
+
+POOLS = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.dictionaries(st.sampled_from(["row", "rack"]), st.sampled_from(["1", "2", "a"]), min_size=1),
+    max_size=4,
+)
+
+
+@given(POOLS, st.dictionaries(st.sampled_from(["row", "rack"]), st.sampled_from(["1", "2", "a"])))
+def test_the_scheduler_uses_a_node_for_the_pool_that_counts_it_and_for_no_other(
+    chosen: dict[str, dict[str, str]], place: dict[str, str]
+) -> None:
+    """Any tree: here each pool is below the one before it in the alphabet."""
+    names = sorted(chosen)
+    caps = [cap(name, 1000, pool=name, parent=above) for name, above in zip(names, ["", *names], strict=False)]
+    tree = build_cap_tree(caps)
+    pools = strongest_first(chosen.items(), tree)
+    node = {"lowbeam.dev/accelerator-class": "cpu", **place}
+    counted = pool_of_node(node, pools, tree).pool or ""
+    used = [
+        name
+        for name in ("", *pools)
+        if scheduler_picks(node_selector_terms(CPU, pools.get(name, {}), pools_before(name, pools)), node)
+    ]
+    assert used == [counted]
+
+
+@pytest.mark.parametrize(
+    ("pools", "ways"),
+    [
+        ([{"zone": f"z{n % 4}", "row": f"r{n // 4}"} for n in range(40)], 2),
+        ([{"zone": "z", "row": f"r{n}"} for n in range(40)], 2),
+        ([{f"one{n}": "1", f"other{n}": "1"} for n in range(30)], MOST_WAYS),
+    ],
+)
+def test_many_pools_make_no_endless_affinity(pools: list[dict[str, str]], ways: int) -> None:
+    terms = node_selector_terms(CPU, {}, pools)
+    assert len(terms) == ways
+    node = {"lowbeam.dev/accelerator-class": "cpu"}
+    assert scheduler_picks(terms, node)
+    assert not any(scheduler_picks(terms, {**node, **pool}) for pool in pools)

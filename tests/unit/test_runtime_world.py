@@ -122,6 +122,20 @@ def test_a_cap_finds_namespaces_by_label() -> None:
     assert found.namespaces == {"a", "z"}
 
 
+def test_nodes_of_two_pool_caps_that_are_not_nested_are_reported_to_the_one_that_loses_them() -> None:
+    caps = [
+        pcap("zone", scope={"nodePool": {"nodeSelector": {"zone": "a"}}}),
+        pcap("gold", scope={"nodePool": {"nodeSelector": {"zone": "a", "tier": "gold"}}}),
+    ]
+    objects = Objects(power_caps=tuple(caps), nodes=(node("n1", zone="a", tier="gold"), node("n2", zone="a")))
+    world = build_world(objects, TODAY, Parser())
+    assert world.node_pools == {"n1": "gold", "n2": "zone"}
+    assert [(it.cap, it.reason) for it in world.caps.problems] == [("zone", reasons.CAP_OVERLAPS)]
+    caps[1]["spec"]["parent"] = "zone"
+    world = build_world(objects, TODAY, Parser())
+    assert world.caps.problems == ()
+
+
 # ---- inventory
 
 

@@ -10,6 +10,7 @@ only observes never limits one that enforces.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,10 @@ CAP_CYCLE = "CapCycle"
 """The cap is its own ancestor: its own watts stay in force."""
 CAP_NOTHING_USABLE = "CapNothingUsable"
 """Tolerance and overhead leave no watts: everything under the cap would have to stop."""
+CAP_OVERLAPS = "CapOverlaps"
+"""Nodes that its selector fits count under another pool cap, which is not below it."""
+
+Selector = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,58 @@ def usable_milliwatts(cap: Cap) -> int:
     return max(0, cap.watts * 10 * (100 - cap.meter_tolerance_percent) - cap.overhead_watts * 1000)
 
 
-def pool_of_node(labels: Mapping[str, str], pools: Iterable[tuple[str, Mapping[str, str]]], tree: CapTree) -> PoolMatch:
-    """The pool cap whose selector fits a node best: deepest in the tree, then most labels, then the first name.
+def strongest_first(pools: Iterable[tuple[str, Selector]], tree: CapTree) -> dict[str, Selector]:
+    """Node selectors of pool caps, by name, in the order in which they claim nodes: deepest in the tree, then those
+    that enforce, then most labels, then the first name. A cap without labels claims none."""
+    chosen = {name: selector for name, selector in pools if selector}
+    observers = {cap.name for cap in tree.caps if not cap.enforce}
+
+    def rank(name: str) -> tuple[int, bool, int, str]:
+        depth = sum(name in cap.nested_pools for cap in tree.caps)
+        return -depth, name in observers, -len(chosen[name]), name
+
+    return {name: chosen[name] for name in sorted(chosen, key=rank)}
+
+
+def pool_of_node(labels: Mapping[str, str], pools: Mapping[str, Selector], tree: CapTree) -> PoolMatch:
+    """The first of `pools` (as `strongest_first` has them) whose selector fits a node.
 
     A match above the winner in the tree counts the node too (a row and its rack). Any other match is an overlap: that
-    cap does not count this node, so the runtime reports it.
+    cap does not count this node.
     """
-    selectors = {name: selector for name, selector in pools if selector and selector.items() <= labels.items()}
-    below = {cap.name: cap.nested_pools for cap in tree.caps}
-
-    def depth(pool: str) -> int:
-        return sum(pool in below.get(other, ()) for other in selectors)
-
-    if not selectors:
+    fitting = [name for name, selector in pools.items() if selector.items() <= labels.items()]
+    if not fitting:
         return PoolMatch(pool=None)
-    best = min(selectors, key=lambda name: (-depth(name), -len(selectors[name]), name))
-    overlapping = sorted(name for name in selectors if name != best and best not in below.get(name, ()))
-    return PoolMatch(pool=best, overlapping=tuple(overlapping))
+    above = {cap.name for cap in tree.caps if fitting[0] in cap.nested_pools}
+    return PoolMatch(pool=fitting[0], overlapping=tuple(sorted(set(fitting[1:]) - above)))
+
+
+def pools_before(pool: str, pools: Mapping[str, Selector]) -> list[Selector]:
+    """Selectors of the pools that claim a node before `pool` does, where one node can have the labels of both.
+
+    `pools` as `strongest_first` has them; a name that is not among them ('': the nodes of no pool) comes last.
+    """
+    own = pools.get(pool, {})
+    earlier = itertools.takewhile(lambda name: name != pool, pools)
+    return [pools[name] for name in earlier if all(own.get(key, value) == value for key, value in pools[name].items())]
+
+
+def overlaps(matches: Mapping[str, PoolMatch]) -> tuple[CapProblem, ...]:
+    """One problem per cap that does not count nodes which its selector fits; `matches`: by name of the node."""
+    found: dict[str, list[str]] = {}
+    for node in sorted(matches):
+        for cap in matches[node].overlapping:
+            found.setdefault(cap, []).append(node)
+    return tuple(
+        CapProblem(
+            cap,
+            CAP_OVERLAPS,
+            f'PowerCap "{cap}" does not count {len(nodes)} of its nodes (the first: {nodes[0]}): PowerCap '
+            f'"{matches[nodes[0]].pool}" fits them too and claims them. Give the selectors no node in common, or name '
+            f'"{cap}" in spec.parent of the other.',
+        )
+        for cap, nodes in sorted(found.items())
+    )
 
 
 def _returns_to_itself(name: str, by_name: Mapping[str, Cap]) -> bool:

@@ -86,7 +86,7 @@ def deployment(
     """One Deployment per placement of a workload; `option` may differ in what changes in place, and in replicas.
 
     `model_path` is the catalogue's; `spec.pod.modelPath` of the workload goes before it. `other_pools` are selectors of
-    pools whose nodes must not be used: for the pool of all nodes that are in no other.
+    pools whose nodes must not be used: they claim a node before this pool does.
 
     Raises BadInput when neither the workload nor the operator names an image.
     """

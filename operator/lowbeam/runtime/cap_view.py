@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lowbeam.api.v1alpha1 import PowerCap
-from lowbeam.power.caps import Cap, CapTree
+from lowbeam.power.caps import Cap
 from lowbeam.power.from_spec import cap_of_spec
-from lowbeam.power.tree import pool_of_node
 
 Labels = Mapping[str, str]
 
@@ -23,11 +22,6 @@ def cap_of(cap: PowerCap, namespaces: Mapping[str, Labels]) -> Cap:
 def pool_caps(caps: Iterable[PowerCap]) -> list[tuple[str, dict[str, str]]]:
     """(pool name, node selector) of every node-pool cap."""
     return [(c.metadata.name, dict(c.spec.scope.node_pool.node_selector)) for c in caps if c.spec.scope.node_pool]
-
-
-def pool_of(labels: Labels, pools: Iterable[tuple[str, Mapping[str, str]]], tree: CapTree) -> str:
-    """The pool of a node with these labels; '' outside every pool."""
-    return pool_of_node(labels, pools, tree).pool or ""
 
 
 def _namespaces(cap: PowerCap, namespaces: Mapping[str, Labels]) -> frozenset[str]:

@@ -20,9 +20,9 @@ from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overl
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
 from lowbeam.power.caps import CapTree
-from lowbeam.power.tree import build_cap_tree
+from lowbeam.power.tree import build_cap_tree, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
-from lowbeam.runtime.cap_view import cap_of, pool_caps, pool_of
+from lowbeam.runtime.cap_view import cap_of, pool_caps
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -70,7 +70,7 @@ class World:
     cap_objects: Mapping[str, PowerCap]
     cap_problems: Mapping[str, Problem]
     pool_selectors: Mapping[str, Mapping[str, str]]
-    """Node selector of each pool; the pool of nodes outside every pool cap is named ''."""
+    """Node selector of each pool, the strongest first; the pool of nodes outside every pool cap is '' and has none."""
     node_pools: Mapping[str, str]
     """Pool of each node."""
     node_classes: Mapping[str, str]
@@ -150,13 +150,15 @@ def build_world(
             cap_problems[_name(raw)] = problem
     namespaces = {_name(raw): raw["metadata"].get("labels", {}) for raw in objects.namespaces}
     tree = build_cap_tree([cap_of(cap, namespaces) for cap in cap_objects.values()])
-    pools = pool_caps(cap_objects.values())
+    pools = strongest_first(pool_caps(cap_objects.values()), tree)
     node_classes = {
         _name(node): name
         for node in objects.nodes
         if (name := class_of_node(node["metadata"].get("labels", {}), catalogue)) is not None
     }
-    node_pools = {_name(node): pool_of(node["metadata"].get("labels", {}), pools, tree) for node in objects.nodes}
+    matches = {_name(node): pool_of_node(node["metadata"].get("labels", {}), pools, tree) for node in objects.nodes}
+    tree = replace(tree, problems=(*overlaps(matches), *tree.problems))
+    node_pools = {name: match.pool or "" for name, match in matches.items()}
     # 3. Workloads.
     workloads: dict[WorkloadKey, InferenceWorkload] = {}
     refusals: dict[WorkloadKey, Refusal] = {}
@@ -193,7 +195,7 @@ def build_world(
         caps=tree,
         cap_objects=cap_objects,
         cap_problems=cap_problems,
-        pool_selectors={"": {}, **dict(pools)},
+        pool_selectors=pools,
         node_pools=node_pools,
         node_classes=node_classes,
         inventory=inventory_of(objects.nodes, node_pools, node_classes, catalogue, pods),

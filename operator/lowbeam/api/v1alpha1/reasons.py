@@ -173,6 +173,10 @@ CAP_BELOW_MINIMUM: Final = _reason(
 CAP_NOTHING_USABLE: Final = _reason(
     "CapNothingUsable", "Meter tolerance and overhead leave no watts for accelerators. Raise spec.watts."
 )
+CAP_OVERLAPS: Final = _reason(
+    "CapOverlaps",
+    "Nodes that its selector fits count under another pool cap. Separate the selectors, or make it that cap's parent.",
+)
 WITHIN_CAP: Final = _reason("WithinCap", "Measured watts are at most the usable watts.")
 OVER_CAP: Final = _reason("OverCap", "Measured watts are above the usable watts.")
 SHEDDING: Final = _reason("Shedding", "Workloads are being dimmed to get under the cap.")
