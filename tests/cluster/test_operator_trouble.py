@@ -155,6 +155,21 @@ def test_a_pod_that_cannot_be_scheduled_is_quoted_until_it_can(stage: Stage, nam
 
 
 @pytest.mark.usefixtures("beside")
+def test_a_service_of_somebody_else_keeps_its_name_until_it_is_gone(stage: Stage, namespace: str) -> None:
+    stage.cluster.kubectl("create", "service", "clusterip", "taken", "--tcp=80:8080", "-n", namespace)
+    before = stage.cluster.get("service", "taken", "-n", namespace)
+    stage.apply(workload(namespace, "taken"))
+
+    row = stage.says(lambda: stage.iw(namespace, "taken"), "Stalled", "True", "WriteRefused")
+
+    assert "rename or delete" in row["message"]
+    assert not stage.deployments(namespace, "taken")
+    assert stage.cluster.get("service", "taken", "-n", namespace)["spec"] == before["spec"]
+    stage.cluster.kubectl("delete", "service", "taken", "-n", namespace)
+    stage.ready(namespace, "taken", seconds=90)
+
+
+@pytest.mark.usefixtures("beside")
 def test_caps_that_are_their_own_ancestors_hold_on_their_own_and_say_so(stage: Stage, namespace: str) -> None:
     one, two = f"{namespace}-one", f"{namespace}-two"
     caps = [

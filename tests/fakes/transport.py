@@ -168,8 +168,10 @@ class FakeTransport:
             raise AlreadyExists(request, f'{resource.plural} "{key[2]}" already exists', 409)
         return self._answer(request, self._insert(key, body))
 
-    async def apply(self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER) -> KubeObject:
-        return await self._apply(resource, body, field_manager, "")
+    async def apply(
+        self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER, force: bool = True
+    ) -> KubeObject:
+        return await self._apply(resource, body, field_manager, "", force=force)
 
     async def apply_status(
         self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER
@@ -192,7 +194,9 @@ class FakeTransport:
 
     # Inside.
 
-    async def _apply(self, resource: Resource, body: KubeObject, manager: str, subresource: str) -> KubeObject:
+    async def _apply(
+        self, resource: Resource, body: KubeObject, manager: str, subresource: str, *, force: bool = True
+    ) -> KubeObject:
         metadata = body["metadata"]
         request = self._ask("patch", resource, metadata["name"], metadata.get("namespace"), subresource)
         await asyncio.sleep(0)
@@ -208,6 +212,10 @@ class FakeTransport:
         others = {
             p for (k, m, s), ps in self._owned.items() if k == key and (m, s) != (manager, subresource) for p in ps
         }
+        if live is not None and not force:  # what nobody applied was set by somebody's update
+            taken = {p for p in after - before if _value(live, p) is not None}
+            if clash := sorted(p for p in taken if not _same(_value(live, p), _value(wanted, p))):
+                raise Conflict(request, f"Apply failed with {len(clash)} conflicts: {'.'.join(clash[0])}", 409)
         result = copy.deepcopy(live) if live is not None else {"metadata": {}}
         for path in sorted(before - after - others, key=len):
             fields.remove(result, path)

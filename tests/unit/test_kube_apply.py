@@ -12,6 +12,7 @@ from lowbeam.kube import (
     Applier,
     Conflict,
     KubeObject,
+    NotOurs,
     ServerUnavailable,
     count_writes,
     differs,
@@ -88,6 +89,23 @@ async def test_a_field_or_item_that_is_no_longer_wanted_is_removed_once(
     assert "minReadySeconds" not in stored
     assert stored["template"]["spec"]["containers"][0]["env"] == [{"name": "A", "value": "1"}]
     assert await applier.apply(DEPLOYMENTS, deployment(), live) is None
+
+
+async def test_an_object_that_somebody_else_made_under_the_name_is_left_as_it_is(
+    server: FakeTransport, applier: Applier
+) -> None:
+    made = await server.create(DEPLOYMENTS, deployment(replicas=7))
+    with pytest.raises(NotOurs, match="rename or delete"):
+        await applier.apply(DEPLOYMENTS, deployment(), None)
+    assert server.stored(DEPLOYMENTS) == [made]
+
+
+async def test_our_own_object_that_the_mirror_does_not_show_yet_is_no_strangers(
+    server: FakeTransport, applier: Applier
+) -> None:
+    await applier.apply(DEPLOYMENTS, deployment(), None)
+    await applier.apply(DEPLOYMENTS, deployment(replicas=5), None)
+    assert server.stored(DEPLOYMENTS)[0]["spec"]["replicas"] == 5
 
 
 async def test_an_object_deleted_meanwhile_is_not_brought_back_by_an_update(

@@ -167,9 +167,11 @@ class AioTransport:
         query = {"fieldManager": FIELD_MANAGER}
         return _typed(resource, await self._call(asked, _Http("POST", resource.path(namespace), query, body)))
 
-    async def apply(self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER) -> KubeObject:
+    async def apply(
+        self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER, force: bool = True
+    ) -> KubeObject:
         """See `KubeTransport`."""
-        return await self._apply(resource, body, "", field_manager)
+        return await self._apply(resource, body, "", field_manager, force=force)
 
     async def apply_status(
         self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER
@@ -188,10 +190,12 @@ class AioTransport:
         }
         await self._call(asked, _Http("DELETE", resource.path(namespace, name), body=body))
 
-    async def _apply(self, resource: Resource, body: KubeObject, subresource: str, field_manager: str) -> KubeObject:
+    async def _apply(
+        self, resource: Resource, body: KubeObject, subresource: str, field_manager: str, *, force: bool = True
+    ) -> KubeObject:
         namespace, name = _named(resource, body)
         asked = self._count("patch", resource, subresource, target=_target(namespace, name))
-        query = {"fieldManager": field_manager, "force": "true"}
+        query = {"fieldManager": field_manager, "force": str(force).lower()}
         path = resource.path(namespace, name, subresource)
         typed = {**body, "apiVersion": resource.api_version, "kind": resource.kind}
         return _typed(resource, await self._call(asked, _Http("PATCH", path, query, typed, APPLY_PATCH)))

@@ -10,7 +10,8 @@ Invariants
 - In steady state nothing is written: `differs` is False for the object that the server made of our last apply.
 - `differs` may say True once too often (one idempotent write), never False while a wanted field differs or a field
   that we own is no longer wanted.
-- Nothing is deleted or overwritten under a name that meanwhile belongs to another object, where the caller knows a uid.
+- Nothing is deleted or overwritten under a name that meanwhile belongs to another object, where the caller knows a uid;
+  where it knows none, nothing that others set is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from lowbeam.kube.errors import Conflict, NotFound
+from lowbeam.kube.errors import Conflict, NotFound, NotOurs
 from lowbeam.kube.resources import Resource
 from lowbeam.kube.transport import FIELD_MANAGER, KubeObject, KubeTransport
 
@@ -68,13 +69,17 @@ class Applier:
     async def apply(self, resource: Resource, desired: KubeObject, live: KubeObject | None) -> KubeObject | None:
         """Make the object so; the new live object, or None when nothing had to be written.
 
-        `live` is the informer's object (None: none there). Where it exists, its uid goes along: an object that was
-        deleted meanwhile is not brought back by an update of it. Raises KubeError.
+        `live` is the informer's object (None: none of ours there). Where it exists, its uid goes along: an object that
+        was deleted meanwhile is not brought back by an update of it. Raises KubeError, NotOurs among them.
         """
-        if live is not None:
-            if not differs(desired, live, self._field_manager):
-                return None
-            desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
+        if live is None:
+            try:
+                return await self._transport.apply(resource, desired, field_manager=self._field_manager, force=False)
+            except Conflict as error:
+                raise NotOurs(error.request, error.detail, error.status) from error
+        if not differs(desired, live, self._field_manager):
+            return None
+        desired = {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
         return await self._transport.apply(resource, desired, field_manager=self._field_manager)
 
     async def apply_status(self, resource: Resource, live: KubeObject, status: Mapping[str, Any]) -> KubeObject | None:

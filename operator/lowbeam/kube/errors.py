@@ -7,7 +7,8 @@
     ├── Forbidden             LB404  RBAC lacks `verb` on `resource`
     ├── NotFound              LB405  no such object, or the CRD is not installed
     ├── Conflict              LB406  a precondition (uid, resourceVersion, field owner) failed
-    │   └── AlreadyExists     LB407  create: the name is taken
+    │   ├── AlreadyExists     LB407  create: the name is taken
+    │   └── NotOurs           LB411  apply: the name is taken by an object that somebody else made
     ├── Gone                  LB408  the resourceVersion of a watch or page was compacted
     ├── Invalid               LB409  the server refuses the object or the request
     └── Deposed               LB410  not sent: another process may lead by now
@@ -127,6 +128,13 @@ class AlreadyExists(Conflict):
 
     code = "LB407"
     advice = "read the existing object instead"
+
+
+class NotOurs(Conflict):
+    """Apply: an object with this name exists, and others set its fields to something else (409)."""
+
+    code = "LB411"
+    advice = "it was made by somebody else and is left as it is: rename or delete one of the two"
 
 
 class Gone(KubeError):

@@ -75,8 +75,11 @@ class KubeTransport(Protocol):
     async def create(self, resource: Resource, body: KubeObject) -> KubeObject:
         """A new object. Raises AlreadyExists."""
 
-    async def apply(self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER) -> KubeObject:
-        """Server-side apply, forced; answers the live object. Raises Conflict on a uid or resourceVersion mismatch."""
+    async def apply(
+        self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER, force: bool = True
+    ) -> KubeObject:
+        """Server-side apply; answers the live object. Raises Conflict on a uid or resourceVersion mismatch, and without
+        `force` where another manager wants another value of a field."""
 
     async def apply_status(
         self, resource: Resource, body: KubeObject, *, field_manager: str = FIELD_MANAGER
