@@ -18,7 +18,7 @@ from lowbeam.power.tree import build_cap_tree
 from lowbeam.render import Placement, labels
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
 from lowbeam.runtime.replicas import Child, Replica
-from lowbeam.runtime.world import Objects, Parser, World, build_world, inventory_of
+from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
 
@@ -65,12 +65,6 @@ def pcap(name: str, **spec: Any) -> dict[str, Any]:
 def replica(**told: Any) -> Replica:
     plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, True, False, "")
     return replace(plain, **told)
-
-
-def count(nodes: list[dict[str, Any]], replicas: tuple[Replica, ...] = ()) -> dict[str, int]:
-    names = [n["metadata"]["name"] for n in nodes]
-    rows = inventory_of(nodes, dict.fromkeys(names, ""), dict.fromkeys(names, "l4"), CATALOGUE, replicas)
-    return {row.accelerator_class: row.accelerators for row in rows}
 
 
 # ---- world
@@ -134,34 +128,6 @@ def test_nodes_of_two_pool_caps_that_are_not_nested_are_reported_to_the_one_that
     caps[1]["spec"]["parent"] = "zone"
     world = build_world(objects, TODAY, Parser())
     assert world.caps.problems == ()
-
-
-# ---- inventory
-
-
-def test_nodes_that_take_no_pods_count_only_what_our_replicas_hold_there() -> None:
-    nodes = [node("n1"), node("n2", cordoned=True), node("n3", ready=False)]
-    assert count(nodes) == {"l4": 4}
-    held = (replica(node="n2", accelerators=2), replica(node="n3"), replica(node="n3", terminating=True))
-    assert count(nodes, held) == {"l4": 4 + 2 + 1}
-
-
-def test_a_cordoned_node_never_counts_more_than_it_has() -> None:
-    assert count([node("n1", boards=1, cordoned=True)], (replica(accelerators=8),)) == {"l4": 1}
-
-
-def test_a_workload_reaches_only_the_nodes_that_its_selector_allows() -> None:
-    nodes = (node("a", boards=4, zone="a"), node("b", boards=2, zone="b"))
-    chosen = iw("chosen", placement={"nodeSelector": {"zone": "b"}})
-    seen = build_world(Objects(workloads=(chosen, iw("free")), nodes=nodes), TODAY, Parser())
-    assert seen.requirements["team", "free"].reachable is None
-    reachable = seen.requirements["team", "chosen"].reachable
-    assert reachable is not None
-    assert [row.accelerators for row in reachable] == [2]
-
-
-def test_a_node_without_boards_is_no_inventory() -> None:
-    assert count([node("n1", boards=0)]) == {}
 
 
 # ---- meters

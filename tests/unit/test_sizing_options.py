@@ -288,7 +288,12 @@ def test_a_context_that_does_not_fit_beside_the_weights_is_out_of_memory_with_th
 
 def test_only_the_nodes_that_a_selector_allows_are_used() -> None:
     sizer = Sizer(catalogue_of(SMALL), stock(gpu=8))
-    some = workload("a").rate(300).only(reachable=(Inventory("pool", "gpu", 2, 2),)).build()
+    some = (
+        workload("a")
+        .rate(300)
+        .only(reachable=(Inventory("pool", "gpu", 2, 2),), reach_limits="spec.placement.nodeSelector")
+        .build()
+    )
     assert max(o.replicas for o in sizer.options_for(some).options) == 2
     none = sizer.options_for(replace(some, reachable=()))
     assert none.options == ()

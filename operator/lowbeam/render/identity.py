@@ -55,7 +55,7 @@ class Placement:
         try:
             raw = {to_snake(name): value for name, value in json.loads(text).items()}
             placement = cls(**{**raw, "reasoning": Reasoning(raw["reasoning"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         texts = (placement.model, placement.precision, placement.accelerator_class, placement.pool, placement.engine)
         counts = (placement.accelerators, placement.batch_limit)

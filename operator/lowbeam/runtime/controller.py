@@ -137,16 +137,18 @@ class Controller:
     async def _planner_loop(self) -> None:
         while True:
             self._health.beat("planner")
-            if fleet := self._lead():
-                await self._guarded("planner", self._plan_once(fleet))
+            await self._guarded("planner", self._as_leader(self._plan_once))
             await self._wait_for_input()
 
     async def _guard_loop(self) -> None:
         while True:
             self._health.beat("guard")
-            if fleet := self._lead():
-                await self._guarded("guard", self._guard_once(fleet))
+            await self._guarded("guard", self._as_leader(self._guard_once))
             await self._clock.sleep(self._settings.guard_seconds)
+
+    async def _as_leader(self, cycle: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
+        if fleet := self._lead():
+            await cycle(fleet)
 
     async def _guarded(self, loop: str, cycle: Coroutine[Any, Any, None]) -> None:
         """A bug in one cycle must not end the loops that keep the caps: say it, and try again at the next."""

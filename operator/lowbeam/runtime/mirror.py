@@ -34,7 +34,7 @@ from lowbeam.runtime.world import Objects
 
 OWN = (INFERENCE_WORKLOADS, POWER_CAPS, MODEL_CARDS, ACCELERATOR_CLASSES, ENERGY_PROFILES)
 CHILDREN = (DEPLOYMENTS, SERVICES, PODS)
-_NODE_PARTS = ("spec.unschedulable", "status.allocatable", "status.conditions")
+_NODE_PARTS = ("spec.unschedulable", "spec.taints", "status.allocatable", "status.conditions")
 _POD_PARTS = (
     "spec.nodeName",
     "spec.containers",
@@ -148,5 +148,6 @@ def _input_of(resource: Resource, obj: KubeObject | None) -> object:
         ready = [c["status"] for c in obj.get("status", {}).get("conditions", ()) if c["type"] == "Ready"]
         allocatable = obj.get("status", {}).get("allocatable", {})
         accelerators = (allocatable.get(labels.GPU_RESOURCE), allocatable.get("cpu"))
-        return (metadata.get("labels"), ready, accelerators, obj.get("spec", {}).get("unschedulable"))
+        spec = obj.get("spec", {})
+        return (metadata.get("labels"), ready, accelerators, spec.get("unschedulable"), spec.get("taints"))
     return (metadata.get("labels"), "deletionTimestamp" in metadata)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.catalog.engines import engine_named
 from lowbeam.render import Placement, labels
@@ -78,7 +80,7 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
         ip=status.get("podIP", ""),
         node=pod.get("spec", {}).get("nodeName", ""),
         accelerators=sum(
-            int(container.get("resources", {}).get("limits", {}).get(labels.GPU_RESOURCE, 0))
+            whole(container.get("resources", {}).get("limits", {}).get(labels.GPU_RESOURCE, 0))
             for container in pod.get("spec", {}).get("containers", ())
         ),
         ready=ready,
@@ -123,6 +125,11 @@ def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, l
     for key, item in items:
         groups.setdefault(key, []).append(item)
     return groups
+
+
+def whole(quantity: str | int) -> int:
+    """A quantity of Kubernetes ("8", "1k", "3920m") in whole units, rounded down."""
+    return int(parse_quantity(quantity))
 
 
 def _trouble(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, Any]) -> str:

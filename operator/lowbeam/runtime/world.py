@@ -8,7 +8,7 @@ Invariant: the same objects give the same World, in whatever order the informers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from lowbeam.power.caps import CapTree
 from lowbeam.power.tree import build_cap_tree, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
 from lowbeam.runtime.cap_view import cap_of, pool_caps
+from lowbeam.runtime.inventory import NodeStock
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -170,7 +171,7 @@ def build_world(
         if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
     }
     pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
-    reach = _Reach(objects.nodes, node_pools, node_classes, catalogue, pods)
+    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, pods)
     for key, raw in sorted(raw_workloads.items()):
         workload, problem = parser.read(raw)
         if problem is not None:
@@ -182,11 +183,15 @@ def build_world(
         if isinstance(answer, Refusal):
             refusals[key] = answer
         else:
-            requirements[key] = replace(
-                answer,
-                corrections=seen.corrections,
-                reachable=reach.of(workload.spec.placement.node_selector),
-            )
+            requirements[key] = replace(answer, corrections=seen.corrections)
+    places = {key: workloads[key].spec.placement for key in requirements}
+    inventory = stock.inventory({place.tolerations for place in places.values()})
+    for key, place in places.items():
+        reachable = stock.reachable(place.node_selector, place.tolerations)
+        if reachable != inventory:
+            fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
+            limits = " and ".join(f"spec.placement.{name}" for name in fields)
+            requirements[key] = replace(requirements[key], reachable=reachable, reach_limits=limits)
     # 4. Children. Labels hold a shortened name where the workload's own is too long for one.
     names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
     return World(
@@ -198,7 +203,7 @@ def build_world(
         pool_selectors=pools,
         node_pools=node_pools,
         node_classes=node_classes,
-        inventory=inventory_of(objects.nodes, node_pools, node_classes, catalogue, pods),
+        inventory=inventory,
         workloads=workloads,
         refusals=refusals,
         requirements=requirements,
@@ -212,77 +217,6 @@ def build_world(
         names=names,
         replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
     )
-
-
-class _Reach:
-    """The inventory on the nodes that a node selector allows, worked out once per selector."""
-
-    def __init__(
-        self,
-        nodes: tuple[Raw, ...],
-        node_pools: Mapping[str, str],
-        node_classes: Mapping[str, str],
-        catalogue: Catalogue,
-        pods: list[Replica],
-    ) -> None:
-        self._nodes, self._rest = nodes, (node_pools, node_classes, catalogue, pods)
-        self._known: dict[frozenset[tuple[str, str]], tuple[Inventory, ...]] = {}
-
-    def of(self, selector: Mapping[str, str]) -> tuple[Inventory, ...] | None:
-        """None without a selector: everything."""
-        if not selector:
-            return None
-        wanted = frozenset(selector.items())
-        if wanted not in self._known:
-            allowed = [node for node in self._nodes if wanted <= node["metadata"].get("labels", {}).items()]
-            self._known[wanted] = inventory_of(allowed, *self._rest)
-        return self._known[wanted]
-
-
-def inventory_of(
-    nodes: Iterable[Raw],
-    node_pools: Mapping[str, str],
-    node_classes: Mapping[str, str],
-    catalogue: Catalogue,
-    replicas: Iterable[Replica] = (),
-) -> tuple[Inventory, ...]:
-    """Allocatable accelerators per pool and class.
-
-    A node that is cordoned or not ready counts only what our own replicas hold on it: nothing new may be planned there,
-    and nothing that runs is ended because a node is being drained or its kubelet is silent for a minute. A node of a
-    class without devices (cpu) counts one replica per allocatable core.
-    """
-    held: dict[str, int] = {}
-    for replica in replicas:
-        if not replica.terminating:
-            held[replica.node] = held.get(replica.node, 0) + max(1, replica.accelerators)
-    total: dict[tuple[str, str], int] = {}
-    largest: dict[tuple[str, str], int] = {}
-    for node in nodes:
-        name = node_classes.get(_name(node))
-        if name is None:
-            continue
-        allocatable = node.get("status", {}).get("allocatable", {})
-        on_device = bool(catalogue.accelerator_classes[name].product_labels)
-        count = int(allocatable.get(labels.GPU_RESOURCE, 0)) if on_device else _whole_cores(allocatable.get("cpu", "0"))
-        if not _schedulable(node):
-            count = min(count, held.get(_name(node), 0))
-        where = (node_pools[_name(node)], name)
-        total[where] = total.get(where, 0) + count
-        largest[where] = max(largest.get(where, 0), count)
-    return tuple(
-        Inventory(pool, name, count, largest[pool, name]) for (pool, name), count in sorted(total.items()) if count
-    )
-
-
-def _schedulable(node: Raw) -> bool:
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
-    return ready and not node.get("spec", {}).get("unschedulable", False)
-
-
-def _whole_cores(quantity: str | int) -> int:
-    text = str(quantity)
-    return int(text[:-1]) // 1000 if text.endswith("m") else int(float(text))
 
 
 def _name(raw: Raw) -> str:

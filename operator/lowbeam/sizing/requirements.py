@@ -74,7 +74,9 @@ class Requirements:
     accelerator_classes: tuple[str, ...]
     """Allowed classes in any order; empty = all."""
     reachable: tuple[Inventory, ...] | None = None
-    """The part of the inventory on nodes that spec.placement.nodeSelector allows; None = all of it."""
+    """The part of the inventory on nodes that `reach_limits` allow; None = all of it."""
+    reach_limits: str = ""
+    """The fields that keep the pods from other nodes."""
     engine: Engine = Engine.NATIVE
     """What serves; never Auto."""
     own_engine: bool = False

@@ -220,7 +220,7 @@ class Sieve:
         """(replicas that the roomiest pool holds, its name), or (0, why none fits)."""
         boards, name = max(1, profile.accelerators), profile.accelerator_class
         if needs.reachable is not None:
-            return _room(needs.reachable, name, boards, of_those=" that spec.placement.nodeSelector allows")
+            return _room(needs.reachable, name, boards, of_those=f" that {needs.reach_limits} leave")
         known = self._rooms.get((name, boards))
         if known is None:
             known = self._rooms[name, boards] = _room(self._inventory, name, boards)

@@ -228,8 +228,8 @@ def _engine_for(sizer: Sizer, needs: Requirements, option: Option) -> Engine | N
     return None
 
 
-def _any_node(_sizer: Sizer, _needs: Requirements, _option: Option) -> tuple[Changes, str]:
-    return (("reachable", None),), "spec.placement.nodeSelector left out"
+def _any_node(_sizer: Sizer, needs: Requirements, _option: Option) -> tuple[Changes, str]:
+    return (("reachable", None),), f"{needs.reach_limits} that allow more nodes"
 
 
 def _opt_in(_sizer: Sizer, _needs: Requirements, _option: Option) -> tuple[Changes, str]:
@@ -296,7 +296,7 @@ WISHES: tuple[Wish, ...] = (
         allow_class,
     ),
     _switch(
-        "spec.placement.nodeSelector",
+        "spec.placement",
         reasons.NO_INVENTORY,
         lambda needs: None if needs.reachable is None else (("reachable", None),),
         _any_node,

@@ -1,0 +1,110 @@
+"""Which accelerators there are for whom: nodes as pools and classes, less what may not be used.
+
+Decides what a cordon, a silent kubelet and taints mean for planning. Nothing that runs is ended because of them: such a
+node still counts what our own replicas hold there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lowbeam.api.v1alpha1.pod import Toleration
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.planning import Inventory
+from lowbeam.render import labels
+from lowbeam.render.nodes import GPU_TOLERATION, needs_accelerator
+from lowbeam.runtime.replicas import Replica, whole
+
+Raw = Mapping[str, Any]
+Tolerations = tuple[Toleration, ...]
+
+_KUBERNETES_OWN = "node.kubernetes.io/"
+"""Taints that follow from a node's state (cordoned, not ready, under pressure): that is read from the node itself."""
+_DEVICES = Toleration.model_validate(GPU_TOLERATION)
+
+
+class NodeStock:
+    """The nodes of one cycle. What a selector and tolerations leave of them is worked out once for each."""
+
+    def __init__(
+        self,
+        nodes: Iterable[Raw],
+        node_pools: Mapping[str, str],
+        node_classes: Mapping[str, str],
+        catalogue: Catalogue,
+        replicas: Iterable[Replica] = (),
+    ) -> None:
+        self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
+        self._pools, self._classes = node_pools, catalogue.accelerator_classes
+        self._tainted = not all(self._accepts((), node, name) for node, name in self._of_class)
+        self._held: dict[str, int] = {}
+        for replica in replicas:
+            if not replica.terminating:
+                self._held[replica.node] = self._held.get(replica.node, 0) + max(1, replica.accelerators)
+        self._known: dict[tuple[frozenset[tuple[str, str]], Tolerations], tuple[Inventory, ...]] = {}
+
+    @property
+    def tainted(self) -> bool:
+        """Whether what pods tolerate makes a difference."""
+        return self._tainted
+
+    def inventory(self, accepted: Iterable[Tolerations] = ()) -> tuple[Inventory, ...]:
+        """Allocatable accelerators per pool and class, on nodes without taints or whose taints any of `accepted`
+        tolerates.
+
+        A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
+        counts only what our own replicas hold on it.
+        """
+        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),))
+
+    def reachable(self, selector: Mapping[str, str], tolerations: Tolerations) -> tuple[Inventory, ...]:
+        """The part of it for pods with this node selector and these tolerations."""
+        wanted = frozenset(selector.items()), tolerations if self._tainted else ()
+        if wanted not in self._known:
+            nodes = [it for it in self._of_class if wanted[0] <= it[0]["metadata"].get("labels", {}).items()]
+            self._known[wanted] = self._count(nodes, (wanted[1],))
+        return self._known[wanted]
+
+    def _count(self, nodes: Iterable[tuple[Raw, str]], accepted: Sequence[Tolerations]) -> tuple[Inventory, ...]:
+        total: dict[tuple[str, str], int] = {}
+        largest: dict[tuple[str, str], int] = {}
+        for node, name in nodes:
+            node_name = node["metadata"]["name"]
+            allocatable = node.get("status", {}).get("allocatable", {})
+            on_device = needs_accelerator(self._classes[name])
+            count = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
+            if not _schedulable(node) or not any(self._accepts(theirs, node, name) for theirs in accepted):
+                count = min(count, self._held.get(node_name, 0))
+            where = (self._pools[node_name], name)
+            total[where] = total.get(where, 0) + count
+            largest[where] = max(largest.get(where, 0), count)
+        return tuple(
+            Inventory(pool, name, count, largest[pool, name]) for (pool, name), count in sorted(total.items()) if count
+        )
+
+    def _accepts(self, theirs: Tolerations, node: Raw, name: str) -> bool:
+        ours = (_DEVICES,) if needs_accelerator(self._classes[name]) else ()
+        return all(any(_tolerates(it, taint) for it in (*ours, *theirs)) for taint in _taints(node))
+
+
+def _schedulable(node: Raw) -> bool:
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
+    return ready and not node.get("spec", {}).get("unschedulable", False)
+
+
+def _taints(node: Raw) -> list[Raw]:
+    return [
+        taint
+        for taint in node.get("spec", {}).get("taints", ())
+        if taint["effect"] != "PreferNoSchedule" and not taint["key"].startswith(_KUBERNETES_OWN)
+    ]
+
+
+def _tolerates(toleration: Toleration, taint: Raw) -> bool:
+    """The scheduler's rule."""
+    return (
+        toleration.key in (None, taint["key"])
+        and toleration.effect in (None, taint["effect"])
+        and (toleration.operator == "Exists" or (toleration.value or "") == taint.get("value", ""))
+    )

@@ -1,0 +1,55 @@
+"""The loops outlive whatever a cycle raises, a leader's first one included."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from lowbeam.runtime.controller import Controller
+from lowbeam.runtime.health import Health
+from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.world import Objects
+from tests.fakes.clock import VirtualClock
+
+
+class MirrorWithABug:
+    """Nothing is in it, and for a while it cannot even say that."""
+
+    def __init__(self) -> None:
+        self.broken = True
+
+    async def wait_synced(self) -> None:
+        pass
+
+    def objects(self) -> Objects:
+        if self.broken:
+            raise ValueError("no one thought of this object")
+        return Objects()
+
+    def never_seen(self) -> list[str]:
+        return ["nodes"]  # enough for this test: a leader that would go on to plan
+
+    def unreachable(self) -> bool:
+        return False
+
+
+async def test_a_leader_that_cannot_read_its_world_tries_again(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = VirtualClock()
+    parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
+    health = Health(clock)
+    controller = Controller(settings=OperatorSettings(identity="me"), clock=clock, health=health, leads=lambda: True, **parts)
+    mirror = MirrorWithABug()
+    controller.mirror = mirror  # type: ignore[assignment]
+    running = asyncio.create_task(controller.run())
+    await clock.advance(5)
+    assert not running.done()
+    assert "no one thought of this object" in capsys.readouterr().out
+    mirror.broken = False
+    await clock.advance(5)
+    assert not running.done()
+    assert "leading" in capsys.readouterr().out
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,135 @@
+"""What cordons, silent kubelets, selectors and taints leave of the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lowbeam.api.v1alpha1.pod import Toleration
+from lowbeam.catalog import load_builtin
+from lowbeam.render import labels
+from lowbeam.runtime.inventory import NodeStock
+from lowbeam.runtime.replicas import Replica, replica_of
+from lowbeam.runtime.world import Objects, Parser, World, build_world
+from tests.unit.test_runtime_world import TODAY, iw, node
+
+CATALOGUE = load_builtin()
+DEDICATED = {"key": "dedicated", "value": "team-x", "effect": "NoSchedule"}
+GPU = {"key": labels.GPU_RESOURCE, "value": "present", "effect": "NoSchedule"}
+
+
+def replica(**told: Any) -> Replica:
+    plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, True, False, "")
+    return replace(plain, **told)
+
+
+def stock(nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4") -> NodeStock:
+    names = [n["metadata"]["name"] for n in nodes]
+    return NodeStock(nodes, dict.fromkeys(names, ""), dict.fromkeys(names, name), CATALOGUE, replicas)
+
+
+def count(nodes: list[dict[str, Any]], *replicas: Replica) -> int:
+    return sum(row.accelerators for row in stock(nodes, *replicas).inventory())
+
+
+def tainted(name: str, *taints: dict[str, str], **more: Any) -> dict[str, Any]:
+    made = node(name, **more)
+    made["spec"]["taints"] = list(taints)
+    return made
+
+
+def test_nodes_that_take_no_pods_count_only_what_our_replicas_hold_there() -> None:
+    nodes = [node("n1"), node("n2", cordoned=True), node("n3", ready=False)]
+    assert count(nodes) == 4
+    held = (replica(node="n2", accelerators=2), replica(node="n3"), replica(node="n3", terminating=True))
+    assert count(nodes, *held) == 4 + 2 + 1
+
+
+def test_a_cordoned_node_never_counts_more_than_it_has() -> None:
+    assert count([node("n1", boards=1, cordoned=True)], replica(accelerators=8)) == 1
+
+
+def test_a_node_without_boards_is_no_inventory() -> None:
+    assert count([node("n1", boards=0)]) == 0
+
+
+@pytest.mark.parametrize(("quantity", "boards"), [("8", 8), ("1k", 1000), ("2500m", 2), (3, 3)])
+def test_quantities_are_read_as_kubernetes_writes_them(quantity: str | int, boards: int) -> None:
+    made = node("n1")
+    made["status"]["allocatable"][labels.GPU_RESOURCE] = quantity
+    assert count([made]) == boards
+    container = {"resources": {"limits": {labels.GPU_RESOURCE: quantity}}}
+    metadata = {"name": "p", "namespace": "team", "uid": "u", "labels": {labels.WORKLOAD: "w"}}
+    # Nested deeper than Python reads: whoever may label a pod must not end the planner with it.
+    metadata["annotations"] = {labels.OPTION: "[" * 200_000}
+    seen = replica_of({"metadata": metadata, "spec": {"containers": [container]}})
+    assert seen is not None
+    assert seen.accelerators == boards
+
+
+@pytest.mark.parametrize(
+    ("toleration", "accepted"),
+    [
+        ({"key": "dedicated", "value": "team-x"}, True),
+        ({"key": "dedicated", "value": "team-x", "effect": "NoSchedule"}, True),
+        ({"key": "dedicated", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "dedicated", "value": "team-y"}, False),
+        ({"key": "dedicated"}, False),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, False),
+        ({"key": "other", "operator": "Exists"}, False),
+    ],
+)
+def test_a_tainted_node_is_there_for_those_that_tolerate_it(toleration: dict[str, str], accepted: bool) -> None:
+    found = stock([tainted("n1", DEDICATED)])
+    assert found.inventory() == ()
+    assert bool(found.reachable({}, (Toleration.model_validate(toleration),))) is accepted
+
+
+def test_the_taint_of_gpu_nodes_is_tolerated_by_pods_that_ask_for_boards_only() -> None:
+    assert count([tainted("n1", GPU)]) == 4
+    assert stock([tainted("n1", GPU)], name="cpu").inventory() == ()
+
+
+@pytest.mark.parametrize(
+    "taint",
+    [
+        {"key": "dedicated", "value": "x", "effect": "PreferNoSchedule"},
+        {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"},
+    ],
+)
+def test_taints_that_forbid_nothing_or_pass_by_themselves_are_no_reason(taint: dict[str, str]) -> None:
+    assert count([tainted("n1", taint)]) == 4
+
+
+def test_what_runs_on_a_node_that_is_tainted_later_keeps_its_boards() -> None:
+    assert count([tainted("n1", DEDICATED)], replica(accelerators=2)) == 2
+
+
+def reach(*nodes: dict[str, Any], **placement: Any) -> tuple[World, int | None]:
+    """The world, and how many boards the workload with this placement reaches; None: all that there are."""
+    objects = Objects(workloads=(iw("chosen", placement=placement), iw("free")), nodes=nodes)
+    world = build_world(objects, TODAY, Parser())
+    reachable = world.requirements["team", "chosen"].reachable
+    return world, None if reachable is None else sum(row.accelerators for row in reachable)
+
+
+def test_a_workload_reaches_only_the_nodes_that_its_selector_allows() -> None:
+    world, boards = reach(node("a", boards=4, zone="a"), node("b", boards=2, zone="b"), nodeSelector={"zone": "b"})
+    assert boards == 2
+    assert world.requirements["team", "chosen"].reach_limits == "spec.placement.nodeSelector"
+    assert world.requirements["team", "free"].reachable is None
+
+
+def test_nodes_that_one_workload_tolerates_are_no_inventory_for_the_others() -> None:
+    nodes = node("a"), tainted("x", DEDICATED, boards=2)
+    world, boards = reach(*nodes, tolerations=[{"key": "dedicated", "operator": "Exists"}])
+    assert (boards, [row.accelerators for row in world.inventory]) == (None, [6])
+    free = world.requirements["team", "free"]
+    assert free.reachable is not None
+    assert [row.accelerators for row in free.reachable] == [4]
+    assert free.reach_limits == "spec.placement.tolerations"
+    world, boards = reach(*nodes)
+    assert (boards, [row.accelerators for row in world.inventory]) == (None, [4])
