@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kubernetes.utils.quantity import parse_quantity
-
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.catalog.engines import engine_named
 from lowbeam.render import Placement, labels
@@ -129,6 +127,10 @@ def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, l
 
 def whole(quantity: str | int) -> int:
     """A quantity of Kubernetes ("8", "1k", "3920m") in whole units, rounded down."""
+    if str(quantity).isdecimal():
+        return int(quantity)
+    from kubernetes.utils.quantity import parse_quantity  # noqa: PLC0415 - the client is slow, and rarely needed offline
+
     return int(parse_quantity(quantity))
 
 
