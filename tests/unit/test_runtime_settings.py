@@ -46,3 +46,14 @@ def test_a_missing_or_short_control_key_is_refused(tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(BadInput, match="control key file"):
         settings_from_environment({"LOWBEAM_CONTROL_KEY_FILE": str(path)})
+
+
+def test_what_is_secret_is_not_in_the_settings_as_text(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef")
+    url = "http://reader:s3cret@prometheus:9090"
+    given = {"LOWBEAM_PROMETHEUS_URL": url, "LOWBEAM_CONTROL_KEY_FILE": str(key)}
+    settings = settings_from_environment(given)
+    assert settings.prometheus_url == url
+    assert "s3cret" not in repr(settings)
+    assert "0123456789" not in repr(settings)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from lowbeam.api.wire import MeterScope
-from lowbeam.telemetry import PrometheusSource, PrometheusUnavailable, Sample, SampleError, prometheus_source
+from lowbeam.telemetry import (
+    PrometheusSource,
+    PrometheusUnavailable,
+    Sample,
+    SampleError,
+    WorkerEndpoint,
+    prometheus_source,
+)
+from lowbeam.telemetry.fallback import PrometheusFallback
 from tests.fakes.clock import VirtualClock
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -29,9 +41,11 @@ class Prometheus:
         self.raw: web.Response | None = None
         self.hang: asyncio.Event | None = None
         self.ready = 200
+        self.logins: set[str] = set()
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.logins.add(request.headers.get("Authorization", ""))
         if request.path == "/-/ready":
             return web.Response(status=self.ready)
         if self.hang is not None:
@@ -232,3 +246,74 @@ async def test_nobody_there_is_not_ready_and_unavailable() -> None:
         assert not await source.ready()
         with pytest.raises(PrometheusUnavailable):
             await source.pod_power(PODS)
+
+
+# ---- user and password in the URL
+
+
+async def test_user_and_password_of_the_url_are_used(prometheus: Prometheus) -> None:
+    prometheus.power = [(board("a"), "300")]
+    clock, url = VirtualClock(NOW), prometheus.url.replace("//", "//reader:s3c%2Fr%C3%A9t@")
+    async with PrometheusSource(url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        assert set(await source.pod_power(PODS)) == {"uid-0"}
+        assert await source.ready()
+    assert prometheus.logins == {"Basic " + base64.b64encode("reader:s3c/rét".encode()).decode()}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://reader:s3cret@127.0.0.1:1",
+        "http://reader:s3cret@no-such-host.invalid:9090/prometheus/",
+        "http://reader:s3cret@[::1]:1",
+        "http://reader:s3cret@[::1",
+        "http://reader:s3cret@host:port",
+        "http://reader:12/s3cret@127.0.0.1:1",
+        "http://reader:s3cret#@127.0.0.1:1",
+        "http://reader:s3 cret@127.0.0.1:1",
+        "http://reader:s3cret",
+        "reader:s3cret@127.0.0.1:1",
+        "ftp://reader:s3cret@127.0.0.1:1",
+    ],
+)
+async def test_neither_error_nor_log_shows_the_password_of_the_url(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock(NOW)
+    workers: Any = SilentWorkers()
+
+    async def end(_seconds: float) -> None:
+        raise asyncio.CancelledError
+
+    caplog.set_level(logging.DEBUG)
+    async with PrometheusSource(url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        with pytest.raises(PrometheusUnavailable) as raised:
+            await source.pod_power(PODS)
+        telemetry = PrometheusFallback(workers, source, sleep=end)
+        telemetry.set_endpoints([WorkerEndpoint("uid-0", *POD, "http://10.0.0.1:9465")])
+        with capture_logs() as logged, pytest.raises(asyncio.CancelledError):
+            await telemetry._ask_prometheus()
+        assert not await source.ready()
+    assert [it["event"] for it in logged] == ["no readings from Prometheus"]
+    shown = f"{raised.value} {source.url} {logged} {caplog.text}"
+    assert not [secret for secret in ("reader", "s3", "cret") if secret in shown], shown
+
+
+@pytest.mark.parametrize("raw", [web.Response(status=401, body=b"no"), web.Response(body=b"<html>")])
+async def test_an_answer_that_is_refused_names_the_address_without_the_password(
+    prometheus: Prometheus, raw: web.Response
+) -> None:
+    prometheus.raw = raw
+    clock, url = VirtualClock(NOW), prometheus.url.replace("//", "//reader:s3cret@")
+    async with PrometheusSource(url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
+        with pytest.raises(PrometheusUnavailable, match=prometheus.url) as raised:
+            await source.pod_power(PODS)
+    assert "s3cret" not in str(raised.value)
+
+
+class SilentWorkers:
+    """Workers of which none answers."""
+
+    def set_endpoints(self, endpoints: Iterable[WorkerEndpoint]) -> None:
+        pass
+
+    def samples(self) -> Mapping[str, Sample]:
+        return {}

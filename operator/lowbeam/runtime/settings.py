@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class OperatorSettings:
     image_pull_policy: str = "IfNotPresent"
     """Pull policy of worker pods."""
 
-    control_key: bytes = b""
+    control_key: bytes = field(default=b"", repr=False)
     """Secret from which each workload's control-port token is derived; empty: the control ports are open."""
 
     planner_seconds: float = 15.0
@@ -74,8 +74,9 @@ class OperatorSettings:
     health_port: int = 9401
     """/livez and /readyz; 0: off."""
 
-    prometheus_url: str = ""
-    """Prometheus whose GPU power metrics stand in for workers that have no telemetry port; empty: none."""
+    prometheus_url: str = field(default="", repr=False)
+    """Prometheus whose GPU power metrics stand in for workers that have no telemetry port; empty: none. It may hold a
+    password, so that it is not in the repr."""
 
     leader_election: bool = True
     """False only where a single process is certain, such as a test."""

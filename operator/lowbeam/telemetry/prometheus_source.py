@@ -9,11 +9,13 @@ Invariants
 - A board counts once: MIG instances report the whole board's watts each, so series of one UUID are one board, and where
   several pods share it the shares are equal and labelled `shared`.
 - A board above `BOARD_LIMIT_WATTS` is a wrong unit (milliwatts): its pods get an error, not a number.
+- User and password of the URL go into the Authorization header only: no library has a URL to quote them from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import math
 from collections import defaultdict
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import aiohttp
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
@@ -73,7 +76,8 @@ class PrometheusSource:
         headers: Mapping[str, str] | None = None,
         power_metrics: Sequence[str] = POWER_METRICS,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._login, self._problem = _parts(url)
+        """Without user and password: it is in messages."""
         self._monotonic_ms = monotonic_ms
         self._now = now
         self._headers = dict(headers or {})
@@ -84,12 +88,14 @@ class PrometheusSource:
         self._client = PrometheusConnect(
             self.url,
             headers=self._headers,
+            auth=self._login,
             timeout=TIMEOUT_SECONDS,
             retry=Retry(total=1, backoff_factor=0.2, status_forcelist=(502, 503, 504)),
         )
 
     async def __aenter__(self) -> PrometheusSource:
-        self._session = aiohttp.ClientSession(headers=self._headers)
+        login = {"Authorization": f"Basic {base64.b64encode(b':'.join(self._login)).decode()}"} if self._login else {}
+        self._session = aiohttp.ClientSession(headers={**self._headers, **login})
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -174,6 +180,8 @@ class PrometheusSource:
 
     async def _query(self, query: str) -> list[tuple[dict[str, str], float]]:
         """An instant query: (labels, value) of each series."""
+        if self._problem:
+            raise PrometheusUnavailable(f"{self.url}: {self._problem}")
         if self._busy >= THREADS:
             raise PrometheusUnavailable(f"{self.url}: earlier queries have not come back; is Prometheus overloaded?")
         self._busy += 1
@@ -195,6 +203,24 @@ class PrometheusSource:
         self._busy -= 1
         if not future.cancelled():
             future.exception()  # Read, so that a query nobody waits for any longer is not reported as lost.
+
+
+def _parts(url: str) -> tuple[str, tuple[bytes, bytes] | None, str]:
+    """A URL without user and password, these two, and what is wrong with it; of a wrong one nothing is shown."""
+    try:
+        parts = urlsplit(url.strip().rstrip("/"))
+        usable = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+        # A bare / ? or # in a password ends what is read as the host, and the rest looks like a path.
+        usable = usable and "@" not in parts.path + parts.query + parts.fragment
+    except ValueError:
+        usable = False
+    if not usable:
+        wrong = "not a URL like http://HOST:PORT; write special characters of a user or password as %XX"
+        return "--prometheus-url", None, wrong
+    login, _, address = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    shown = parts._replace(netloc=address).geturl()
+    return shown, (unquote_to_bytes(user), unquote_to_bytes(password)) if login else None, ""
 
 
 @dataclass(frozen=True, slots=True)
