@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1 import Engine, reasons
 from lowbeam.api.wire import MeterMethod, RunningProfile
 from lowbeam.catalog import load_builtin
 from lowbeam.power.ledger import ReplicaState, measured
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.render import Placement, labels
+from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
 from lowbeam.runtime.replicas import Child, Replica
+from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
@@ -104,6 +106,15 @@ def test_a_long_name_is_found_again_behind_its_shortened_label() -> None:
     world = build_world(Objects(workloads=(iw(name),)), TODAY, Parser())
     assert world.key_of(("team", labels.label_value(name))) == ("team", name)
     assert world.key_of(("team", "unknown")) == ("team", "unknown")
+
+
+@pytest.mark.parametrize(("ip", "host"), [("10.0.0.1", "10.0.0.1"), ("fd00::1:2", "[fd00::1:2]")])
+def test_a_replica_is_asked_at_its_address_of_either_family(ip: str, host: str) -> None:
+    unused: Any = None
+    ours, vllm = replica(ip=ip), replica(ip=ip, uid="pod-2", engine=Engine.VLLM)
+    world = replace(build_world(Objects(workloads=(iw("w"),)), TODAY, Parser()), replicas={("team", "w"): [ours, vllm]})
+    endpoints = Executor(unused, unused, OperatorSettings("tests")).endpoints(world)
+    assert [endpoint.url for endpoint in endpoints] == [f"http://{host}:9465", f"http://{host}:8080"]
 
 
 def test_a_cap_finds_namespaces_by_label() -> None:

@@ -98,12 +98,12 @@ class Executor:
 
     def _endpoint(self, world: World, key: WorkloadKey, replica: Replica) -> WorkerEndpoint:
         if replica.engine is not Engine.NATIVE:
-            url = f"http://{replica.ip}:{SERVING_PORT}"
+            url = f"http://{replica.host}:{SERVING_PORT}"
             return WorkerEndpoint(replica.uid, key[0], replica.name, url, engine=replica.engine)
         workload = world.workloads.get(key)
         keyed = self._settings.control_key and workload is not None
         token = control_token(self._settings.control_key, workload.metadata.uid) if keyed and workload else None
-        return WorkerEndpoint(replica.uid, key[0], replica.name, f"http://{replica.ip}:{CONTROL_PORT}", token)
+        return WorkerEndpoint(replica.uid, key[0], replica.name, f"http://{replica.host}:{CONTROL_PORT}", token)
 
     def _pending(
         self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]

@@ -45,6 +45,11 @@ class Replica:
         """Whether it holds a node's accelerators (and may draw watts)."""
         return bool(self.node)
 
+    @property
+    def host(self) -> str:
+        """Its address as URLs write it: IPv6 in brackets."""
+        return f"[{self.ip}]" if ":" in self.ip else self.ip
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
