@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from lowbeam.api.wire import NodeTelemetry
+from tests.worker.conftest import needs_ipv6
 
 
 def ask_stub(script: str, folder: Path, **environment: str) -> dict[str, object]:
@@ -90,11 +91,12 @@ class Agent:
         self.limits = folder / "limits"
         self.log = folder / "agent.log"
         more = {"LD_LIBRARY_PATH": str(stub), "NVML_STUB_BOARDS": "2", "NVML_STUB_LIMITS_FILE": str(self.limits)}
+        self.environment = os.environ | more | environment
         command = [sys.executable, "-m", "lowbeam_agent", "--port", self.url.rsplit(":", 1)[1], "--node", "gpu-1"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--kubelet-socket", str(folder / "absent.sock"), *flags],
-                env=os.environ | more | environment,
+                env=self.environment,
                 stderr=log,
             )
 
@@ -167,6 +169,24 @@ def test_the_agent_tells_every_board_and_ends_cleanly(nvml_stub: Path, tmp_path:
         assert f'lowbeam_agent_device_power_limit_watts{{UUID="{UUIDS[0]}",kind="min"}} 40.0' in metrics
         assert "lowbeam_agent_pods_age_seconds" not in metrics
         agent.end()
+
+
+@needs_ipv6
+def test_the_agent_answers_on_ipv6_and_on_ipv4(nvml_stub: Path, tmp_path: Path) -> None:
+    with Agent(nvml_stub, tmp_path) as agent:
+        for host in ("[::1]", "127.0.0.1"):
+            assert httpx.get(agent.url.replace("127.0.0.1", host) + "/health").status_code == 200
+
+
+def test_an_agent_whose_port_is_taken_ends_and_leaves_the_limits_of_the_other_one(
+    nvml_stub: Path, tmp_path: Path, with_limits: list[str]
+) -> None:
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        assert agent.put(body(1, 50)).status_code == 200
+        second = subprocess.run(agent.process.args, env=agent.environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert f"port {agent.url.rsplit(':', 1)[1]} cannot be opened" in second.stderr
+        assert agent.watts() == [50, 72]
 
 
 def test_a_lost_board_has_no_figures_and_never_zeros(nvml_stub: Path, tmp_path: Path) -> None:

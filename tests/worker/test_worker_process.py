@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -113,6 +114,23 @@ def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
     assert done.returncode == 1
     assert "model '/nowhere/at-all' cannot be loaded for --task text-generation" in done.stderr
     assert "Mount its folder and name it with --model-path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_port_is_taken_says_which_and_ends() -> None:
+    command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*command, "--model-path", LLAMA, "--device", "cpu", "--port", str(port), "--control-port", "18999"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "a port cannot be opened" in done.stderr
+    assert f"{port}))" in done.stderr
     assert "Traceback" not in done.stderr
 
 

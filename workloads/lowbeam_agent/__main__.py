@@ -26,6 +26,7 @@ from lowbeam_agent.podresources import Kubelet
 from lowbeam_agent.record import RecordFile
 from lowbeam_agent.sampler import Sampler
 from lowbeam_worker.energy.boards import Boards, NoMeterError
+from lowbeam_worker.listening import listen
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NoMeterError as error:
         sys.stderr.write(f"lowbeam-agent: {error}\n")
         sys.exit(NO_METER_EXIT_CODE)
+    try:
+        # Before the limits are touched: an agent that already has the port may hold leases on them.
+        listening = listen(given.port)
+    except OSError as error:
+        boards.close()
+        sys.stderr.write(f"lowbeam-agent: port {given.port} cannot be opened: {error}\n")
+        sys.exit(1)
     limits, uuids = NvmlLimits(), [device.uuid for device in boards.read().devices]
     holders = Holders(Kubelet(given.kubelet_socket), uuids, limits.parent)
     leases = Leases(limits, uuids, RecordFile(given.state_folder)) if given.limit_token_file else None
@@ -53,8 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.info("lowbeam-agent reads %d boards of node %s", len(uuids), given.node)
     config = uvicorn.Config(
         agent_app(sampler, leases, given.limit_token_file),
-        host="0.0.0.0",  # noqa: S104 - the operator asks from another node
-        port=given.port,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        server.run()
+        server.run(sockets=[listening])
     finally:
         sampler.stop()
         holders.stop()

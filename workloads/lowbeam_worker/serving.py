@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ from lowbeam_worker.energy.boards import visible_devices
 from lowbeam_worker.energy.ledger import Ledger, Phase
 from lowbeam_worker.energy.meter import open_meter
 from lowbeam_worker.front.app import serving_app
+from lowbeam_worker.listening import listen
 from lowbeam_worker.memory import resident_bytes
 from lowbeam_worker.metrics import Metrics
 from lowbeam_worker.models import CannotLoadError, choose_device
@@ -46,7 +48,11 @@ _LAST_BYTES_SECONDS = 5
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: two servers share this process, and draining is ours."""
+    """uvicorn without its own signal handlers, because two servers share this process and draining is ours; and on
+    IPv6 and IPv4 at once, for which it has no setting."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets or [listen(self.config.port)])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,7 +80,8 @@ async def serve(options: WorkerOptions) -> int:
         if ending.done():
             await _drain(worker)
         else:
-            log.error("lowbeam-worker ends: a port could not be opened, see above")
+            problems = [error for one in listening if one.done() and (error := one.exception())]
+            log.error("lowbeam-worker ends: a port cannot be opened: %s", problems[0] if problems else "see above")
             code = 1
     except CannotLoadError as error:
         log.error("lowbeam-worker ends: %s", error)  # noqa: TRY400 - the message says it all, a traceback hides it
@@ -136,7 +143,6 @@ def server(app: Starlette, port: int) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            host="0.0.0.0",
             port=port,
             http="httptools",
             loop="uvloop",
