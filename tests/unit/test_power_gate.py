@@ -129,13 +129,44 @@ def test_a_cap_that_is_not_raised_is_not_asked() -> None:
     assert ask(view=replace(VIEW, coverage_percent=0), extra=0) == Permit()
 
 
-def test_a_deleted_cap_still_paces_the_return() -> None:
-    state = GateState().shed(("b", "other"), "cluster", NOW - 10_000, VIEW)
-    assert reason(ask(state, view=None)) == "DwellTime"
-    later = state.restored(("b", "other"), {"cluster": 100_000}, {}, NOW + 120_000)
-    assert reason(ask(later, view=None, now_ms=NOW + 140_000)) == "StepTime"
-    assert reason(ask(later, view=None, now_ms=NOW + 160_000)) == "RampLimit"
-    assert ask(later, view=None, now_ms=NOW + 260_000) == Permit()
+def test_of_a_deleted_cap_dwell_and_step_time_still_pace_the_return() -> None:
+    slow = replace(VIEW, cap=replace(CAP, restore=replace(RULES, dwell_seconds=200, step_seconds=60)))
+    state = GateState().shed(("b", "other"), "cluster", NOW - 10_000, slow)
+    assert reason(ask(state, view=None, now_ms=NOW + 189_000)) == "DwellTime"
+    later = state.restored(("b", "other"), {"cluster": 100_000}, {}, NOW + 190_000)
+    assert reason(ask(later, view=None, now_ms=NOW + 249_000)) == "StepTime"
+    assert ask(later, view=None, now_ms=NOW + 250_000) == Permit()
+
+
+def test_the_few_watts_of_a_deleted_cap_do_not_ration_the_return_and_the_caps_that_remain_do() -> None:
+    typo = CapView(replace(CAP, name="typo", watts=500), 500_000, history(400), 100)
+    state = GateState().shed(("b", "other"), "typo", NOW - 200_000, typo)
+    state = state.restored(("b", "other"), {"typo": 400_000, "cluster": 400_000}, {"cluster": VIEW}, NOW - 30_000)
+
+    def back(cluster_milliwatts: int) -> Permit | Hold:
+        extra = {"typo": 400_000, "cluster": cluster_milliwatts}
+        committed = {"cluster": 100_000}
+        return permit(
+            state,
+            KEY,
+            uid="u",
+            extra_milliwatts=extra,
+            committed_milliwatts=committed,
+            views={"cluster": VIEW},
+            now_ms=NOW,
+        )
+
+    assert back(0) == Permit()
+    answer = back(400_000)
+    assert isinstance(answer, Hold)
+    assert (answer.reason, answer.message) == ("RampLimit", 'PowerCap "cluster" gives back 50 W per minute')
+    assert answer.retry_at_ms == NOW - 30_000 + 8 * 60_000
+
+
+def test_a_cap_that_comes_back_is_owed_nothing_of_what_returned_without_it() -> None:
+    state = GateState().restored(("b", "other"), {"cluster": 400_000}, {"cluster": VIEW}, NOW - 90_000)
+    assert reason(ask(state)) == "RampLimit"
+    assert ask(state.restored(("b", "other"), {"cluster": 400_000}, {}, NOW - 60_000)) == Permit()
 
 
 def test_memory_of_what_is_gone_is_dropped() -> None:

@@ -126,7 +126,7 @@ def test_one_restore_at_a_time_and_the_most_important_first() -> None:
     assert result.held[OTHER].reason == "StepTime"
 
 
-def test_a_workload_dimmed_by_a_deleted_cap_returns_through_that_cap_s_ramp() -> None:
+def test_workloads_dimmed_by_a_deleted_cap_return_one_at_a_time() -> None:
     targets = {k: Target(option(2), dimmed_by="gone", dimmed_since_ms=5) for k in (KEY, OTHER)}
     charges = [*pods(KEY, option(2)), *pods(OTHER, option(2))]
     result = move(TREE, {KEY: option(3), OTHER: option(3)}, targets, charges)

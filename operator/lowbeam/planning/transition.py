@@ -88,7 +88,7 @@ def next_targets(
     `charges`: the pods that exist, in any state; assumed replicas are added here. `views`: one per cap of the tree. A
     workload without a choice in the plan keeps its target; a target whose workload is gone is dropped (its pods stay
     charged as long as they exist). A workload that was dimmed by a cap which no longer enforces comes back through
-    that cap's ramp.
+    that cap's dwell and step time.
     """
     walk = _Walk(snapshot, targets=targets, charges=charges, views=views, gate=gate, now_ms=now_ms)
     choices = {choice.key: choice for choice in plan.choices if choice.key in walk.targets}

@@ -5,7 +5,8 @@ workload at a time, slower than the guard sheds, and only on fresh data with a f
 
 Invariants: no restore within the dwell time of a shed under the same cap; at most one step per step time and cap; on
 average at most the ramp's share of the cap per minute. The ramp is a token bucket that may go into debt: a move larger
-than a minute's share passes when the bucket is full and is paid back before the next one.
+than a minute's share passes when the bucket is full and is paid back before the next one. Of a cap that is gone only
+dwell and step time still pace; the ramps are those of the caps that remain.
 """
 
 from __future__ import annotations
@@ -70,11 +71,9 @@ class CapMemory:
     last_shed_ms: int | None = None
     last_step_ms: int | None = None
     spent_milliwatts: int = 0
-    """Restored watts that the ramp has not paid back yet, at `last_step_ms`."""
+    """Restored watts that the ramp has not paid back yet, at `last_step_ms`; nobody owes a cap that is gone."""
     rules: RestoreRules = field(default_factory=RestoreRules)
-    """As last seen: a cap that is deleted while workloads are dimmed still paces their return."""
-    usable_milliwatts: int | None = None
-    """As last seen; None = no ramp is known, only the step time paces."""
+    """As last seen: dwell and step time of a cap that is deleted while workloads are dimmed still pace their return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,9 @@ class GateState:
         caps = dict(self.caps)
         for name, extra in extra_milliwatts.items():
             if extra > 0:
-                memory = _seen(caps.get(name, CapMemory()), views.get(name))
-                spent = _spent(memory, now_ms) + extra
+                view = views.get(name)
+                memory = _seen(caps.get(name, CapMemory()), view)
+                spent = 0 if view is None else _spent(memory, view, now_ms) + extra
                 caps[name] = replace(memory, last_step_ms=now_ms, spent_milliwatts=spent)
         moves = {**self.workloads, key: self.workloads.get(key, MoveHistory()).moved(Direction.UP, now_ms)}
         return GateState(caps, moves)
@@ -134,8 +134,8 @@ def permit(
     not keep one from running at all while a less important one does.
 
     Every cap that would be charged more is asked; the hold that lasts longest is answered, so that a user reads what
-    really stands in the way. A name without a view is a cap that is gone: only its pace still counts. A move that adds
-    nothing anywhere is a permit unless it is pinned.
+    really stands in the way. A name without a view is a cap that is gone: only its dwell and step time still count. A
+    move that adds nothing anywhere is a permit unless it is pinned.
     """
     free_at = state.workloads.get(key, MoveHistory()).may_rise_at(now_ms)
     if free_at > now_ms:
@@ -151,7 +151,9 @@ def permit(
         hold = _ask_dwell(name, memory, uid, now_ms)
         if hold is None and view is not None:
             hold = _ask_watts(view, committed_milliwatts.get(name, 0) + extra, now_ms, paused=paused)
-        hold = hold or _ask_pace(name, memory, extra, now_ms)
+        hold = hold or _ask_step(name, memory, now_ms)
+        if hold is None and view is not None:
+            hold = _ask_ramp(view, memory, extra, now_ms)
         if hold is not None:
             holds.append(hold)
     return max(holds, key=lambda hold: hold.retry_at_ms) if holds else Permit()
@@ -200,37 +202,35 @@ def _ask_watts(view: CapView, after: int, now_ms: int, *, paused: bool) -> Hold 
     return None
 
 
-def _ask_pace(cap: str, memory: CapMemory, extra: int, now_ms: int) -> Hold | None:
+def _ask_step(cap: str, memory: CapMemory, now_ms: int) -> Hold | None:
     if memory.last_step_ms is None:
         return None
-    step_ms = memory.rules.step_seconds * 1000
-    if now_ms < memory.last_step_ms + step_ms:
-        return Hold(STEP, f'PowerCap "{cap}" restores one workload at a time', memory.last_step_ms + step_ms)
-    share = _share_per_minute(memory)
-    if share is None:
+    ready_at = memory.last_step_ms + memory.rules.step_seconds * 1000
+    if now_ms >= ready_at:
         return None
+    return Hold(STEP, f'PowerCap "{cap}" restores one workload at a time', ready_at)
+
+
+def _ask_ramp(view: CapView, memory: CapMemory, extra: int, now_ms: int) -> Hold | None:
+    share = _share_per_minute(view)
     # A move above a minute's share needs the whole bucket, a smaller one needs room for itself.
-    excess = _spent(memory, now_ms) + min(extra, share) - share
+    excess = _spent(memory, view, now_ms) + min(extra, share) - share
     if excess <= 0:
         return None
     wait_ms = -(-excess * MINUTE_MS // share) if share else MINUTE_MS
-    return Hold(RAMP, f'PowerCap "{cap}" gives back {share / 1000:.0f} W per minute', now_ms + wait_ms)
+    return Hold(RAMP, f'PowerCap "{view.cap.name}" gives back {share / 1000:.0f} W per minute', now_ms + wait_ms)
 
 
 def _seen(memory: CapMemory, view: CapView | None) -> CapMemory:
-    if view is None:
-        return memory
-    return replace(memory, rules=view.cap.restore, usable_milliwatts=view.usable_milliwatts)
+    return memory if view is None else replace(memory, rules=view.cap.restore)
 
 
-def _share_per_minute(memory: CapMemory) -> int | None:
-    if memory.usable_milliwatts is None:
-        return None
-    return memory.usable_milliwatts * memory.rules.ramp_percent_per_minute // 100
+def _share_per_minute(view: CapView) -> int:
+    return view.usable_milliwatts * view.cap.restore.ramp_percent_per_minute // 100
 
 
-def _spent(memory: CapMemory, now_ms: int) -> int:
-    share = _share_per_minute(memory)
-    if memory.last_step_ms is None or share is None:
+def _spent(memory: CapMemory, view: CapView, now_ms: int) -> int:
+    if memory.last_step_ms is None:
         return 0
-    return max(0, memory.spent_milliwatts - share * (now_ms - memory.last_step_ms) // MINUTE_MS)
+    paid = _share_per_minute(view) * (now_ms - memory.last_step_ms) // MINUTE_MS
+    return max(0, memory.spent_milliwatts - paid)
