@@ -94,6 +94,17 @@ def test_nothing_returns_within_the_dwell_time_of_a_shed_under_the_cap() -> None
     assert ask(GateState().shed(("b", "other"), "cluster", NOW - 120_000)) == Permit()
 
 
+def test_a_hold_says_the_same_at_each_look_while_nothing_changes() -> None:
+    state = GateState().shed(("b", "other"), "cluster", NOW - 50_000)
+    assert {
+        answer.message for now_ms in (NOW, NOW + 2_000) if isinstance(answer := ask(state, now_ms=now_ms), Hold)
+    } == {'PowerCap "cluster" shed less than 120 s ago'}
+    high = [ask(view=replace(VIEW, window=history(watts))) for watts in (901, 903)]
+    assert {answer.message for answer in high if isinstance(answer, Hold)} == {
+        'PowerCap "cluster": 90 % of usable was drawn in the last 60 s, it must stay below 88 %'
+    }
+
+
 def test_the_dwell_time_differs_per_workload_and_is_always_the_same_for_one() -> None:
     waits = {jitter_ms(f"uid-{i}", 30) for i in range(50)}
     assert len(waits) > 40

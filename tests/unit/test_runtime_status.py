@@ -18,9 +18,8 @@ from lowbeam.render import Placement
 from lowbeam.runtime.condition_rows import as_conditions
 from lowbeam.runtime.decisions import decision_of, dimming_of
 from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
-from lowbeam.runtime.recovery import last_action, recover
+from lowbeam.runtime.recovery import recover
 from lowbeam.runtime.replicas import Child
-from lowbeam.runtime.status_cap import CapFacts, cap_status
 from lowbeam.runtime.status_workload import WorkloadFacts, decimal_text, steady_watts, workload_status
 from lowbeam.sizing import Option, Refusal, Sizer
 from lowbeam.sizing.wishes import Advice
@@ -219,11 +218,68 @@ def test_a_kind_that_cannot_be_read_is_said_before_the_first_plan_too() -> None:
     assert "powercaps" in message(found, "Stalled")
 
 
+HELD = Hold(DWELL, 'PowerCap "c" shed less than 130 s ago', 99)
+PAUSED: dict[str, Any] = {
+    "target": Target(None, dimmed_by="c"),
+    "dimming": Dimming("Pause", NOW, reasons.PAUSED, "c", "d-1", 300_000, 0),
+}
+
+
+@pytest.mark.parametrize("held", [HELD, None], ids=["held by the gate", "paused after the last plan"])
+def test_a_paused_workload_that_may_come_back_waits_and_is_not_stalled(held: Hold | None) -> None:
+    found = status(replace(FACTS, pods=0, ready=0, asked_again=NOW + timedelta(seconds=90)), **PAUSED, held=held)
+    assert rows(found)["Ready"] == ("False", reasons.PAUSED)
+    assert (rows(found)["Reconciling"][0], rows(found)["Stalled"][0]) == ("True", "False")
+    assert rows(found)["ModelSelected"] == ("True", reasons.SELECTED)
+    assert rows(found)["CapUnsatisfiable"] == ("False", reasons.SATISFIABLE)
+    assert rows(found)["Dimmed"] == ("True", reasons.PAUSED)
+    assert message(found, "Ready").startswith('PowerCap "c" paused it')
+    if held is not None:
+        assert f"{HELD.message} (asked again by 09:02 UTC)" in message(found, "Ready")
+        assert f"{HELD.message} (asked again by 09:02 UTC)" in message(found, "Dimmed")
+
+
+def test_what_a_cap_leaves_nothing_for_is_stalled_until_somebody_raises_it() -> None:
+    nothing = Choice("team", "w", None, reasons.PAUSED, '"c" is too small', desired=BIG, binding_cap="c")
+    found = rows(status(replace(FACTS, pods=0, ready=0), **PAUSED, choice=nothing))
+    assert found["Ready"] == ("False", reasons.PAUSED)
+    assert (found["Reconciling"][0], found["Stalled"][0], found["CapUnsatisfiable"][0]) == ("False", "True", "True")
+
+
+def test_a_new_workload_that_waits_for_watts_says_the_ledger_s_words() -> None:
+    held = Hold(reasons.NO_HEADROOM, 'PowerCap "c" has 5 W free', 99)
+    found = status(replace(FACTS, pods=0, ready=0), target=Target(), held=held)
+    assert rows(found)["Ready"] == ("False", reasons.NO_HEADROOM)
+    assert (rows(found)["Reconciling"][0], rows(found)["Stalled"][0]) == ("True", "False")
+    assert rows(found)["Dimmed"] == ("False", reasons.NOT_DIMMED)
+    assert 'PowerCap "c" has 5 W free (asked again every few seconds)' in message(found, "Ready")
+
+
+def test_a_refused_write_stalls_a_paused_workload_too() -> None:
+    error = Forbidden(Request("delete", "deployments"), "no", 403)
+    found = rows(status(replace(FACTS, ready=0), **PAUSED, held=HELD, write_error=error))
+    assert found["Stalled"] == ("True", reasons.PERMISSION_DENIED)
+    assert (found["Reconciling"][0], found["ModelSelected"][0]) == ("False", "True")
+
+
+def test_a_new_leader_says_of_a_paused_workload_that_it_is_not_planned_yet() -> None:
+    found = rows(status(replace(FACTS, pods=0, ready=0), **PAUSED, choice=None))
+    assert found["Ready"] == ("False", reasons.PAUSED)
+    assert (found["Stalled"][0], found["ModelSelected"]) == ("False", ("Unknown", reasons.PENDING))
+
+
+def test_waiting_writes_nothing_while_only_time_goes_by() -> None:
+    facts = replace(FACTS, pods=0, ready=0, asked_again=NOW + timedelta(seconds=90))
+    first = status(facts, **PAUSED, held=HELD)
+    later = replace(facts, asked_again=NOW + timedelta(seconds=119))
+    assert workload_status(later, WorkloadMemory(**PAUSED, choice=CHOICE, held=HELD), first, LATER) == first
+
+
 def test_a_dimmed_workload_says_why_it_is_not_back() -> None:
     dimming = Dimming("Replicas", NOW, reasons.DIMMED, "c", "d-1", 200_000, 150)
-    found = status(target=Target(SMALL, dimmed_by="c"), dimming=dimming, held=Hold(DWELL, "shed 3 s ago", 99))
+    found = status(target=Target(SMALL, dimmed_by="c"), dimming=dimming, held=HELD)
     assert rows(found)["Dimmed"] == ("True", reasons.DIMMED)
-    assert message(found, "Dimmed").endswith("not back yet: DwellTime")
+    assert message(found, "Dimmed").endswith(f"not back yet: {HELD.message} (asked again every few seconds)")
     assert (found["dimming"]["wattsFreed"], found["dimming"]["qualityLost"]) == (200, "1.50")
 
 
@@ -241,55 +297,6 @@ def test_decimals_have_about_three_digits(value: int, text: str) -> None:
 def test_watts_stay_while_they_differ_by_noise_only() -> None:
     assert [steady_watts(w * 1000, 1000) for w in (1000, 1029, 1031, 970, 969)] == [1000, 1000, 1031, 1000, 969]
     assert steady_watts(7_400, None) == 7
-
-
-# ---- a cap's status
-
-CAP = CapFacts(
-    generation=1,
-    enforced=True,
-    problem_reason="",
-    problem="",
-    effective_watts=1000,
-    limited_by="c",
-    usable_milliwatts=950_000,
-    measured_milliwatts=500_000,
-    committed_milliwatts=600_000,
-    coverage_percent=100,
-    metered=True,
-    state="WithinCap",
-    state_message="",
-    unsatisfiable="",
-    price_per_watt=0.0,
-    last_action=None,
-)
-
-
-@pytest.mark.parametrize(
-    ("facts", "type_", "row"),
-    [
-        (CAP, "Ready", ("True", reasons.IN_FORCE)),
-        (replace(CAP, enforced=False), "Ready", ("True", reasons.OBSERVING)),
-        (replace(CAP, problem_reason=reasons.CAP_CYCLE, problem="p"), "Stalled", ("True", reasons.CAP_CYCLE)),
-        (replace(CAP, measured_milliwatts=960_000), "WithinCap", ("False", reasons.OVER_CAP)),
-        (replace(CAP, state="Shedding"), "Shedding", ("True", reasons.SHEDDING)),
-        (replace(CAP, coverage_percent=50), "TelemetryHealthy", ("False", reasons.TELEMETRY_STALE)),
-        (replace(CAP, coverage_percent=0, metered=False), "TelemetryHealthy", ("True", reasons.TELEMETRY_HEALTHY)),
-        (replace(CAP, unsatisfiable="u"), "Satisfiable", ("False", reasons.CAP_BELOW_MINIMUM)),
-    ],
-)
-def test_a_cap_says_how_it_stands(facts: CapFacts, type_: str, row: tuple[str, str]) -> None:
-    assert rows(cap_status(facts, {}, NOW))[type_] == row
-
-
-def test_a_cap_remembers_its_last_action_over_a_restart() -> None:
-    action = Decision(NOW, "d-9", reasons.DIMMED, "team/low: batch 64 -> 8")
-    written = cap_status(replace(CAP, last_action=action), {}, NOW)
-    read = last_action(written)
-    assert read is not None
-    assert (read.time, read.decision_id, read.message) == (action.time, action.decision_id, action.message)
-    assert cap_status(replace(CAP, last_action=read), written, LATER) == written
-    assert last_action({}) is None
 
 
 # ---- a successor's memory

@@ -43,7 +43,10 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The move waits: reason constant, a sentence, and when it is worth asking again."""
+    """The move waits: reason constant, a sentence, and when it is worth asking again.
+
+    A status shows the sentence: it has no figure that moves at each look.
+    """
 
     reason: str
     message: str
@@ -170,7 +173,8 @@ def _ask_dwell(cap: str, memory: CapMemory, uid: str, now_ms: int) -> Hold | Non
     ready_at = memory.last_shed_ms + memory.rules.dwell_seconds * 1000 + jitter_ms(uid, memory.rules.jitter_seconds)
     if now_ms >= ready_at:
         return None
-    return Hold(DWELL, f'PowerCap "{cap}" shed {(now_ms - memory.last_shed_ms) / 1000:.0f} s ago', ready_at)
+    waits = (ready_at - memory.last_shed_ms) / 1000
+    return Hold(DWELL, f'PowerCap "{cap}" shed less than {waits:.0f} s ago', ready_at)
 
 
 def _ask_watts(view: CapView, after: int, now_ms: int, *, paused: bool) -> Hold | None:
@@ -189,8 +193,8 @@ def _ask_watts(view: CapView, after: int, now_ms: int, *, paused: bool) -> Hold 
         return Hold(HISTORY, message, max(began + rules.window_seconds * 1000, again))
     if peak * 100 >= rules.gate_percent * usable:
         message = (
-            f'PowerCap "{cap}": {peak / 1000:.0f} W was drawn in the last {rules.window_seconds} s, it must stay below '
-            f"{rules.gate_percent * usable / 100_000:.0f} W"
+            f'PowerCap "{cap}": {peak * 100 // max(usable, 1)} % of usable was drawn in the last '
+            f"{rules.window_seconds} s, it must stay below {rules.gate_percent} %"
         )
         return Hold(MEASURED, message, again)
     if after * 100 > committed_percent * usable:

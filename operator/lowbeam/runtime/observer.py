@@ -6,6 +6,7 @@ Decides what a status is about. Never decides about power or models.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine, InferenceWorkload, WorkloadMode, reasons
@@ -137,11 +138,17 @@ class Observer:
             telemetry_problem=_why_not_measured(replicas, books, poller) if replicas else "nothing runs",
             notes=world.requirements[key].notes if key in world.requirements else (),
             load=loads.facts(key, option, self._clock.monotonic_ms()),
+            asked_again=self._asked_again(memory),
             stars=None
             if option is None or workload is None
             else stars(workload.spec.task, option.reasoning, option.millijoules_per_request, option.basis),
             official_stars=None if option is None or workload is None else _official_stars(world, workload, option),
         )
+
+    def _asked_again(self, memory: WorkloadMemory) -> datetime | None:
+        if memory.held is None:
+            return None
+        return self._clock.now() + timedelta(milliseconds=memory.held.retry_at_ms - self._clock.monotonic_ms())
 
 
 def _settled(raw: Mapping[str, Any], memory: WorkloadMemory, replicas: Iterable[Replica]) -> bool:

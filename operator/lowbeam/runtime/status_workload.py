@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
@@ -26,6 +26,15 @@ from lowbeam.sizing import Option, Refusal
 
 WATTS_NOISE_PERCENT = 3
 WATTS_NOISE = 5
+
+_KNOWN_WHEN = (
+    reasons.DWELL_TIME,
+    reasons.STEP_TIME,
+    reasons.RAMP_LIMIT,
+    reasons.NOT_ENOUGH_HISTORY,
+    reasons.PINNED_BY_ANTI_FLAP,
+)
+"""Holds that end at a known time; the others depend on what is measured and are asked again all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class WorkloadFacts:
     """What the AI Energy Score gave this checkpoint; None where it gave nothing."""
     load: LoadFacts | None = None
     """What was observed of its load and draw; None before the first look."""
+    asked_again: datetime | None = None
+    """When what is held (`WorkloadMemory.held`) is worth asking again; None when nothing is."""
 
 
 def workload_status(
@@ -120,13 +131,14 @@ def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | N
             (reasons.RECONCILING, True, reasons.PENDING, "not planned yet"),
         ]
     if option is None:
-        reason = choice.reason if choice else reasons.PENDING
-        message = choice.message if choice else "not planned yet"
-        capped = bool(choice and choice.desired is not None)
-        rows = _refused(*(obstacle or (reason, message)))
-        rows.append(_dimmed(memory))
-        rows.append((reasons.CAP_UNSATISFIABLE_CONDITION, capped, reason, message))
-        return rows
+        if choice is None or choice.option is not None:
+            return _waiting(facts, memory, obstacle)
+        capped = choice.desired is not None
+        return [
+            *_refused(*(obstacle or (choice.reason, choice.message))),
+            _dimmed(facts, memory),
+            (reasons.CAP_UNSATISFIABLE_CONDITION, capped, choice.reason, choice.message),
+        ]
     if choice is not None and choice.option is None:  # the spec asks for what cannot be: nothing is ended for that
         return _refused(choice.reason, choice.message + _still_running(facts))
     return [
@@ -137,7 +149,7 @@ def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | N
             reasons.SELECTED,
             option_text(option),
         ),
-        _dimmed(memory),
+        _dimmed(facts, memory),
         (reasons.CAP_UNSATISFIABLE_CONDITION, False, reasons.SATISFIABLE, ""),
         _measured(facts),
     ]
@@ -150,6 +162,39 @@ def _refused(reason: str, message: str) -> list[Row]:
         (reasons.STALLED, True, reason, message),
         (reasons.MODEL_SELECTED, False, reason, message),
     ]
+
+
+def _waiting(facts: WorkloadFacts, memory: WorkloadMemory, obstacle: tuple[str, str] | None) -> list[Row]:
+    """There is a choice and nothing runs yet: it waits for the gate or for watts, and goes on by itself."""
+    choice, cap = memory.choice, memory.target.dimmed_by if memory.target else ""
+    held = _held(facts, memory)
+    if cap:
+        reason, message = reasons.PAUSED, f'PowerCap "{cap}" paused it; not back yet: {held or "not planned yet"}'
+    else:
+        reason, message = memory.held.reason if memory.held else reasons.PENDING, held or "not planned yet"
+    rows: list[Row] = [
+        (reasons.READY, False, *(obstacle or (reason, message))),
+        (reasons.RECONCILING, obstacle is None, *(obstacle or (reason, message))),
+        (reasons.STALLED, obstacle is not None, *(obstacle or (reason, ""))),
+        _dimmed(facts, memory),
+    ]
+    if choice is None:  # a new leader has not planned yet
+        return [*rows, (reasons.MODEL_SELECTED, None, reasons.PENDING, "not planned yet")]
+    return [
+        *rows,
+        (reasons.MODEL_SELECTED, True, choice.reason, choice.message),
+        (reasons.CAP_UNSATISFIABLE_CONDITION, False, reasons.SATISFIABLE, ""),
+    ]
+
+
+def _held(facts: WorkloadFacts, memory: WorkloadMemory) -> str:
+    """Why a better option is not taken yet, and roughly when it is asked again; empty when nothing is held."""
+    if memory.held is None:
+        return ""
+    if memory.held.reason not in _KNOWN_WHEN or facts.asked_again is None:
+        return f"{memory.held.message} (asked again every few seconds)"
+    full_minute = facts.asked_again + timedelta(seconds=59, microseconds=999_999)
+    return f"{memory.held.message} (asked again by {full_minute.astimezone(UTC):%H:%M} UTC)"
 
 
 def _still_running(facts: WorkloadFacts) -> str:
@@ -199,12 +244,12 @@ def _readiness(
     ]
 
 
-def _dimmed(memory: WorkloadMemory) -> Row:
+def _dimmed(facts: WorkloadFacts, memory: WorkloadMemory) -> Row:
     dimming, choice = memory.dimming, memory.choice
     if dimming is None:
         return (reasons.DIMMED_CONDITION, False, reasons.NOT_DIMMED, "")
     target = memory.target.option if memory.target else None
-    held = f"; not back yet: {memory.held.reason}" if memory.held else ""
+    held = f"; not back yet: {_held(facts, memory)}" if memory.held else ""
     if choice is not None and choice.option == target and choice.binding_cap:
         return (reasons.DIMMED_CONDITION, True, dimming.reason, choice.message + held)
     # Another step than the plan's: the guard's, or one that the restore gate still holds.

@@ -60,7 +60,11 @@ DIMMED: Final = _reason(
 )
 RESTORED: Final = _reason("Restored", "There was room under the cap again; the workload has what it asks for.")
 NOT_DIMMED: Final = _reason("NotDimmed", "No power cap takes anything from the workload.")
-PAUSED: Final = _reason("Paused", "A power cap leaves no watts for the workload: it has no pods until there is room.")
+PAUSED: Final = _reason(
+    "Paused",
+    "A power cap leaves no watts for the workload: it has no pods until there is room. Where the message says what it "
+    "waits for, it comes back by itself.",
+)
 SCALED: Final = _reason("Scaled", "The number of replicas follows the load.")
 RECONFIGURED: Final = _reason("Reconfigured", "Running pods took a new batch limit without a restart.")
 REPLACED: Final = _reason("Replaced", "Another model, precision or accelerator class took over.")
