@@ -115,6 +115,15 @@ def test_silence_for_thirty_seconds_is_blind_mode_and_frees_committed_watts() ->
     assert (later.state, later.urgency, later.milliwatts_to_free) == (CapState.BLIND, Urgency.BLIND, 50_000)
 
 
+def test_a_draw_above_usable_that_is_not_shed_yet_is_not_within_the_cap() -> None:
+    assert look(window(1000)).state is CapState.WITHIN_CAP
+    brief = look(window(1001))
+    assert (brief.state, brief.reason, brief.urgency) == (CapState.OVER_CAP, "OverCap", Urgency.NONE)
+    silent = look(window(1100), measured=Measured(1_100_000, 20, fresh=2, stale=8), restoring=True)
+    assert (silent.state, silent.milliwatts_to_free) == (CapState.OVER_CAP, 0)
+    assert "only 20 % of the accelerators report" in silent.message
+
+
 def test_blind_mode_asks_for_no_watts_twice_while_pods_end() -> None:
     silent = Measured(2_000_000, 0, stale=10)
     memory = GuardMemory(unheard_since_ms=0, blind=True)

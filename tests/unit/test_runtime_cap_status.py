@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1 import CapState, reasons
+from lowbeam.power.caps import Cap
+from lowbeam.power.guard import assess
+from lowbeam.power.ledger import Measured
+from lowbeam.power.windows import PowerWindow
 from lowbeam.runtime.fleet import Decision
 from lowbeam.runtime.recovery import last_action
 from lowbeam.runtime.status_cap import CapFacts, cap_status
@@ -47,7 +51,12 @@ CAP = CapFacts(
         (CAP, "Ready", ("True", reasons.IN_FORCE)),
         (replace(CAP, enforced=False), "Ready", ("True", reasons.OBSERVING)),
         (replace(CAP, problem_reason=reasons.CAP_CYCLE, problem="p"), "Stalled", ("True", reasons.CAP_CYCLE)),
-        (replace(CAP, measured_milliwatts=960_000), "WithinCap", ("False", reasons.OVER_CAP)),
+        (replace(CAP, state="OverCap", measured_milliwatts=960_000), "WithinCap", ("False", reasons.OVER_CAP)),
+        (replace(CAP, state="OverCap", measured_milliwatts=960_000), "Reconciling", ("True", reasons.OVER_CAP)),
+        (replace(CAP, state="Infeasible", measured_milliwatts=960_000), "WithinCap", ("False", reasons.OVER_CAP)),
+        (replace(CAP, state="Shedding", measured_milliwatts=930_000), "WithinCap", ("True", reasons.WITHIN_CAP)),
+        (replace(CAP, committed_milliwatts=960_000), "WithinCap", ("True", reasons.WITHIN_CAP)),
+        (replace(CAP, committed_milliwatts=960_000), "Reconciling", ("True", reasons.NO_HEADROOM)),
         (replace(CAP, state="Shedding"), "Shedding", ("True", reasons.SHEDDING)),
         (replace(CAP, coverage_percent=50), "TelemetryHealthy", ("False", reasons.TELEMETRY_STALE)),
         (replace(CAP, coverage_percent=0, metered=False), "TelemetryHealthy", ("True", reasons.TELEMETRY_HEALTHY)),
@@ -56,6 +65,32 @@ CAP = CapFacts(
 )
 def test_a_cap_says_how_it_stands(facts: CapFacts, type_: str, row: tuple[str, str]) -> None:
     assert rows(cap_status(facts, {}, NOW))[type_] == row
+
+
+@pytest.mark.parametrize(("committed", "shedding"), [(600_000, "False"), (855_000, "False"), (855_001, "True")])
+def test_a_blind_cap_sheds_only_while_more_is_committed_than_it_may(committed: int, shedding: str) -> None:
+    found = cap_status(replace(CAP, state="Blind", coverage_percent=0, committed_milliwatts=committed), {}, NOW)
+    assert rows(found)["Shedding"][0] == shedding
+    assert rows(found)["TelemetryHealthy"] == ("False", reasons.TELEMETRY_STALE)
+    assert found["state"] == "Blind"
+
+
+@pytest.mark.parametrize("measured", [949_000, 950_000, 951_000, 1_200_000])
+@pytest.mark.parametrize("heard", [100, 40])
+def test_state_and_condition_never_contradict_each_other(measured: int, heard: int) -> None:
+    cap = Cap("c", "1", "", 1000, 0, 0, (), enforce=True, pause_lowest=False)
+    told = assess(
+        cap,
+        950_000,
+        committed_milliwatts=900_000,
+        measured=Measured(measured, heard, fresh=heard, stale=100 - heard),
+        window=PowerWindow().append(1_000, measured),
+        now_ms=1_000,
+    )
+    facts = replace(CAP, state=told.state, state_message=told.message, measured_milliwatts=measured)
+    found = rows(cap_status(facts, {}, NOW))["WithinCap"][0]
+    assert found == ("True" if measured <= 950_000 else "False")
+    assert (told.state in (CapState.WITHIN_CAP, CapState.RESTORING)) == (found == "True")
 
 
 def test_a_cap_remembers_its_last_action_over_a_restart() -> None:

@@ -42,6 +42,7 @@ class Urgency(StrEnum):
 
 
 WITHIN = "WithinCap"
+OVER = "OverCap"
 SETTLING = "MovesSettling"
 SOFT_SHED = "SoftShed"
 HARD_SHED = "HardShed"
@@ -121,7 +122,10 @@ def assess(
         urgency, to_free = _urgency(cap, levels, memory)
     # Moves that were made for another cap are no shedding of this one.
     is_settling = outstanding_milliwatts > 0 and latest * 100 > cap.thresholds.shed_target_percent * usable_milliwatts
-    state, reason = _state(urgency, memory, unsatisfiable, is_settling=is_settling, restoring=restoring)
+    is_over = latest > usable_milliwatts
+    state, reason = _state(
+        urgency, memory, unsatisfiable, is_settling=is_settling, is_over=is_over, restoring=restoring
+    )
     figures = (
         f"{_watts(measured.milliwatts)} measured, {_watts(committed_milliwatts)} committed, "
         f"{_watts(usable_milliwatts)} usable"
@@ -184,7 +188,13 @@ def _urgency(cap: Cap, levels: _Levels, memory: GuardMemory) -> tuple[Urgency, i
 
 
 def _state(
-    urgency: Urgency, memory: GuardMemory, unsatisfiable: str, *, is_settling: bool, restoring: bool
+    urgency: Urgency,
+    memory: GuardMemory,
+    unsatisfiable: str,
+    *,
+    is_settling: bool,
+    is_over: bool,
+    restoring: bool,
 ) -> tuple[CapState, str]:
     if memory.blind:
         return CapState.BLIND, TELEMETRY_LOST
@@ -194,6 +204,8 @@ def _state(
         return CapState.SHEDDING, {Urgency.SOFT: SOFT_SHED, Urgency.HARD: HARD_SHED}.get(urgency, EMERGENCY)
     if is_settling:
         return CapState.SHEDDING, SETTLING
+    if is_over:
+        return CapState.OVER_CAP, OVER
     return (CapState.RESTORING, RESTORING) if restoring else (CapState.WITHIN_CAP, WITHIN)
 
 
@@ -201,6 +213,9 @@ def _message(cap: Cap, reason: str, figures: str, heard_percent: int, milliwatts
     """What a user reads; empty for CapUnsatisfiable, whose sentence the planner wrote."""
     tail = {
         WITHIN: ".",
+        OVER: "; shed if that lasts."
+        if heard_percent >= BLIND_BELOW_PERCENT
+        else f"; only {heard_percent} % of the accelerators report, the others count at their worst case.",
         RESTORING: "; dimmed workloads come back step by step.",
         SETTLING: f"; running moves still free {_watts(milliwatts)}.",
         TELEMETRY_LOST: f"; only {heard_percent} % of the accelerators report, so at most {BLIND_COMMITTED_PERCENT} % "

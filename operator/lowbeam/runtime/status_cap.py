@@ -1,6 +1,7 @@
 """The status of one PowerCap, from its ledgers and the guard's assessment. Pure, like status_workload.
 
-Invariant: figures move only when they differ by more than noise, so that a steady cluster writes nothing.
+Invariants: figures move only when they differ by more than noise, so that a steady cluster writes nothing; `state` and
+the condition WithinCap never contradict each other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.powercap import CapState
+from lowbeam.power.guard import BLIND_COMMITTED_PERCENT
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
 from lowbeam.runtime.fleet import Decision
@@ -66,16 +68,36 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
     return status
 
 
+def _is_over(facts: CapFacts) -> bool:
+    """What the guard said, as `state` shows it; the figures where its word is about something else."""
+    if facts.state in (CapState.WITHIN_CAP, CapState.RESTORING, CapState.OVER_CAP):
+        return facts.state == CapState.OVER_CAP
+    return facts.measured_milliwatts > facts.usable_milliwatts
+
+
+def _is_shedding(facts: CapFacts) -> bool:
+    """Watts must go, or moves run. In blind mode that is told by the committed watts, pods that still end included."""
+    if facts.state == CapState.BLIND:
+        return facts.committed_milliwatts * 100 > facts.usable_milliwatts * BLIND_COMMITTED_PERCENT
+    return facts.state == CapState.SHEDDING
+
+
+def _reconciling(facts: CapFacts, *, over: bool) -> Row:
+    if not over and facts.committed_milliwatts > facts.usable_milliwatts:
+        committed, usable = -(-facts.committed_milliwatts // 1000), facts.usable_milliwatts // 1000
+        return (reasons.RECONCILING, True, reasons.NO_HEADROOM, f"{committed} W committed, {usable} W usable")
+    return (reasons.RECONCILING, over, reasons.OVER_CAP if over else reasons.WITHIN_CAP, "")
+
+
 def _conditions(facts: CapFacts) -> list[Row]:
-    over = max(facts.measured_milliwatts, facts.committed_milliwatts) > facts.usable_milliwatts
-    shedding = facts.state in (CapState.SHEDDING, CapState.BLIND)
+    over, shedding = _is_over(facts), _is_shedding(facts)
     healthy = facts.coverage_percent >= 80 or not facts.metered
     in_force = not facts.problem
     ready_reason = facts.problem_reason or (reasons.IN_FORCE if facts.enforced else reasons.OBSERVING)
     stale = f"{facts.coverage_percent} % of the accelerators have a fresh reading; the others count at their worst case"
     return [
         (reasons.READY, in_force, ready_reason, facts.problem),
-        (reasons.RECONCILING, over, reasons.OVER_CAP if over else reasons.WITHIN_CAP, ""),
+        _reconciling(facts, over=over),
         (reasons.STALLED, not in_force, ready_reason, facts.problem),
         (
             reasons.WITHIN_CAP_CONDITION,

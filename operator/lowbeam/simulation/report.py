@@ -72,7 +72,7 @@ def format_report(report: Report) -> str:
             f"{_cut(cap.name, 19):<20}{cap.seconds_over:>6} s{cap.longest_over_seconds:>8} s"
             f"{cap.overshoot_percent:>10.1f} %{cap.unused_watt_minutes:>8} W min  {_initials(cap.states)}"
         )
-    lines += ["", "states: W within cap, S shedding, R restoring, B blind, I infeasible"]
+    lines += ["", "states: W within cap, O over it, S shedding, R restoring, B blind, I infeasible"]
     reaction = ", ".join(f"{s} s" for s in report.reaction_seconds) or "none needed"
     lines.append(f"first action after a cap was lowered: {reaction}")
     turns = ", ".join(f"{name} {count}" for name, count in sorted(report.reversals.items())) or "none"

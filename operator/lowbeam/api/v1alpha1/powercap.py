@@ -73,6 +73,7 @@ class CapState(StrEnum):
     """What a cap is doing now, in one word for `kubectl get`; the conditions say more."""
 
     WITHIN_CAP = "WithinCap"
+    OVER_CAP = "OverCap"
     SHEDDING = "Shedding"
     RESTORING = "Restoring"
     BLIND = "Blind"

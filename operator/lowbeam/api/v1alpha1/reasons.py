@@ -193,7 +193,11 @@ MOVES_SETTLING: Final = _reason("MovesSettling", "Enough was done; the watts of 
 NOT_SHEDDING: Final = _reason("NotShedding", "Nothing is being dimmed now.")
 RESTORING: Final = _reason("Restoring", "Workloads get their watts back, one step at a time.")
 SATISFIABLE: Final = _reason("Satisfiable", "The cap can be met without breaking a promise.")
-NO_HEADROOM: Final = _reason("NoHeadroom", "A change would commit more watts than the cap has left; it waits.")
+NO_HEADROOM: Final = _reason(
+    "NoHeadroom",
+    "A change would commit more watts than the cap has left; it waits. Of a cap: more is committed than is usable, "
+    "until what was decided has happened.",
+)
 GROWTH_FROZEN: Final = _reason("GrowthFrozen", "Nothing may grow under a cap that is shedding or cannot see its watts.")
 ACTUATION_INEFFECTIVE: Final = _reason(
     "ActuationIneffective", "A change gave less than half of the watts it should have; Lowbeam goes on to the next one."
