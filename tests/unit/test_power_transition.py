@@ -10,12 +10,21 @@ from lowbeam.planning.moves import move_between
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.shed import Shed
 from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
-from lowbeam.planning.transition import Transition, next_targets, orders_of, promises_of, shed_targets
+from lowbeam.planning.transition import (
+    Transition,
+    next_targets,
+    orders_of,
+    promises_of,
+    shed_targets,
+    taken_back_by,
+)
 from lowbeam.power.caps import CapTree
 from lowbeam.power.gate import CapView, GateState
-from lowbeam.power.ledger import ReplicaCharge, ReplicaState
+from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
 from lowbeam.power.pins import Direction
+from lowbeam.power.progress import Promise
 from lowbeam.power.tree import build_cap_tree
+from lowbeam.power.watch import WatchState, watch
 from lowbeam.sizing.options import Option
 from tests.fakes.power_fleet import NOW, cap, needs, option, pods, views
 
@@ -228,6 +237,46 @@ def test_a_step_promises_what_it_should_free_where_it_leaves() -> None:
 def test_growth_promises_nothing() -> None:
     steps = move(TREE, {KEY: option(4)}, {KEY: Target(option(2))}, pods(KEY, option(2))).steps
     assert promises_of(steps, {(*KEY, ""): 180_000}, NOW) == ()
+
+
+def _promised_then(before: Option, after: Option, tree: CapTree) -> tuple[WatchState, Transition]:
+    """The memory after a step down from `before` to `after`, 10 s before NOW."""
+    down = move(tree, {KEY: after}, {KEY: Target(before)}, pods(KEY, before))
+    drawn = {(*KEY, before.pool): before.expected_milliwatts}
+    state = WatchState().acted(down.touched_caps, promises_of(down.steps, drawn, NOW - 10_000), NOW - 10_000)
+    assert len(state.promises) == 1
+    return state, down
+
+
+def _adopted(state: WatchState, made: Transition, drawn: dict[tuple[str, str, str], int]) -> WatchState:
+    promises = promises_of(made.steps, drawn, NOW)
+    return state.acted(made.touched_caps, promises, NOW, taken_back=taken_back_by(made.steps))
+
+
+def test_a_move_that_is_taken_back_is_neither_counted_as_gone_nor_blamed_on_the_worker() -> None:
+    large, small = option(8), option(2, model="m1")
+    state, down = _promised_then(large, small, TREE)
+    back = move(TREE, {KEY: large}, down.targets, pods(KEY, large))
+    state = _adopted(state, back, {(*KEY, ""): 720_000})
+    cut = build_cap_tree([cap(watts=600)])
+    blamed = list[Promise]()
+    for now_ms in range(NOW + 2_000, NOW + 202_000, 2_000):
+        seen = watch(cut, [Reading(*KEY, "", "p", 8, 720_000, now_ms, 800_000)], {"cluster": 800_000}, state, now_ms)
+        state, blamed = seen.state, [*blamed, *seen.ineffective]
+        assert now_ms > NOW + 2_000 or seen.assessments["cluster"].act, "120 % of the cap are drawn"
+    assert blamed == []
+
+
+def test_a_further_move_down_or_into_another_pool_takes_nothing_back() -> None:
+    tree = build_cap_tree([cap(watts=2000), cap("row-a", 900, pool="row-a"), cap("row-b", 900, pool="row-b")])
+    state, down = _promised_then(option(8, pool="row-a"), option(4, pool="row-a"), tree)
+    for after, more in ((option(2, pool="row-a"), {"row-a"}), (option(5, pool="row-b"), {"row-a"})):
+        made = move(tree, {KEY: after}, down.targets, pods(KEY, option(4, pool="row-a")))
+        left = _adopted(state, made, {(*KEY, "row-a"): 500_000}).promises
+        assert len(left) == 2
+        assert {promise.pool for promise in left} == more
+    other = move(tree, {OTHER: option(1, pool="row-a")}, {OTHER: Target()}, [])
+    assert _adopted(state, other, {}).promises == state.promises
 
 
 def test_no_urgent_cap_means_no_orders() -> None:

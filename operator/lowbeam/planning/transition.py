@@ -152,6 +152,20 @@ def promises_of(steps: Iterable[Step], drawn: Mapping[Place, int], now_ms: int) 
     return tuple(promises)
 
 
+def taken_back_by(steps: Iterable[Step]) -> frozenset[Place]:
+    """Where the steps let a workload draw more than before: what an earlier move promised there will not come.
+
+    Judged by worst cases, which do not change with the load. A step to another pool still empties the old one, so what
+    was promised there stands.
+    """
+    return frozenset(
+        (step.namespace, step.name, step.after.pool)
+        for step in steps
+        if step.after is not None
+        and (step.before is None or step.before.pool != step.after.pool or _worst(step.after) > _worst(step.before))
+    )
+
+
 class _Walk:
     """One tick under way: the targets change move by move, the ledger with them."""
 

@@ -25,11 +25,18 @@ class WatchState:
     memories: Mapping[str, GuardMemory] = field(default_factory=dict)
     promises: tuple[Promise, ...] = ()
 
-    def acted(self, caps: Iterable[str], promises: Iterable[Promise], now_ms: int) -> WatchState:
-        """The memory after steps under `caps`: their means begin anew, and the new promises count."""
-        touched = frozenset(caps)
+    def acted(
+        self, caps: Iterable[str], promises: Iterable[Promise], now_ms: int, *, taken_back: Iterable[Place] = ()
+    ) -> WatchState:
+        """The memory after steps under `caps`: their means begin anew, and the new promises count.
+
+        `taken_back`: where steps raise the draw again. What was promised there will not come: it neither counts as gone
+        nor is anybody blamed for it.
+        """
+        touched, raised = frozenset(caps), frozenset(taken_back)
         windows = {name: w.restarted(now_ms) if name in touched else w for name, w in self.windows.items()}
-        return replace(self, windows=windows, promises=(*self.promises, *promises))
+        kept = [promise for promise in self.promises if promise.place not in raised]
+        return replace(self, windows=windows, promises=(*kept, *promises))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,15 @@ from dataclasses import replace
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Plan, Snapshot, choose_sheds, size_all
 from lowbeam.planning.committed import committed_milliwatts, decided_milliwatts
-from lowbeam.planning.transition import Step, Transition, next_targets, orders_of, promises_of, shed_targets
+from lowbeam.planning.transition import (
+    Step,
+    Transition,
+    next_targets,
+    orders_of,
+    promises_of,
+    shed_targets,
+    taken_back_by,
+)
 from lowbeam.power.gate import CapView, GateState
 from lowbeam.power.ledger import measured_by_workload
 from lowbeam.power.progress import Promise
@@ -168,7 +176,8 @@ class PowerControl:
         now_ms = self._clock.monotonic_ms()
         self._gate = transition.gate
         promises = promises_of(transition.steps, measured_by_workload(books.readings), now_ms)
-        self._state = self._state.acted(transition.touched_caps, promises, now_ms)
+        taken_back = taken_back_by(transition.steps)
+        self._state = self._state.acted(transition.touched_caps, promises, now_ms, taken_back=taken_back)
         steps = {step.key: step for step in transition.steps}
         for step in transition.steps:
             self._record(fleet, step, transition)

@@ -23,7 +23,14 @@ from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
 from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts, placement_of
 from lowbeam.planning.snapshot import Inventory
-from lowbeam.planning.transition import Transition, next_targets, orders_of, promises_of, shed_targets
+from lowbeam.planning.transition import (
+    Transition,
+    next_targets,
+    orders_of,
+    promises_of,
+    shed_targets,
+    taken_back_by,
+)
 from lowbeam.power.caps import Cap, CapTree
 from lowbeam.power.from_spec import cap_of_spec
 from lowbeam.power.gate import GateState
@@ -205,7 +212,10 @@ class _Run:
     def _adopt(self, transition: Transition, seen: Watch, now_ms: int) -> None:
         self._targets, self._memory.gate = transition.targets, transition.gate
         self._memory.watch_state = self._memory.watch_state.acted(
-            transition.touched_caps, promises_of(transition.steps, seen.drawn, now_ms), now_ms
+            transition.touched_caps,
+            promises_of(transition.steps, seen.drawn, now_ms),
+            now_ms,
+            taken_back=taken_back_by(transition.steps),
         )
         self.observer.acted(now_ms, transition)
 
