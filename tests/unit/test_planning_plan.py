@@ -281,3 +281,42 @@ def test_watts_of_pods_that_are_not_planned_are_not_given_to_others() -> None:
 
     assert taken.option is None
     assert "c" in taken.message
+
+
+def test_what_keeps_running_without_an_option_leaves_the_others_only_the_rest() -> None:
+    edited, other = workload("edited").rate(30).priority(100), workload("other").rate(60)
+    before = planned(edited, other)
+    runs = chosen(before, "edited")
+    asked = (edited.floor("99").running(runs), other.running(chosen(before, "other")))
+    usable = worst_watts(before) - 50
+
+    made = planned(*asked, caps=(cap("cluster", usable),))
+
+    choice = made.choice("team", "edited")
+    assert choice is not None
+    assert choice.keeps_running
+    assert runs.worst_case_milliwatts + made.cap_milliwatts["cluster"] <= usable * 1000
+    assert made.choice("team", "other") is not None
+    assert chosen(made, "other").unserved_millirps > 0
+    assert made.unsatisfiable_caps == {}
+
+
+def test_a_cap_below_what_keeps_running_without_an_option_says_so() -> None:
+    asked = workload("edited").rate(30)
+    runs = chosen(planned(asked), "edited")
+    small = cap("small", runs.worst_case_milliwatts // 1000 - 1)
+    made = planned(asked.floor("99").running(runs), caps=(small, cap("large", 5000)))
+    assert list(made.unsatisfiable_caps) == ["small"]
+    assert "keep running without an option" in made.unsatisfiable_caps["small"]
+
+
+@pytest.mark.parametrize("ends", ["no accelerators", "no replicas", "never ran"])
+def test_nothing_is_set_aside_for_what_does_not_go_on(ends: str) -> None:
+    asked = workload("edited").rate(30)
+    runs = chosen(planned(asked), "edited")
+    asked = (
+        asked.replicas(fixed=0) if ends == "no replicas" else asked if ends == "no accelerators" else asked.floor("99")
+    )
+    room = () if ends == "no accelerators" else ROOM
+    made = planned(asked.running(None if ends == "never ran" else runs), caps=(cap("c", 5000),), inventory=room)
+    assert made.reserved_milliwatts == {"c": 0}

@@ -43,6 +43,7 @@ def move(
     seen: dict[str, CapView] | None = None,
     boards: int = 100,
     priorities: dict[tuple[str, str], int] | None = None,
+    reserved: int = 0,
 ) -> Transition:
     inventory = tuple(Inventory(pool, "h100", boards, 8) for pool in ("", "row-a", "row-b"))
     keys = {*choices, *targets}
@@ -54,6 +55,7 @@ def move(
             c.name: sum(o.worst_case_milliwatts for k, o in choices.items() if o and c.covers(k[0], o.pool))
             for c in tree.caps
         },
+        reserved_milliwatts={c.name: reserved for c in tree.caps},
     )
     return next_targets(
         snapshot,
@@ -96,6 +98,13 @@ def test_a_smaller_cap_moves_down_at_once_and_is_remembered_as_a_shed() -> None:
     assert result.gate.caps["cluster"].last_shed_ms == NOW
     assert result.committed_milliwatts == {"cluster": 800_000}, "credited when the pods are gone, not before"
     assert result.touched_caps == {"cluster"}
+
+
+def test_what_is_set_aside_for_others_makes_a_shed_like_a_smaller_cap() -> None:
+    targets = {KEY: Target(option(8))}
+    result = move(TREE, {KEY: option(4)}, targets, pods(KEY, option(8)), binding="cluster", reserved=300_000)
+    assert result.steps[0].cap == "cluster"
+    assert result.gate.caps["cluster"].last_shed_ms == NOW
 
 
 def test_fewer_replicas_because_the_load_fell_are_no_shed() -> None:

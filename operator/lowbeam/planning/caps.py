@@ -5,14 +5,14 @@ Decides which columns of the problem are allowed. Never weighs workloads against
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lowbeam.planning.moves import allowed_by, levers_between
 from lowbeam.planning.problem import Flags, Ints, Problem
 from lowbeam.planning.words import watts
-from lowbeam.power.caps import Cap
+from lowbeam.power.caps import Cap, CapTree
 from lowbeam.sizing.options import Option
 
 
@@ -44,6 +44,19 @@ def capped_columns(
                 levers = levers_between(want, option)
                 allowed[column] = all(allowed_by(levers, cap.levers) for cap in over)
     return allowed
+
+
+def overtaken_caps(
+    tree: CapTree, reserved_milliwatts: Mapping[str, int], kept_milliwatts: Mapping[str, int]
+) -> dict[str, str]:
+    """Caps below what keeps running without an option, each with a sentence: no choice for the others keeps them."""
+    return {
+        cap.name: f'PowerCap "{cap.name}" leaves {watts(usable)}, and {watts(reserved_milliwatts[cap.name])} are taken '
+        "by workloads that keep running without an option, or are not planned. Raise spec.watts, or correct or delete "
+        "the workloads that have no option."
+        for cap, usable in tree.enforced()
+        if kept_milliwatts.get(cap.name, 0) > 0 and reserved_milliwatts[cap.name] > usable
+    }
 
 
 def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Flags]:

@@ -90,6 +90,11 @@ def choice_of(
     )
 
 
+def stays_without_option(found: OptionSet) -> bool:
+    """Whether a workload that has no option keeps what runs: always, except where its accelerators are gone."""
+    return not _lacks_accelerators({rejection.reason for rejection in found.rejections})
+
+
 def loses(option: Option, desired: Option) -> bool:
     """Whether a workload gets less than it asks for. Burst head-room, class and model alone are nobody's loss."""
     return (
@@ -189,7 +194,7 @@ def _who_has(outcome: Outcome, wanted: Option) -> str:
 def _no_option(needs: Requirements, found: OptionSet, ways_out: WaysOut) -> tuple[str, str]:
     causes = {rejection.reason for rejection in found.rejections}
     advice = ways_out_text(needs, ways_out)
-    if reasons.NO_INVENTORY in causes and not causes & _LATE:
+    if _lacks_accelerators(causes):
         nearest = _nearest([r for r in found.rejections if r.reason == reasons.NO_INVENTORY], ways_out)
         return reasons.NO_ACCELERATOR_OF_CLASS, f"{nearest.subject}: {nearest.message}. {advice}"
     floor_first = causes & {reasons.BELOW_FLOOR, reasons.QUALITY_UNKNOWN} and not causes & (
@@ -205,6 +210,10 @@ def _no_option(needs: Requirements, found: OptionSet, ways_out: WaysOut) -> tupl
         return reasons.NO_OPTION, f"the catalogue has no model for {needs.task}. Add a ModelCard and an EnergyProfile."
     nearest = _nearest(found.rejections, ways_out)
     return reasons.NO_OPTION, f"nothing can run it; the nearest, {nearest.subject}: {nearest.message}. {advice}"
+
+
+def _lacks_accelerators(causes: set[str]) -> bool:
+    return reasons.NO_INVENTORY in causes and not causes & _LATE
 
 
 def _nearest(rejections: Sequence[Rejection], ways_out: WaysOut) -> Rejection:

@@ -1,6 +1,6 @@
 """The plan: one choice for every workload of a snapshot, under all caps together.
 
-    1. size: the options of each workload
+    1. size: the options of each workload; what runs without one, and stays, is set aside
     2. desire: the best for each within the inventory, as if there were no caps
     3. caps: if the desires fit, they are the plan
     4. dim: otherwise the exact optimum under the caps, with the levers that they allow
@@ -14,13 +14,13 @@ a choice with a reason. What is remembered between calls (sizing answers) never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lowbeam.planning.advice import Adviser
-from lowbeam.planning.caps import capped_columns, pressing_caps, too_small_caps
-from lowbeam.planning.choices import choice_of
+from lowbeam.planning.caps import capped_columns, overtaken_caps, pressing_caps, too_small_caps
+from lowbeam.planning.choices import choice_of, stays_without_option
 from lowbeam.planning.feasibility import committed_milliwatts, violations
 from lowbeam.planning.greedy import first_answer
 from lowbeam.planning.optimise import solve
@@ -55,6 +55,9 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     Without `explain`, alternatives and recommendations stay empty: they size each workload a few times more.
     """
     sized = size_all(snapshot)
+    kept = _kept_milliwatts(snapshot, sized)
+    reserved = {name: snapshot.reserved_milliwatts.get(name, 0) + milliwatts for name, milliwatts in kept.items()}
+    snapshot = replace(snapshot, reserved_milliwatts=reserved)
     free = _without_caps(snapshot, sized)
     outcome = free if _keeps_caps(snapshot, sized, free.desired) else _under_caps(snapshot, sized, free.desired)
     choices = _choices(snapshot, sized, outcome, explain=explain)
@@ -68,8 +71,22 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
         choices=choices,
         cap_milliwatts=committed_milliwatts(snapshot, choices),
         cap_price={cap.name: 0.0 for cap, _ in snapshot.caps.enforced()} | cap_prices(outcome),
-        unsatisfiable_caps=dict(outcome.too_small),
+        unsatisfiable_caps=dict(outcome.too_small) | overtaken_caps(snapshot.caps, reserved, kept),
+        reserved_milliwatts=reserved,
     )
+
+
+def _kept_milliwatts(snapshot: Snapshot, sized: Sequence[Sized]) -> dict[str, int]:
+    """Per cap: worst case of what keeps running although the plan has no option for it."""
+    totals = {cap.name: 0 for cap in snapshot.caps.caps}
+    for it in sized:
+        if it.state.running is None or it.state.requirements.fixed_replicas == 0 or _under_a_cap(it):
+            continue
+        if stays_without_option(it.options):
+            for cap in snapshot.caps.caps:
+                if cap.covers(it.state.requirements.namespace, it.state.running.pool):
+                    totals[cap.name] += it.state.running.worst_case_milliwatts
+    return totals
 
 
 def _without_caps(snapshot: Snapshot, sized: Sequence[Sized]) -> Outcome:
@@ -94,10 +111,7 @@ def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
 
 
 def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> Outcome:
-    entries = [
-        _entry(it, it.options.options if d is not None or it.state.held else _uncapped(it))
-        for it, d in zip(sized, desired, strict=True)
-    ]
+    entries = [_entry(it, _under_a_cap(it, dimmable=want is not None)) for it, want in zip(sized, desired, strict=True)]
     problem = build(
         entries, rows_of(snapshot.caps, snapshot.inventory, reserved_milliwatts=snapshot.reserved_milliwatts)
     )
@@ -120,6 +134,11 @@ def _entry(it: Sized, options: Iterable[Option]) -> Entry:
     return Entry(
         needs, tuple(options), running=it.options.running, may_rest=not it.options.options or needs.fixed_replicas == 0
     )
+
+
+def _under_a_cap(it: Sized, *, dimmable: bool = False) -> tuple[Option, ...]:
+    """Options while caps bind: a `dimmable` workload would run without them, a held one may have to stay as it is."""
+    return it.options.options if dimmable or it.state.held else _uncapped(it)
 
 
 def _uncapped(it: Sized) -> tuple[Option, ...]:

@@ -6,10 +6,15 @@ Invariant: the choices together respect every cap (committed <= usable) and ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.sizing.options import Option, Rejection
 from lowbeam.sizing.wishes import Advice
+
+_KEEPS_RUNNING = (reasons.NO_OPTION, reasons.NO_MODEL_MEETS_FLOOR)
+"""Why a workload has no option although nothing takes its place: what runs stays, as pods stay beside a bad image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,11 @@ class Choice:
         """(namespace, name)."""
         return (self.namespace, self.name)
 
+    @property
+    def keeps_running(self) -> bool:
+        """True when there is no option and what runs stays nevertheless."""
+        return self.option is None and self.reason in _KEEPS_RUNNING
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -55,6 +65,8 @@ class Plan:
     choices: tuple[Choice, ...]
     cap_milliwatts: dict[str, int] = field(default_factory=dict)
     """Committed milliwatts of the plan per cap."""
+    reserved_milliwatts: Mapping[str, int] = field(default_factory=dict)
+    """Per cap: what is left to pods that no option of the plan stands for (not planned, or kept without an option)."""
     cap_price: dict[str, float] = field(default_factory=dict)
     """Loss avoided per extra watt of each cap, 0 when it does not bind."""
     unsatisfiable_caps: dict[str, str] = field(default_factory=dict)

@@ -316,4 +316,7 @@ def _forced(tree: CapTree, plan: Plan, choice: Choice, target: Target) -> bool:
     if not choice.binding_cap:
         return False
     back = contribution(tree, choice.key, target.option, minus=choice.option)
-    return any(plan.cap_milliwatts.get(cap.name, 0) + back[cap.name] > usable for cap, usable in tree.enforced())
+    return any(
+        plan.cap_milliwatts.get(cap.name, 0) + plan.reserved_milliwatts.get(cap.name, 0) + back[cap.name] > usable
+        for cap, usable in tree.enforced()
+    )

@@ -38,10 +38,6 @@ from lowbeam.runtime.world import World
 HISTORY_LENGTH = 10
 
 
-_KEEPS_RUNNING = (reasons.NO_OPTION, reasons.NO_MODEL_MEETS_FLOOR)
-"""Why a workload has no option although nothing takes its place: what runs stays, as pods stay beside a bad image."""
-
-
 class PowerControl:
     """Memory of the guard and the gate, by cap."""
 
@@ -100,7 +96,7 @@ class PowerControl:
         """Move the targets towards the plan; the workloads whose target changed."""
         for choice in plan.choices:
             fleet.of(choice.key).choice = choice
-        followed = tuple(c for c in plan.choices if c.option is not None or c.reason not in _KEEPS_RUNNING)
+        followed = tuple(choice for choice in plan.choices if not choice.keeps_running)
         transition = next_targets(
             snapshot,
             replace(plan, choices=followed),
