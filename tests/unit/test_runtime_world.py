@@ -23,6 +23,7 @@ from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
+from tests.catalogue_objects import accelerator
 
 TODAY = date(2026, 11, 21)
 CATALOGUE = load_builtin()
@@ -239,7 +240,50 @@ def test_an_unknown_placement_counts_all_that_its_boards_can_draw() -> None:
     (charge,) = books([replica(placement_digest="edited")], {}).charges
     assert charge.milliwatts == BOARD
     unknown = replace(PLACEMENT, model="no-such-model")
-    assert worst_case_milliwatts(CATALOGUE, unknown, PROFILE.task, 1) == BOARD
+    assert worst_case_milliwatts(CATALOGUE, unknown, PROFILE.task, 1, BOARD) == BOARD
+
+
+def _on_our_boards(*classes: dict[str, Any]) -> World:
+    """A replica of four boards of the user's own class, while `classes` are in the cluster."""
+    mine = node("n1")
+    mine["metadata"]["labels"] = {"nvidia.com/gpu.product": "OUR-BOARD"}
+    placed = replace(PLACEMENT, accelerator_class="ours", accelerators=4)
+    objects = Objects(workloads=(iw("w", task=PROFILE.task),), nodes=(mine,), accelerator_classes=classes)
+    return replace(
+        build_world(objects, TODAY, Parser()),
+        replicas={("team", "w"): [replica(accelerators=4)]},
+        children={("team", "w"): [Child("w-d", "u", placed, "d", 1, 1, {})]},
+    )
+
+
+@pytest.mark.parametrize("left", ["deleted", "edit refused"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_boards_whose_class_is_gone_still_draw_what_their_meter_says(left: str, restarted: bool) -> None:
+    meters, tree, key = Meters(), build_cap_tree([cap("c", 10_000)]), ("team", "w")
+    ours = accelerator("ours", productLabels=["OUR-BOARD"])
+    ours["metadata"] |= {"uid": "u", "resourceVersion": "1", "generation": 1}
+    if not restarted:
+        meters.read(_on_our_boards(ours), {key: None}, {"pod-1": sample(1300, at_ms=500)}, 600)
+    refused = ours | {"spec": ours["spec"] | {"productLabels": ["OUR-BOARD", L4]}}
+    after = _on_our_boards(*([] if left == "deleted" else [refused]))
+    assert "ours" not in after.catalogue.accelerator_classes
+
+    heard = meters.read(after, {key: None}, {"pod-1": sample(1300)}, 1500)
+    silent = meters.read(after, {key: None}, {"pod-1": sample(None)}, 1500)
+
+    worst = 4 * (max(it.max_milliwatts for it in CATALOGUE.accelerator_classes.values()) if restarted else 350_000)
+    assert heard.verdicts["pod-1"].trusted
+    assert measured(tree, heard.readings, 1500)["c"].milliwatts == 1_300_000
+    assert measured(tree, silent.readings, 1500)["c"].milliwatts == worst
+    assert [charge.milliwatts for charge in heard.charges] == [worst]
+
+
+def test_a_pod_without_devices_and_of_no_known_class_counts_as_the_largest_class_without() -> None:
+    placed = replace(PLACEMENT, accelerator_class="gone")
+    lost = replace(_on_our_boards(), children={("team", "w"): [Child("w-d", "u", placed, "d", 1, 1, {})]})
+    lost = replace(lost, replicas={("team", "w"): [replica(accelerators=0)]})
+    (charge,) = Meters().read(lost, {("team", "w"): None}, {}, 1500).charges
+    assert charge.milliwatts == CATALOGUE.accelerator_classes["cpu"].max_milliwatts
 
 
 def test_what_was_reserved_for_a_new_replica_counts_until_its_first_answer_is_overdue() -> None:

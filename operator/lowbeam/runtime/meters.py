@@ -3,7 +3,8 @@
 Decides which profile and which limits belong to a replica. Whether a reading is believed is `power.trust`'s business.
 
 Invariants: every replica that holds accelerators has a reading, also when it never answered; every replica that exists
-has a charge (planning adds those that were only decided); a promised lower batch limit counts only once confirmed.
+has a charge (planning adds those that were only decided); a promised lower batch limit counts only once confirmed; a
+class that the catalogue no longer knows makes nobody's watts 0.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Meters:
     _settled_ms: dict[str, int] = field(default_factory=dict)
     """Until when a lower batch limit takes to show."""
     _first_seen_ms: dict[str, int] = field(default_factory=dict)
+    _limits: dict[str, MeterLimits] = field(default_factory=dict)
+    """As last known: an AcceleratorClass may be deleted, or its edit refused, while its boards still draw."""
     _placements: dict[str, Placement] = field(default_factory=dict)
     """By digest: a Deployment may be gone while its last pods still draw."""
 
@@ -72,7 +75,7 @@ class Meters:
         for key, replicas in sorted(world.replicas.items()):
             for replica in replicas:
                 placement = self._placements.get(replica.placement_digest)
-                limits = _limits(world, replica, placement)
+                limits = self._limits_of(world, replica, placement)
                 sample = samples.get(replica.uid)
                 pool = world.node_pools.get(replica.node, placement.pool if placement else "")
                 verdict = None
@@ -98,6 +101,13 @@ class Meters:
         digests = {replica.placement_digest for replica in alive} | {child.placement_digest for child in children}
         self._placements = {digest: it for digest, it in self._placements.items() if digest in digests}
         return Books(tuple(readings), tuple(charges), verdicts)
+
+    def _limits_of(self, world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
+        limits = _limits(world, replica, placement)
+        if limits is None:
+            return self._limits.get(replica.uid) or _largest_limits(world.catalogue, replica)
+        self._limits[replica.uid] = limits
+        return limits
 
     def _reading(
         self,
@@ -176,7 +186,7 @@ class Meters:
         elif on_target and target is not None and confirmed is not None and confirmed <= target.batch_limit:
             worst = replica_milliwatts(target)
         else:
-            worst = worst_case_milliwatts(world.catalogue, placement, task, confirmed)
+            worst = worst_case_milliwatts(world.catalogue, placement, task, confirmed, limits.worst_case_milliwatts)
         state = ReplicaState.LIVE if replica.scheduled else ReplicaState.PENDING
         return ReplicaCharge(
             namespace=key[0],
@@ -196,20 +206,28 @@ class Meters:
         return highest if highest * 100 > worst_case_milliwatts * METER_ERROR_PERCENT else None
 
     def _forget(self, alive: set[str]) -> None:
-        for memory in (self._histories, self._highest, self._confirmed, self._settled_ms, self._first_seen_ms):
+        memories = (
+            self._histories,
+            self._highest,
+            self._confirmed,
+            self._settled_ms,
+            self._first_seen_ms,
+            self._limits,
+        )
+        for memory in memories:
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
 
 
-def worst_case_milliwatts(catalogue: Catalogue, placement: Placement, task: str, batch_limit: int | None) -> int:
+def worst_case_milliwatts(
+    catalogue: Catalogue, placement: Placement, task: str, batch_limit: int | None, boards_milliwatts: int
+) -> int:
     """Highest draw of one replica at a batch limit (None: any), from its profile; without one its boards' maximum."""
-    accelerator = catalogue.accelerator_classes.get(placement.accelerator_class)
-    boards = accelerator.max_milliwatts * max(1, placement.accelerators) if accelerator else 0
     profile = profile_of(catalogue, placement, task)
     if profile is None:
-        return boards
+        return boards_milliwatts
     points = [p.milliwatts for p in profile.points if batch_limit is None or p.batch <= batch_limit]
-    return min(max(points or [profile.points[0].milliwatts]), boards)
+    return min(max(points or [profile.points[0].milliwatts]), boards_milliwatts)
 
 
 def profile_of(catalogue: Catalogue, placement: Placement, task: str) -> EnergyProfile | None:
@@ -232,11 +250,22 @@ def _placement_text(placement: Placement | None) -> str:
     return "/".join(str(getattr(placement, name)) for name in placement.__slots__)
 
 
-def _limits(world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
+def _limits(world: World, replica: Replica, placement: Placement | None) -> MeterLimits | None:
+    """What its boards can draw; None when the catalogue does not know their class."""
     name = world.node_classes.get(replica.node) or (placement.accelerator_class if placement else "")
     accelerator = world.catalogue.accelerator_classes.get(name)
     if accelerator is None:
-        return MeterLimits(max_milliwatts=0, idle_milliwatts=0)
+        return None
     # A pod that asks for no device on a class that has some draws nothing from them, whatever its labels say.
     boards = replica.accelerators if accelerator.product_labels else max(1, replica.accelerators)
     return MeterLimits(accelerator.max_milliwatts * boards, accelerator.idle_milliwatts * boards)
+
+
+def _largest_limits(catalogue: Catalogue, replica: Replica) -> MeterLimits:
+    """Limits that hold for every class: the largest of its kind, with or without devices. No reading is too low."""
+    on_device = replica.accelerators > 0
+    most = max(
+        (it.max_milliwatts for it in catalogue.accelerator_classes.values() if bool(it.product_labels) is on_device),
+        default=0,
+    )
+    return MeterLimits(max_milliwatts=most * max(1, replica.accelerators), idle_milliwatts=0)
