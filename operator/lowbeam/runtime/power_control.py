@@ -66,7 +66,7 @@ class PowerControl:
             self._clock.monotonic_ms(),
             decided=decided_milliwatts(world.caps, targets),
             unsatisfiable=last_plan.unsatisfiable_caps if last_plan else {},
-            dimming=frozenset(m.dimming.power_cap for m in fleet.workloads.values() if m.dimming is not None),
+            dimming=_restoring(world, fleet),
         )
         self._state = self._seen.state
         self._broken += self._seen.ineffective
@@ -177,6 +177,9 @@ class PowerControl:
         steps = {step.key: step for step in transition.steps}
         for step in transition.steps:
             self._record(fleet, step, transition)
+        if planned:  # what is no longer planned (Advise, a spec that is refused) waits for nothing
+            for key in fleet.workloads.keys() - transition.targets.keys():
+                fleet.of(key).held = None
         for key, target in transition.targets.items():
             memory = fleet.of(key)
             memory.target = target
@@ -215,3 +218,14 @@ class PowerControl:
 
     def _views(self) -> Mapping[str, CapView]:
         return self._seen.views if self._seen else {}
+
+
+def _restoring(world: World, fleet: Fleet) -> frozenset[str]:
+    """Caps that have something to give back. A workload that is not planned, or kept without an option, stays as it is;
+    its dimming is remembered for the time when it is planned again."""
+    memories = [fleet.workloads[key] for key in world.enforced() if key in fleet.workloads]
+    return frozenset(
+        memory.dimming.power_cap
+        for memory in memories
+        if memory.dimming is not None and not (memory.choice is not None and memory.choice.keeps_running)
+    )
