@@ -39,8 +39,8 @@ class MirrorWithABug:
 async def test_a_leader_that_cannot_read_its_world_tries_again(capsys: pytest.CaptureFixture[str]) -> None:
     clock = VirtualClock()
     parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
-    health = Health(clock)
-    controller = Controller(settings=OperatorSettings(identity="me"), clock=clock, health=health, leads=lambda: True, **parts)
+    settings = OperatorSettings(identity="me")
+    controller = Controller(settings=settings, clock=clock, health=Health(clock), leads=lambda: True, **parts)
     mirror = MirrorWithABug()
     controller.mirror = mirror  # type: ignore[assignment]
     running = asyncio.create_task(controller.run())

@@ -134,9 +134,9 @@ def whole(quantity: str | int) -> int:
     """A quantity of Kubernetes ("8", "1k", "3920m") in whole units, rounded down."""
     if str(quantity).isdecimal():
         return int(quantity)
-    from kubernetes.utils.quantity import parse_quantity  # noqa: PLC0415 - the client is slow, and rarely needed offline
+    from lowbeam.kube.quantity import whole_units  # noqa: PLC0415 - the client is slow to import, and rarely needed here
 
-    return int(parse_quantity(quantity))
+    return whole_units(str(quantity))
 
 
 def _trouble(conditions: Mapping[str, Mapping[str, Any]], status: Mapping[str, Any]) -> str:
