@@ -114,6 +114,7 @@ WRONG_FLAGS = [
     (["plan", "-f", SAMPLES], "no accelerators: give --inventory"),
     (["plan", "-f", SAMPLES, "--inventory", "h100=many"], '"h100=many" is not CLASS=COUNT'),
     (["plan", "-f", SAMPLES, "--inventory", "h10=8"], 'no accelerator class "h10"; did you mean h100?'),
+    (["plan", "-f", SAMPLES, "--inventory", "H100=8"], 'no accelerator class "H100"; did you mean h100?'),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "9"], '--cap: "9" has no unit: write 9kW or 9W'),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "lots"], "write 9kW or 9000W"),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--price", "h100=cheap"], "--price: h100"),
@@ -181,6 +182,11 @@ BAD_INPUT = [
         "did you mean: bert-tiny-sst2",
     ),
     (
+        "an accelerator class that nobody knows",
+        variant(name="bad") + "  placement: {acceleratorClasses: [h100-sxm]}",
+        'spec.placement.acceleratorClasses: no class "h100-sxm" in the catalogue; did you mean: h100',
+    ),
+    (
         "a name that is taken",
         variant(task="text-generation"),
         "support/good: metadata.name: this InferenceWorkload is also in",
@@ -242,7 +248,7 @@ def test_manifests_come_from_standard_input_too(
 def test_objects_of_the_catalogue_and_namespaces_among_the_files_take_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "all.yaml").write_text(OWN_CATALOGUE)
+    (tmp_path / "all.yaml").write_text(OWN_CATALOGUE + "  placement: {acceleratorClasses: [our-board]}\n")
     assert main(["plan", "-f", str(tmp_path), "--inventory", "our-board=2", "-o", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     option = plan["workloads"][0]["option"]

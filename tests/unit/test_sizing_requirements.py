@@ -49,6 +49,15 @@ def test_a_model_that_the_catalogue_lacks_is_refused_at_its_field(spec: dict[str
     assert "ModelCard" in answer.message
 
 
+@pytest.mark.parametrize(("given", "said"), [("GPU", "did you mean: gpu"), ("zzz", "known: gpu")])
+def test_an_accelerator_class_that_the_catalogue_lacks_is_refused_with_the_nearest_names(given: str, said: str) -> None:
+    answer = read(placement={"acceleratorClasses": ["gpu", given]})
+    assert isinstance(answer, Refusal)
+    assert (answer.reason, answer.field) == (reasons.CLASS_NOT_IN_CATALOGUE, "spec.placement.acceleratorClasses")
+    assert f'no class "{given}" in the catalogue; {said}' in answer.message
+    assert "AcceleratorClass" in answer.message
+
+
 def test_requests_per_minute_become_thousandths_per_second_rounded_up() -> None:
     load = {"requestsPerMinute": 100, "inputTokens": 1, "outputTokens": 1}
     assert needs(load=load).demand.requests_per_second_milli == 1667

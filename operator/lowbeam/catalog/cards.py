@@ -7,8 +7,8 @@ steps of several cards lead round in a circle is decided in `families`, by `over
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 
+from lowbeam.api.nearest import nearest
 from lowbeam.catalog.facts import Benchmark, Model, QualityScore
 from lowbeam.catalog.problems import CatalogueReason, Objection
 
@@ -59,5 +59,5 @@ def _score_objections(score: QualityScore, benchmarks: Mapping[str, Benchmark], 
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    near = nearest(name, known)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KubeObject
 from lowbeam.api.v1alpha1.loading import Problem, ReadResult, read_documents
 from lowbeam.catalog import why_no_class
@@ -151,7 +151,7 @@ def unknown_classes(flag: str, names: Iterable[str], catalogue: Catalogue) -> It
     known = sorted(catalogue.accelerator_classes)
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            near = nearest(name, known, cutoff=0.5)
             guess = f"did you mean {near[0]}? " if near else ""
             yield (
                 f'{flag}: no accelerator class "{name}"; {guess}known: {", ".join(known)}. '

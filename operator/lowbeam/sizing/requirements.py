@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from difflib import get_close_matches
 
+from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Engine, Feature, InferenceWorkloadSpec, OptIn, Quality
 from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
@@ -18,6 +18,7 @@ from lowbeam.sizing.inventory import Inventory
 
 _FREE_REASONING = (Reasoning.OFF, Reasoning.LOW)
 """What needs no opt-in."""
+_CLASSES = "spec.placement.acceleratorClasses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,9 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
 ) -> Requirements | Refusal:
     """Read a spec. `observed` replaces the declared load: the caller has judged that it can be trusted.
 
-    Refuses only what the catalogue does not know: the task, a pinned or named model, a benchmark without any score. An
-    opt-in that has run out is no refusal: the efficient default applies again, and `notes` says so.
+    Refuses only what the catalogue does not know: the task, a pinned or named model, an allowed accelerator class, a
+    benchmark without any score. An opt-in that has run out is no refusal: the efficient default applies again, and
+    `notes` says so.
     """
     facts = catalogue.tasks.get(spec.task)
     if facts is None:
@@ -117,6 +119,9 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
     ]:
         if model and model not in catalogue.models:
             return Refusal(reasons.MODEL_NOT_IN_CATALOGUE, where, _unknown_model(where, model, catalogue))
+    for allowed in spec.placement.accelerator_classes:
+        if allowed not in catalogue.accelerator_classes:
+            return Refusal(reasons.CLASS_NOT_IN_CATALOGUE, _CLASSES, _unknown_class(allowed, catalogue))
     if spec.quality is not None and not _has_scores(spec.task, spec.quality.benchmark, catalogue):
         text = _unknown_benchmark(spec.task, spec.quality.benchmark, catalogue)
         return Refusal(reasons.UNKNOWN_BENCHMARK, "spec.quality.benchmark", text)
@@ -202,7 +207,7 @@ def _expired(entries: tuple[OptIn, ...], feature: Feature, today: date, effect: 
 
 
 def _unknown_task(task: str, catalogue: Catalogue) -> str:
-    near = get_close_matches(task, sorted(catalogue.tasks), n=3, cutoff=0.5)
+    near = nearest(task, catalogue.tasks, n=3, cutoff=0.5)
     known = ", ".join(near or sorted(catalogue.tasks)) or "none"
     lead = "did you mean" if near else "it knows"
     return f'spec.task: the catalogue has no task "{task}"; {lead}: {known}. Change the task or add a ModelCard for it.'
@@ -225,7 +230,7 @@ def _unknown_benchmark(task: str, benchmark: str, catalogue: Catalogue) -> str:
         for variant in model.variants
         for score in variant.quality
     }
-    near = get_close_matches(benchmark, sorted(known), n=1, cutoff=0.5)
+    near = nearest(benchmark, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"they have: {', '.join(sorted(known)) or 'none'}."
     return (
         f'spec.quality.benchmark: no model for {task} has a score on "{benchmark}"; {hint} '
@@ -234,6 +239,12 @@ def _unknown_benchmark(task: str, benchmark: str, catalogue: Catalogue) -> str:
 
 
 def _unknown_model(where: str, model: str, catalogue: Catalogue) -> str:
-    near = get_close_matches(model, sorted(catalogue.models), n=3, cutoff=0.5)
+    near = nearest(model, catalogue.models, n=3, cutoff=0.5)
     hint = f"; did you mean: {', '.join(near)}" if near else ""
     return f'{where}: no model "{model}" in the catalogue{hint}. Correct the name or add a ModelCard.'
+
+
+def _unknown_class(name: str, catalogue: Catalogue) -> str:
+    near = nearest(name, catalogue.accelerator_classes, n=3, cutoff=0.5)
+    hint = f"did you mean: {', '.join(near)}" if near else f"known: {', '.join(sorted(catalogue.accelerator_classes))}"
+    return f'{_CLASSES}: no class "{name}" in the catalogue; {hint}. Correct the name or add an AcceleratorClass.'

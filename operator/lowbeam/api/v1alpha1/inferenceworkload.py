@@ -225,7 +225,7 @@ class Placement(ApiModel):
     """Where the pods may run."""
 
     accelerator_classes: Annotated[tuple[Name, ...], Field(max_length=32, json_schema_extra=list_set())] = ()
-    """Only these AcceleratorClasses, e.g. `h100-sxm` or `cpu`; empty = any."""
+    """Only these AcceleratorClasses, e.g. `h100` or `cpu`; empty = any."""
     node_selector: Labels = Field(default_factory=dict)
     """Labels that the nodes must carry, besides those of the accelerator class."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()

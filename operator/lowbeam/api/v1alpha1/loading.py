@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KINDS
 from lowbeam.api.v1alpha1.base import API_VERSION, GROUP, KubeObject
 from lowbeam.api.v1alpha1.problems import Problem, problems_of
@@ -125,7 +125,7 @@ def _unknown_kind(raw: Mapping[str, Any], label: str) -> Problem:
     kind = str(raw.get("kind", ""))
     if kind in _KINDS_BY_NAME:
         return Problem(label, "apiVersion", f'"{raw.get("apiVersion", "")}" is not served; use "{API_VERSION}"')
-    near = get_close_matches(kind, _KINDS_BY_NAME, n=1)
+    near = nearest(kind, _KINDS_BY_NAME)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_KINDS_BY_NAME)}"
     return Problem(label, "kind", f'"{kind}" is not a kind of {API_VERSION} ({hint})')
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1.base import DECIMAL_PATTERN, DNS_LABEL_PATTERN, TASK_PATTERN, ApiModel, KubeObject
 
 LONGEST_QUOTE = 60
@@ -116,7 +116,7 @@ def _sentence(
 def _unknown_field(name: str, parent: tuple[int | str, ...], kind: type[KubeObject]) -> str:
     model = _model_at(kind, parent)
     known = [field.alias or key for key, field in model.model_fields.items()] if model is not None else []
-    near = get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
     return f"is not a field here ({hint})"
 
@@ -144,9 +144,7 @@ def _not_one_of(value: Any, expected: str) -> str:
         meant = next((word for word in allowed if word.lower() in ({"on", "yes"} if value else {"off", "no"})), None)
         if meant is not None:
             return f'YAML reads {meant} without quotes as {str(value).lower()} (write "{meant}")'
-    near = get_close_matches(str(value), allowed, n=1)
-    if not near and isinstance(value, str):
-        near = [word for word in allowed if word.lower() == value.lower()]
+    near = nearest(str(value), allowed)
     hint = f' (did you mean "{near[0]}"?)' if near else ""
     return f"{_quoted(value)} is not one of {', '.join(allowed)}{hint}"
 

@@ -105,6 +105,11 @@ UNKNOWN_TASK: Final = _reason(
 MODEL_NOT_IN_CATALOGUE: Final = _reason(
     "ModelNotInCatalogue", "spec.model names a model that the catalogue does not have. Correct it, or add a ModelCard."
 )
+CLASS_NOT_IN_CATALOGUE: Final = _reason(
+    "ClassNotInCatalogue",
+    "spec.placement.acceleratorClasses names a class that the catalogue does not have. Correct it, or add an "
+    "AcceleratorClass.",
+)
 UNKNOWN_BENCHMARK: Final = _reason(
     "UnknownBenchmark",
     "No model for the task has a score on spec.quality.benchmark. Correct it, or add a ModelCard with such a score.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
 
+from lowbeam.api.nearest import nearest
 from lowbeam.catalog import stars
 from lowbeam.catalog.facts import Basis, EnergyProfile, Reasoning, Source
 from lowbeam.catalog.stars import BANDS
@@ -108,7 +108,7 @@ def cited(source: Source) -> str:
 def unknown(what: str, given: str, known: Iterable[str]) -> BadInput:
     """The error for a name that is not there: the nearest names, or all of them where none is near."""
     names = list(known)
-    near = get_close_matches(given.lower(), names, n=3, cutoff=0.5) or [n for n in names if given.lower() in n][:3]
+    near = nearest(given, names, n=3, cutoff=0.5) or [n for n in names if given.lower() in n][:3]
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names)}"
     return BadInput(f"{what}{given} is not in the catalogue; {hint}")
 
