@@ -111,6 +111,11 @@ def test_a_model_is_left_out_for(why: str, it: WorkloadBuilder, candidate: Model
     assert all(r.message for r in found.rejections)
 
 
+@pytest.mark.parametrize(("card", "wish"), [("apache-2.0", "Apache-2.0"), ("Apache-2.0", "apache-2.0")])
+def test_a_licence_is_the_same_in_capital_letters(card: str, wish: str) -> None:
+    assert size(workload("a").only(licences=("mit", wish)), SMALL.that(licence=card)).options
+
+
 def test_a_model_of_another_task_is_only_mentioned_when_it_was_asked_for() -> None:
     other = LARGE.that(tasks=("summarization",))
     assert size(workload("a"), SMALL, other).rejections == ()

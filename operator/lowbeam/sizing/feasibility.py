@@ -85,8 +85,8 @@ def does_the_task(needs: Requirements, it: Candidate) -> Miss | None:
 
 
 def has_an_allowed_licence(needs: Requirements, it: Candidate) -> Miss | None:
-    """Only where the owner restricts licences."""
-    if needs.licences and it.model.licence not in needs.licences:
+    """Only where the owner restricts licences; SPDX identifiers are the same in capital and small letters."""
+    if needs.licences and it.model.licence.lower() not in {licence.lower() for licence in needs.licences}:
         return Miss(reasons.LICENCE_NOT_ALLOWED, f"licence {it.model.licence} is not in spec.model.licences")
     return None
 
