@@ -7,16 +7,11 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lowbeam.api.v1alpha1.loading import read_documents
-from lowbeam.cli import explain, main, manifests
-from lowbeam.runtime.world import World
+from lowbeam.cli import main
 
 OWN_CATALOGUE = """
 apiVersion: v1
@@ -285,68 +280,6 @@ def test_a_workload_that_cannot_run_is_exit_code_one_and_says_what_would_do(
 def test_a_cap_over_a_pool_without_nodes_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-f", SAMPLES, "--inventory", INVENTORY]) == 0
     assert 'PowerCap "pool-a" limits nothing here: no node carries lowbeam.dev/pool=pool-a' in capsys.readouterr().err
-
-
-def test_explain_names_what_was_chosen_and_what_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "iw/assistant", "-f", SAMPLES, "--inventory", INVENTORY]) == 0
-    text = capsys.readouterr().out
-    assert "chosen" in text
-    assert "lost" in text
-
-
-def live(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], **spec: Any) -> None:
-    """A cluster with one workload that has a status."""
-    read = manifests.Manifests()
-    text = GOOD.replace("  task:", "".join(f"  {name}: {value}\n" for name, value in spec.items()) + "  task:")
-    (result,) = read_documents(text)
-    assert result.object is not None
-    read.objects.append(result.object)
-    world, _ = manifests.world_of(read, manifests.made_up_nodes({"l4": 8}), [], date(2026, 11, 21))
-    raw = dict(world.raw_workloads["support", "good"])
-    world = replace(world, raw_workloads={("support", "good"): {**raw, "status": status}})
-
-    async def read_once(_kubeconfig: str | None) -> World:
-        return world
-
-    monkeypatch.setattr(explain, "_live_world", read_once)
-
-
-STATUS = {
-    "conditions": [
-        {"type": "Ready", "status": "True", "reason": "AllReplicasReady", "message": "1 of 1 replicas ready"},
-        {"type": "Dimmed", "status": "True", "reason": "Dimmed", "message": '"evening" allows 8.55 kW'},
-    ],
-    "selected": {
-        "model": "roberta-large-sst2",
-        "precision": "fp32",
-        "acceleratorClass": "l4",
-        "batchLimit": 4,
-        "replicas": 1,
-        "engine": "Native",
-    },
-    "energy": {"measuredWatts": 41, "committedWatts": 66},
-}
-
-
-def test_explaining_live_says_what_runs_and_what_the_next_plan_changes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    live(monkeypatch, STATUS)
-    assert main(["explain", "iw/good", "-n", "support"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "now Ready True: 1 of 1 replicas ready 41 W measured, 66 W committed" in text
-    assert 'Dimmed: "evening" allows 8.55 kW' in text
-    assert "runs roberta-large-sst2 fp32, l4, batch <= 4, 1 replica; the next plan changes that" in text
-    assert main(["explain", "iw/good", "-n", "support", "-o", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["status"] == STATUS
-
-
-def test_explaining_live_a_workload_that_only_wants_advice(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    live(monkeypatch, {}, mode="Advise")
-    assert main(["explain", "good", "-n", "support"]) == 0
-    assert "chosen" in capsys.readouterr().out
 
 
 def test_the_crds_are_printed_as_one_stream(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,8 +26,9 @@ from lowbeam.sizing import Option
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which workload, and where from."""
     parser.add_argument("workload", help="iw/NAME or NAME")
-    parser.add_argument("-n", "--namespace", default="default")
+    parser.add_argument("-n", "--namespace", help="its namespace; default: the context's, from files the only one")
     parser.add_argument("--kubeconfig", help="cluster to ask when no -f is given")
+    parser.add_argument("--context", help="context of the kubeconfig (the current one)")
     add_inputs(parser)
     parser.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text", help="(text)")
 
@@ -38,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if kind not in ("", "iw", "inferenceworkload", "inferenceworkloads"):
         raise BadInput(f'"{args.workload}" is no InferenceWorkload: use iw/NAME')
     given = read_input(args) if args.file else None
-    world = given.world if given is not None else asyncio.run(_live_world(args.kubeconfig))
-    key = _find(world, args.namespace, name, exact=given is None)
+    world = given.world if given is not None else asyncio.run(_live_world(args.kubeconfig, args.context))
+    key = _find(world, args.namespace or (None if given is not None else _usual_namespace(args)), name)
     if (refusal := world.refusals.get(key)) is not None:
         raise (Impossible if given is None else BadInput)(f"{'/'.join(key)}: {refusal.message}")
     snapshot = snapshot_of(world) if given is not None else _running(world, key)
@@ -59,18 +60,29 @@ def run(args: argparse.Namespace) -> int:
     return 2 if given is not None and given.troubles else 0 if choice.option else 1
 
 
-def _find(world: World, namespace: str, name: str, *, exact: bool) -> tuple[str, str]:
-    """The workload's key; from files the name alone is enough when it is unique."""
+def _usual_namespace(args: argparse.Namespace) -> str:
+    from lowbeam.kube import namespace_of
+
+    return namespace_of(args.kubeconfig, context=args.context)
+
+
+def _find(world: World, namespace: str | None, name: str) -> tuple[str, str]:
+    """The workload's key; without a namespace that of `default`, or the only one with the name."""
     known = sorted({*world.requirements, *world.refusals})
-    matches = [key for key in known if key[1] == name and (key[0] == namespace or not exact)]
-    if (namespace, name) in matches:
-        return (namespace, name)
-    if len(matches) == 1:
-        return matches[0]
-    if len(matches) > 1:
-        raise BadInput(f"{name} is in {', '.join(key[0] for key in matches)}: choose one with -n NAMESPACE")
-    here = ", ".join("/".join(key) for key in known[:8]) or "none"
-    raise BadInput(f"no InferenceWorkload {namespace}/{name}; there are: {here} (choose with -n NAMESPACE)")
+    key = (namespace or "default", name)
+    if key in known:
+        return key
+    elsewhere = [it for it in known if it[1] == name]
+    if namespace is None and len(elsewhere) == 1:
+        return elsewhere[0]
+    if elsewhere:
+        found = ", ".join(it[0] for it in elsewhere)
+        choice = "-n NAMESPACE" if len(elsewhere) > 1 else f"-n {found}"
+        missing = "" if namespace is None else f"no InferenceWorkload {namespace}/{name}; "
+        raise BadInput(f"{missing}{name} is in {found}: choose {choice}")
+    here = ", ".join("/".join(it) for it in known[:8]) or "none"
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    raise BadInput(f"no InferenceWorkload {'/'.join(key)}; there are: {here}{more} (choose with -n NAMESPACE)")
 
 
 def _running(world: World, asked: tuple[str, str]) -> Snapshot:
@@ -135,7 +147,7 @@ def _is(selected: Mapping[str, Any], option: Option) -> bool:
     return all(runs[name] == value for name, value in same.items())
 
 
-async def _live_world(kubeconfig: str | None) -> World:
+async def _live_world(kubeconfig: str | None, context: str | None) -> World:
     """What the operator reads, read once."""
     from lowbeam.kube import (
         ACCELERATOR_CLASSES,
@@ -153,7 +165,7 @@ async def _live_world(kubeconfig: str | None) -> World:
     from lowbeam.render import labels
     from lowbeam.runtime.demand import written_observations
 
-    async with await connect(kubeconfig) as transport:
+    async with await connect(kubeconfig, context=context) as transport:
 
         async def listed(resource: Resource, selector: str = "") -> tuple[dict[str, Any], ...]:
             pages = transport.list_pages(resource, label_selector=selector)

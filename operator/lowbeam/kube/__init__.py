@@ -20,7 +20,7 @@ Time comes in as callables (`monotonic_ms`, `now`, `sleep`), for which a `runtim
 `run()` is a coroutine for a task of its own and ends only by cancellation. Errors are the tree of `kube.errors`.
 """
 
-from lowbeam.kube.aio_transport import AioTransport, connect
+from lowbeam.kube.aio_transport import AioTransport, connect, namespace_of
 from lowbeam.kube.apply import Applier, differs, subset_equal
 from lowbeam.kube.errors import (
     AlreadyExists,
@@ -102,6 +102,7 @@ __all__ = [
     "differs",
     "keep_fields_of",
     "keep_only",
+    "namespace_of",
     "object_key",
     "subset_equal",
 ]

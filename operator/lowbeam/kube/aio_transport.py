@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -58,6 +59,8 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 _UNREADABLE = (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 """What `kubernetes.aio` raises for a kubeconfig that is missing, half-written, or something else."""
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 LoadConfiguration = Callable[[Any], Awaitable[None]]
 """Fills a `kubernetes.aio` Configuration: server, certificates, token."""
@@ -270,15 +273,16 @@ class AioTransport:
 async def connect(kubeconfig: str | None = None, *, context: str | None = None) -> AioTransport:
     """A transport for `kubeconfig`; None: the pod's service account, else the user's default kubeconfig.
 
-    Raises Unauthorized that says which configuration could not be read. Does not call the server.
+    A `context` is always one of a kubeconfig. Raises Unauthorized that says which configuration could not be read. Does
+    not call the server.
     """
 
     async def load(into: Any) -> None:
-        if kubeconfig is None:
+        if kubeconfig is None and context is None:
             try:
                 config.load_incluster_config(client_configuration=into)
             except config.ConfigException:
-                await config.load_kube_config(context=context, client_configuration=into, persist_config=False)
+                await config.load_kube_config(client_configuration=into, persist_config=False)
         else:
             await config.load_kube_config(
                 config_file=kubeconfig, context=context, client_configuration=into, persist_config=False
@@ -291,6 +295,22 @@ async def connect(kubeconfig: str | None = None, *, context: str | None = None) 
     except _UNREADABLE as error:
         where = kubeconfig or "with the pod's service account or the default kubeconfig"
         raise Unauthorized(Request("connect", where), f"{type(error).__name__}: {error}") from error
+
+
+def namespace_of(kubeconfig: str | None = None, *, context: str | None = None) -> str:
+    """The namespace that is meant where none is named, with the configuration that `connect` would take."""
+    try:
+        if kubeconfig is None and context is None:
+            try:
+                config.load_incluster_config(client_configuration=client.Configuration())
+                return _POD_NAMESPACE.read_text().strip() or "default"
+            except config.ConfigException:
+                pass
+        contexts, current = config.list_kube_config_contexts(kubeconfig)
+        asked = next((it for it in contexts if it["name"] == context), current)
+        return asked["context"].get("namespace") or "default"
+    except _UNREADABLE as error:
+        raise Unauthorized(Request("read", kubeconfig or "the default kubeconfig"), str(error)) from error
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
