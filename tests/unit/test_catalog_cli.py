@@ -71,6 +71,13 @@ def test_a_task_says_what_its_stars_mean_and_why(capsys: pytest.CaptureFixture[s
     assert "because the best published 8 B models" in text
 
 
+def test_a_task_lists_every_benchmark_that_a_floor_can_name_with_the_models_scored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = " ".join(output(capsys, "show", "summarization").split())
+    assert "benchmarks, with the models that have a score: cnn-dailymail-rouge2 (4), xsum-rouge2 (4)" in text
+
+
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +143,7 @@ def test_an_empty_answer_says_so(capsys: pytest.CaptureFixture[str], arguments: 
     ("arguments", "says"),
     [
         (("show", "qwen-8b"), "qwen-8b is not in the catalogue; did you mean qwen3-8b"),
+        (("show", "zzz"), "zzz is not in the catalogue; `lowbeam catalog models`, `profiles`, `accelerators` and "),
         (
             ("models", "--task", "text-clasification"),
             "--task: text-clasification is not in the catalogue; did you",

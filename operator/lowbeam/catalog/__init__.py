@@ -10,7 +10,7 @@ Read-only; never looks at workloads, caps or clusters.
 """
 
 from lowbeam.catalog.builtin import load_builtin
-from lowbeam.catalog.comparison import largest_model
+from lowbeam.catalog.comparison import benchmarks_of, largest_model
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.catalog.nodes import class_of_node, why_no_class
 from lowbeam.catalog.official_stars import official_score
@@ -24,6 +24,7 @@ __all__ = [
     "CatalogueProblem",
     "CatalogueReason",
     "Finding",
+    "benchmarks_of",
     "class_of_node",
     "largest_model",
     "load_builtin",

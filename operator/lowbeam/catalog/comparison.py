@@ -1,10 +1,11 @@
-"""Figures that compare: joules per request of a point, and the largest model of a task as the yardstick.
+"""Figures that compare: joules per request, the benchmarks of a task, and its largest model as the yardstick.
 
 Decides nothing about workloads.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 from lowbeam.catalog.facts import Catalogue, EnergyProfile, Model, ProfilePoint, Reasoning
@@ -23,6 +24,17 @@ def least_millijoules(profile: EnergyProfile, inter_token_us: int | None = None)
         if inter_token_us is None or point.inter_token_p50_us is None or point.inter_token_p50_us <= inter_token_us
     ]
     return min(allowed, default=None)
+
+
+def benchmarks_of(catalogue: Catalogue, task: str) -> dict[str, int]:
+    """How many models for the task have a score on each benchmark, the most first: what a floor can name."""
+    counts = Counter(
+        name
+        for model in catalogue.models.values()
+        if task in model.tasks
+        for name in {score.benchmark for variant in model.variants for score in variant.quality}
+    )
+    return dict(sorted(counts.items(), key=lambda it: (-it[1], it[0])))
 
 
 def largest_model(

@@ -12,6 +12,7 @@ from decimal import Decimal
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Engine, Feature, InferenceWorkloadSpec, OptIn, Quality
+from lowbeam.catalog.comparison import benchmarks_of
 from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
 from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.inventory import Inventory
@@ -223,13 +224,7 @@ def _has_scores(task: str, benchmark: str, catalogue: Catalogue) -> bool:
 
 
 def _unknown_benchmark(task: str, benchmark: str, catalogue: Catalogue) -> str:
-    known = {
-        score.benchmark
-        for model in catalogue.models.values()
-        if task in model.tasks
-        for variant in model.variants
-        for score in variant.quality
-    }
+    known = benchmarks_of(catalogue, task)
     near = nearest(benchmark, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"they have: {', '.join(sorted(known)) or 'none'}."
     return (

@@ -93,7 +93,8 @@ class Quality(ApiModel):
     """How good is good enough, on one benchmark."""
 
     benchmark: Annotated[str, Field(min_length=1, max_length=63)]
-    """Name of the benchmark in the catalogue, e.g. `sst2` or `mmlu-pro`; `lowbeam catalog show` lists them."""
+    """Name of the benchmark in the catalogue, e.g. `sst2` or `mmlu-pro`; `lowbeam catalog show TASK` lists those of a
+    task."""
     floor: DecimalString | None = None
     """Models below this score are not used, e.g. "90.0"."""
     target: DecimalString | None = None

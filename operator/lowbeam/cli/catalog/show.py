@@ -34,7 +34,7 @@ def data(catalogue: Catalogue, args: argparse.Namespace) -> Json:
         return {"kind": "EnergyProfile", **profile_json(found, planned=found in catalogue.profiles)}
     if isinstance(found, AcceleratorClass):
         return {"kind": "AcceleratorClass", **accelerator_json(found)}
-    return {"kind": "Task", **task_json(found)}
+    return {"kind": "Task", **task_json(catalogue, found)}
 
 
 def text(catalogue: Catalogue, args: argparse.Namespace) -> str:
@@ -46,4 +46,4 @@ def text(catalogue: Catalogue, args: argparse.Namespace) -> str:
         return profiles.one(found, planned=found in catalogue.profiles)
     if isinstance(found, AcceleratorClass):
         return accelerators.one(found)
-    return tasks.one(found)
+    return tasks.one(catalogue, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lowbeam.catalog import Catalogue, largest_model
+from lowbeam.catalog import Catalogue, benchmarks_of, largest_model
 from lowbeam.catalog.facts import TaskFacts
 from lowbeam.catalog.stars import BANDS, UNRATED, VERSION
 from lowbeam.cli.catalog.filters import like
@@ -14,7 +14,7 @@ from lowbeam.cli.catalog.words import NONE, millions, score, table, wrapped
 
 def data(catalogue: Catalogue, args: argparse.Namespace) -> list[Json]:
     """The tasks that pass the filter."""
-    return [task_json(task) for task in catalogue.tasks.values() if like(task.name, args.name)]
+    return [task_json(catalogue, task) for task in catalogue.tasks.values() if like(task.name, args.name)]
 
 
 def text(catalogue: Catalogue, args: argparse.Namespace) -> str:
@@ -46,7 +46,7 @@ def _latency(task: TaskFacts) -> str:
     return f"{task.time_to_first_token_ms}+{task.inter_token_ms} ms"
 
 
-def one(task: TaskFacts) -> str:
+def one(catalogue: Catalogue, task: TaskFacts) -> str:
     """Everything that is assumed about a task, and what its stars mean."""
     lines = [
         task.name,
@@ -54,6 +54,8 @@ def one(task: TaskFacts) -> str:
     ]
     if task.target_from:
         lines.append(wrapped(f"target from: {task.target_from}"))
+    scored = [f"{name} ({models})" for name, models in benchmarks_of(catalogue, task.name).items()]
+    lines.append(wrapped(f"benchmarks, with the models that have a score: {', '.join(scored) or 'none'}"))
     lines += [
         f"{task.default_input_tokens} tokens in, {task.default_output_tokens} out; reasoning {task.default_reasoning}",
         f"p95 latency: {_latency_words(task)}",

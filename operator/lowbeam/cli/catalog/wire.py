@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lowbeam.catalog import Catalogue, Finding, official_score
+from lowbeam.catalog import Catalogue, Finding, benchmarks_of, official_score
 from lowbeam.catalog.comparison import least_millijoules, millijoules_per_request
 from lowbeam.catalog.facts import (
     AcceleratorClass,
@@ -174,11 +174,14 @@ def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1000
 
 
-def task_json(task: TaskFacts) -> Json:
+def task_json(catalogue: Catalogue, task: TaskFacts) -> Json:
     """What is assumed about a task, and its star bands."""
     return {
         "name": task.name,
         "benchmark": task.benchmark,
+        "benchmarks": [
+            {"name": name, "models": models} for name, models in benchmarks_of(catalogue, task.name).items()
+        ],
         "floor": task.floor_centi / 100,
         "target": task.target_centi / 100,
         "targetFrom": task.target_from,

@@ -21,6 +21,9 @@ THOUSAND = 1000
 NONE = "-"
 SHORTEST_NAME = 12
 """A first column is never cut below this."""
+MOST_NAMED = 40
+"""More names than these help nobody who reads an error."""
+_HOW_TO_LIST = "`lowbeam catalog models`, `profiles`, `accelerators` and `tasks` list what there is (--name PATTERN)"
 
 
 def table(head: Row, rows: Iterable[Row], indent: str = "") -> str:
@@ -40,8 +43,8 @@ def _cut(cell: str, width: int) -> str:
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """Lines of at most 80 columns, the following ones indented a little more."""
-    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+    """Lines of at most 80 columns, the following ones indented a little more; names stay whole."""
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
 
 
 def thinking(reasoning: Reasoning) -> str:
@@ -106,10 +109,11 @@ def cited(source: Source) -> str:
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> BadInput:
-    """The error for a name that is not there: the nearest names, or all of them where none is near."""
+    """The error for a name that is not there: the nearest names, else all of them, or how to list what are too many."""
     names = list(known)
-    near = nearest(given, names, n=3, cutoff=0.5) or [n for n in names if given.lower() in n][:3]
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names)}"
+    near = nearest(given, names, n=3, cutoff=0.5) or [n for n in names if given.lower() in n.lower()][:3]
+    everything = f"known: {', '.join(names)}" if len(names) <= MOST_NAMED else _HOW_TO_LIST
+    hint = f"did you mean {', '.join(near)}?" if near else everything
     return BadInput(f"{what}{given} is not in the catalogue; {hint}")
 
 
