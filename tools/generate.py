@@ -2,7 +2,7 @@
 
     crds/*.yaml                              from operator/lowbeam/api
     charts/lowbeam/templates/crds/*.yaml     the same bytes, wrapped in the chart's switches
-    docs/reference/*.md                      from the field descriptions
+    docs/reference/*.md                      from the field descriptions; metrics.md from the operator's metrics
 
 Never edits anything else. Exit code 1 when --check finds a difference.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from lowbeam.api.crdgen import render_crds
 from lowbeam.api.reference import render_reference
 from tools.chartsync import chart_crds
+from tools.metricspage import render_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +28,7 @@ def generated_files() -> dict[Path, str]:
         **{ROOT / "crds" / name: text for name, text in crds.items()},
         **chart_crds(crds),
         **{ROOT / "docs" / "reference" / name: text for name, text in render_reference().items()},
+        ROOT / "docs" / "reference" / "metrics.md": render_metrics(),
     }
 
 

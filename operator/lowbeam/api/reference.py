@@ -41,7 +41,8 @@ def _index() -> str:
         what = structural_schema(kind)["description"].split(". ")[0].rstrip(".")
         link = f"[{resource.kind}]({resource.singular}.md)"
         lines.append(f"| {link} | `{resource.short_names[0]}` | {resource.scope.value} | {_cell(what)} |")
-    lines += ["", "What the words in conditions, Events, metrics and logs mean: [reasons.md](reasons.md).", ""]
+    lines += ["", "What the words in conditions, Events, metrics and logs mean: [reasons.md](reasons.md)."]
+    lines += ["", "What the operator counts: [metrics.md](metrics.md).", ""]
     return "\n".join(lines)
 
 
