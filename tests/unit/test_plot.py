@@ -166,4 +166,4 @@ def test_without_matplotlib_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["plot", "task", "text-generation"]) == 1
-    assert "`lowbeam plot` needs the plot parts: pip install 'lowbeam[plot]'" in capsys.readouterr().err
+    assert "`lowbeam plot` needs the plot parts: pip install '.[plot]' in a clone" in capsys.readouterr().err

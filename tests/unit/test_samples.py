@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ DOCUMENTS: list[dict[str, Any]] = [
 ]
 WORKLOADS = [d for d in DOCUMENTS if d["kind"] == "InferenceWorkload"]
 CAPS = [d for d in DOCUMENTS if d["kind"] == "PowerCap"]
+README = (Path(__file__).parents[2] / "README.md").read_text()
 CATALOGUE = load_builtin()
 FLEET = (
     *(
@@ -127,3 +129,11 @@ def test_reasoning_is_used_only_where_it_was_opted_in_to() -> None:
     reasoning = {choice.key: str(choice.option.reasoning) for choice in planned(None).choices if choice.option}
     assert reasoning.pop(("research", "grading")) != "Off"
     assert set(reasoning.values()) == {"Off"}
+
+
+def test_the_manifests_of_the_readme_are_valid_and_ask_for_no_namespace_that_is_not_there() -> None:
+    documents = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)]
+    assert [it["kind"] for it in documents] == ["InferenceWorkload", "PowerCap"]
+    for it in documents:
+        assert read_object(it).problems == ()
+        assert it["metadata"].get("namespace", "default") == "default"

@@ -118,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if importlib.util.find_spec("torch") is None:
         raise LowbeamError(
-            "`lowbeam calibrate` needs the worker parts: pip install 'lowbeam[worker]', or let a pod measure with --job"
+            "`lowbeam calibrate` needs the worker parts: pip install '.[worker]' in a clone of Lowbeam, or let a pod "
+            "measure with --job"
         )
     _refuse_shared_class(args.accelerator_class, read)
     if args.output is not None:

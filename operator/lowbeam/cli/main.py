@@ -67,4 +67,6 @@ def _module(name: str) -> ModuleType:
         extra = EXTRA_OF_MODULE.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        raise LowbeamError(f"`lowbeam {name}` needs the {extra} parts: pip install 'lowbeam[{extra}]'") from error
+        raise LowbeamError(
+            f"`lowbeam {name}` needs the {extra} parts: pip install '.[{extra}]' in a clone of Lowbeam"
+        ) from error
