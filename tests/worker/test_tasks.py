@@ -185,6 +185,7 @@ LONG = "the cat sits on the mat " * 20
         ("classifier", "x", {"top_k": 0}, "parameters", "greater than or equal to 1"),
         ("classifier", "x", {"padding": True}, "parameters.padding", "not supported"),
         ("classifier", {"text": "x"}, {}, "inputs.text_pair", "is missing"),
+        ("classifier", "x", {"top_k": None, "truncation": None}, "parameters", "valid boolean"),
         ("zero_shot", "x", {}, "parameters.candidate_labels", "is missing"),
         ("zero_shot", "x", {"candidate_labels": []}, "parameters.candidate_labels", "no candidate label"),
         (
@@ -217,6 +218,62 @@ async def test_a_task_refuses_by_name_what_it_cannot_do(  # noqa: PLR0917 - the 
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), error
     assert part in error["message"]
+
+
+OVERLAPPING: dict[str, tuple[Callable[[str], Any], dict[str, Any]]] = {
+    "tagger": (str, {"stride": 45, "aggregation_strategy": "simple"}),
+    "answerer": (lambda text: {"question": "who", "context": text}, {"doc_stride": 43}),
+}
+"""Inputs, and the parameters with which each piece of them has one token that the piece before has not."""
+
+
+@pytest.mark.parametrize("kind", OVERLAPPING)
+@pytest.mark.parametrize("texts", [1, 4])
+async def test_texts_of_too_many_pieces_are_refused_before_the_pieces_are_made(
+    tagger: LocalWorker, answerer: LocalWorker, monkeypatch: pytest.MonkeyPatch, kind: str, texts: int
+) -> None:
+    def made(_: Any) -> Any:
+        raise AssertionError("the pieces were made")
+
+    monkeypatch.setattr("lowbeam_worker.front.answers.encoded_rows", made)
+    monkeypatch.setattr("lowbeam_worker.front.tokens.encoded_rows", made)
+    local = tagger if kind == "tagger" else answerer
+    shape, parameters = OVERLAPPING[kind]
+    body = {"inputs": [shape("cat " * (2400 // texts))] * texts, "parameters": parameters}
+    answer = await local.serving.post(f"/v1/tasks/{local.worker.options.task}", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "inputs"), error
+    assert "pieces; one request takes at most 2048" in error["message"]
+
+
+@pytest.mark.parametrize("kind", OVERLAPPING)
+async def test_a_text_of_as_many_pieces_as_a_request_may_have_is_read(
+    tagger: LocalWorker, answerer: LocalWorker, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    local = tagger if kind == "tagger" else answerer
+    shape, parameters = OVERLAPPING[kind]
+    overlap = next(iter(parameters.values()))
+    monkeypatch.setattr("lowbeam_worker.front.encoding.MAX_ROWS", 40)
+    await ask(local, shape("cat " * (overlap + 40)), **parameters)
+    with pytest.raises(AssertionError, match="at least 41 pieces"):
+        await ask(local, shape("cat " * (overlap + 41)), **parameters)
+
+
+async def test_a_text_of_megabytes_is_not_read_to_its_end(tagger: LocalWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    local, (shape, parameters) = tagger, OVERLAPPING["tagger"]
+    read, runner = 0, local.worker.service._runner  # type: ignore[union-attr]
+    tokenizer = runner.tokenizer
+
+    def counting(text: str, **more: Any) -> Any:
+        nonlocal read
+        read += len(text)
+        return tokenizer(text, **more)
+
+    counting.num_special_tokens_to_add = tokenizer.num_special_tokens_to_add  # type: ignore[attr-defined]
+    monkeypatch.setattr(runner, "tokenizer", counting)
+    with pytest.raises(AssertionError, match="one request takes at most 2048"):
+        await ask(local, shape("cat " * 1_000_000), **parameters)
+    assert read < 100_000
 
 
 async def test_another_task_is_refused_and_the_right_one_named(tagger: LocalWorker) -> None:

@@ -60,9 +60,7 @@ class AnswerService:
         self._runner.check_model(body.model)
         wish, questions = body.parameters, body.inputs if isinstance(body.inputs, list) else [body.inputs]
         self._runner.check_count(len(questions), "inputs")
-        pieces = await self._runner.in_pool(
-            lambda: [self._pieces(question, index, wish) for index, question in enumerate(questions)]
-        )
+        pieces = await self._runner.in_pool(lambda: self._pieces(questions, wish))
         rows = [piece.row for own in pieces for piece in own]
         logits = await self._runner.run(rows, account)
         usage = self._runner.usage(account, rows)
@@ -77,17 +75,25 @@ class AnswerService:
         answers = await self._runner.in_pool(compose)
         return json_answer(answers if isinstance(body.inputs, list) else answers[0], usage)
 
-    def _pieces(self, question: Question, index: int, wish: AnswerParameters) -> list[_Piece]:
-        tokenizer = self._runner.tokenizer
-        self._runner.checked_text((question.question,), index, "inputs")
+    def _pieces(self, questions: Sequence[Question], wish: AnswerParameters) -> list[list[_Piece]]:
         length = min(wish.max_seq_len or _PIECE_TOKENS, self._runner.max_tokens)
         if wish.max_seq_len is not None and wish.max_seq_len > self._runner.max_tokens:
             raise invalid(
                 f"max_seq_len is above {self._runner.max_tokens}, this model's length.", "parameters.max_seq_len"
             )
         overlap = min(length // 2, _OVERLAP_TOKENS) if wish.doc_stride is None else wish.doc_stride
+        count = 0
+        for index, question in enumerate(questions):
+            room = self._room(question, index, length, overlap)
+            count = self._runner.count_pieces(count, question.context, room, overlap, "inputs")
+        return [self._pieces_of(question, index, length, overlap) for index, question in enumerate(questions)]
+
+    def _room(self, question: Question, index: int, length: int, overlap: int) -> int:
+        """Tokens that the question leaves for the text in a piece of this length."""
+        tokenizer = self._runner.tokenizer
+        self._runner.checked_text((question.question,), index, "inputs")
         asked = len(tokenizer(question.question, add_special_tokens=False, verbose=False)["input_ids"])
-        room = length - asked - tokenizer.num_special_tokens_to_add(pair=True)
+        room = length - asked - int(tokenizer.num_special_tokens_to_add(pair=True))
         if overlap >= room:
             raise invalid(
                 f"Question {index} has {asked} tokens: in pieces of {length} tokens they leave {max(room, 0)} for the "
@@ -95,6 +101,10 @@ class AnswerService:
                 "inputs",
                 "context_length_exceeded",
             )
+        return room
+
+    def _pieces_of(self, question: Question, index: int, length: int, overlap: int) -> list[_Piece]:
+        tokenizer = self._runner.tokenizer
         encoded = tokenizer(
             [question.question],
             [question.context],

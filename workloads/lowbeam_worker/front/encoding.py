@@ -8,6 +8,7 @@ says so: a text that is too long is refused with both lengths.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ MAX_WAITING_ROWS = 4096
 """Beyond this many waiting rows a request is refused with 429: it would wait longer than its client does."""
 CHARACTERS_PER_TOKEN = 64
 """No tokenizer puts more text than this into a token on average; longer texts are refused, or cut, unread."""
+_COUNTED_CHARACTERS = 65536
+"""So much of a text is counted at once: a text that has too many pieces is not read to its end."""
 
 Text = tuple[str, ...]
 """One text, or a pair."""
@@ -99,6 +102,21 @@ class RowRunner:
             raise invalid("There is no input.", param)
         if rows > MAX_ROWS:
             raise invalid(f"There are {rows} inputs; one request takes at most {MAX_ROWS}.", param)
+
+    def count_pieces(self, before: int, text: str, room: int, overlap: int, param: str) -> int:
+        """Pieces of a request: those before this text, and its own of up to `room` tokens, which overlap.
+
+        Every piece has the overlap's tokens again, so that a short text can make millions of them: pieces are counted,
+        and refused where there are too many, before any is made. A word that the count cuts in two may count twice.
+        """
+        tokens, pieces = 0, before + 1
+        for start in range(0, len(text), _COUNTED_CHARACTERS):
+            part = text[start : start + _COUNTED_CHARACTERS]
+            tokens += len(self.tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+            pieces = before + max(1, math.ceil((tokens - overlap) / (room - overlap)))
+            if pieces > MAX_ROWS:
+                raise invalid(f"There are at least {pieces} pieces; one request takes at most {MAX_ROWS}.", param)
+        return pieces
 
     def checked_text(self, text: Text, index: int, param: str, *, truncate: bool = False) -> Text:
         """Not empty, and not so long that tokenising it would be a waste."""

@@ -48,7 +48,7 @@ class TokenService:
         wish, texts = body.parameters, body.inputs if isinstance(body.inputs, list) else [body.inputs]
         self._runner.check_count(len(texts), "inputs")
         if wish.stride is not None:
-            self._check_stride(wish.stride, wish.aggregation_strategy)
+            await self._check_stride(wish.stride, wish.aggregation_strategy, texts)
         pieces = [await self._pieces(text, index, wish.stride) for index, text in enumerate(texts)]
         rows = [row for rows, _ in pieces for row in rows]
         logits = await self._runner.run(rows, account)
@@ -68,14 +68,22 @@ class TokenService:
         answers = orjson.loads(orjson.dumps(await self._runner.in_pool(compose), default=lambda scalar: scalar.item()))
         return json_answer(answers if isinstance(body.inputs, list) else answers[0], usage)
 
-    def _check_stride(self, stride: int, strategy: str) -> None:
+    async def _check_stride(self, stride: int, strategy: str, texts: list[str]) -> None:
         if strategy == "none":
             raise invalid("stride needs an aggregation_strategy other than 'none'.", "parameters.stride")
         room = self._runner.max_tokens - self._runner.tokenizer.num_special_tokens_to_add()
         if stride >= room:
             raise invalid(f"stride {stride} must be below {room}, the text tokens of one piece.", "parameters.stride")
 
+        def count() -> None:
+            pieces = 0
+            for text in texts:
+                pieces = self._runner.count_pieces(pieces, text, room, stride, "inputs")
+
+        await self._runner.in_pool(count)
+
     async def _pieces(self, text: str, index: int, stride: int | None) -> tuple[list[TokenRow], Any]:
+        # With a stride the whole text is read; how much of it there may be was counted.
         self._runner.checked_text((text,), index, "inputs", truncate=stride is not None)
         more = {} if stride is None else {"return_overflowing_tokens": True, "stride": stride}
         encoded = await self._runner.in_pool(
