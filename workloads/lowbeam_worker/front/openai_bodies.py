@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowbeam_worker.front.reading import Body, TokenIds
+from lowbeam_worker.front.reading import Body, Strings, TokenIds
 
 _MOST_STOPS = 4
 _MOST_STOP_CHARACTERS = 512
@@ -17,7 +17,7 @@ class EmbeddingsBody(Body):
     """POST /v1/embeddings."""
 
     model: str
-    input: str | list[str] | TokenIds | list[TokenIds]
+    input: str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -34,7 +34,7 @@ class Message(Body):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: None = None
 
     def for_template(self) -> dict[str, str]:
@@ -72,7 +72,7 @@ class SamplingBody(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(fail_fast=True, max_length=_MOST_STOPS)] | None = None
     ignore_eos: bool = False
     """vLLM's: the answer goes on to its full length. Load generators ask for it, to get the length they want."""
     stream: bool = False
@@ -107,7 +107,7 @@ class SamplingBody(Body):
 class ChatBody(SamplingBody):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lowbeam_worker.front.reading import Body
+from lowbeam_worker.front.reading import Body, Strings
 
-Texts = str | list[str]
+Texts = str | Strings
 
 
 class TaskBody(Body):
@@ -39,14 +39,14 @@ class ClassificationParameters(Body):
 class ClassificationBody(TaskBody):
     """POST /v1/tasks/text-classification."""
 
-    inputs: str | TextPair | list[str | TextPair]
+    inputs: str | TextPair | Annotated[list[str | TextPair], Field(fail_fast=True)]
     parameters: ClassificationParameters = ClassificationParameters()
 
 
 class ZeroShotParameters(Body):
     """Of zero-shot-classification."""
 
-    candidate_labels: str | list[str]
+    candidate_labels: str | Strings
     hypothesis_template: Annotated[str, Field(max_length=1024)] = "This example is {}."
     multi_label: bool = False
 
@@ -69,7 +69,7 @@ class TokenParameters(Body):
     """Of token-classification."""
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "none"
-    ignore_labels: list[str] = Field(default_factory=lambda: ["O"])
+    ignore_labels: Strings = Field(default_factory=lambda: ["O"])
     stride: Annotated[int, Field(ge=0)] | None = None
     """Read a text that is too long in pieces that overlap by so many tokens; without it such a text is refused."""
 
@@ -102,7 +102,7 @@ class AnswerParameters(Body):
 class AnswerBody(TaskBody):
     """POST /v1/tasks/question-answering."""
 
-    inputs: Question | list[Question]
+    inputs: Question | Annotated[list[Question], Field(fail_fast=True)]
     parameters: AnswerParameters = AnswerParameters()
 
 
