@@ -60,6 +60,11 @@ def embed(**more: object) -> bytes:
             "messages[0].content[0].type",
             "does not support",
         ),
+        # a null is a field that is not there; what is beside it is still looked at
+        (CHAT, chat(messages=[{"role": "user", "content": "x", "refusal": None}]), 200, None, ""),
+        (CHAT, chat(messages=[{"role": "user", "content": None}]), 400, "messages[0].content", "is missing"),
+        (CHAT, chat(messages=[{"role": "user", "content": "x", "a": None, "b": 1}]), 400, "messages[0].b", "not supp"),
+        (CHAT, chat(messages=[None]), 400, "messages", "not valid"),
         (CHAT, chat(temperature="hot"), 400, "temperature", "valid number"),
         (CHAT, chat(temperature=True), 400, "temperature", "valid number"),
         (CHAT, chat(temperature=-0.1), 400, "temperature", "greater than or equal to 0"),

@@ -69,6 +69,29 @@ async def test_the_sync_client_chats_completes_and_lists(llama_url: str) -> None
     await asyncio.to_thread(use)
 
 
+async def test_an_answer_can_be_sent_back_as_the_librarys_own_dump_of_it(client: AsyncOpenAI) -> None:
+    messages = list(HELLO)
+    answer = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    dumped: Any = answer.choices[0].message.model_dump()
+    assert dumped["refusal"] is None
+    messages += [dumped, {"role": "user", "content": "and?"}]
+    again = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    # What the model reads is what it would have read without the empty fields.
+    short = [*HELLO, {"role": "assistant", "content": dumped["content"]}, messages[-1]]
+    plain = await client.chat.completions.create(model="tiny", messages=short, max_tokens=4)
+    assert again.usage is not None
+    assert plain.usage is not None
+    assert again.usage.prompt_tokens == plain.usage.prompt_tokens
+
+
+async def test_empty_stream_options_are_not_used(client: AsyncOpenAI) -> None:
+    options: Any = {"include_usage": None}
+    stream = await client.chat.completions.create(
+        model="tiny", messages=HELLO, max_tokens=2, stream=True, stream_options=options
+    )
+    assert [chunk.usage for chunk in [chunk async for chunk in stream] if chunk.usage] == []
+
+
 async def test_the_sync_client_embeds(minilm: LocalWorker) -> None:
     async for url in listening(minilm):
 

@@ -1,7 +1,9 @@
 """From bytes to a validated body: size, time, JSON, fields. Every refusal names the first field that is wrong.
 
 A field that is not in a body's class is refused by name; a field of OpenAI's or TEI's API that we do not act on is in
-the class with the one value that means "not used". Nothing is converted: `"5"` and `true` are no numbers.
+the class with the one value that means "not used". A null means "not used" too, at any depth: clients send an answer's
+message back with all of its empty fields. Only the parameters of a task may mean something by it. Nothing is
+converted: `"5"` and `true` are no numbers.
 
 Bodies are checked on the event loop, and pydantic collects what is wrong: a body of a million wrong items or unknown
 fields must not make a million errors. So every list of a body ends at its first wrong item (`fail_fast`).
@@ -10,7 +12,7 @@ fields must not make a million errors. So every list of a body ends at its first
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,12 +35,20 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    null_is_a_value: ClassVar[bool] = False
+    """False: a field that is null is as one that is not there."""
+
     @model_validator(mode="before")
     @classmethod
-    def _one_unknown_field(cls, given: Any) -> Any:
-        known = cls.model_fields
-        if not isinstance(given, dict) or len(given) <= len(known):
+    def _used_fields(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
             return given
+        if not cls.null_is_a_value:
+            given = {name: value for name, value in given.items() if value is not None}
+        known = cls.model_fields
+        if len(given) <= len(known):
+            return given
+        # Of unknown fields the first is enough for a refusal.
         unknown = next(name for name in given if name not in known)
         return {name: value for name, value in given.items() if name in known or name == unknown}
 
@@ -60,7 +70,7 @@ async def read_body(request: Request, kind: type[Kind]) -> Kind:
     if not isinstance(document, dict):
         raise invalid("The body must be a JSON object.")
     try:
-        return kind.model_validate({key: value for key, value in document.items() if value is not None})
+        return kind.model_validate(document)
     except ValidationError as error:
         raise _refusal(error, document) from error
 

@@ -5,7 +5,7 @@ A parameter of a pipeline that is not here is refused by name.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,7 +28,13 @@ class TextPair(Body):
     text_pair: str
 
 
-class ClassificationParameters(Body):
+class Parameters(Body):
+    """What the parameters of all tasks share: a pipeline may mean something by a null, such as "all" by `top_k`."""
+
+    null_is_a_value: ClassVar[bool] = True
+
+
+class ClassificationParameters(Parameters):
     """Of text-classification."""
 
     top_k: Annotated[int, Field(ge=1)] | None = 1
@@ -43,7 +49,7 @@ class ClassificationBody(TaskBody):
     parameters: ClassificationParameters = ClassificationParameters()
 
 
-class ZeroShotParameters(Body):
+class ZeroShotParameters(Parameters):
     """Of zero-shot-classification."""
 
     candidate_labels: str | Strings
@@ -65,7 +71,7 @@ class ZeroShotBody(TaskBody):
     parameters: ZeroShotParameters
 
 
-class TokenParameters(Body):
+class TokenParameters(Parameters):
     """Of token-classification."""
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "none"
@@ -88,7 +94,7 @@ class Question(Body):
     context: Annotated[str, Field(min_length=1)]
 
 
-class AnswerParameters(Body):
+class AnswerParameters(Parameters):
     """Of question-answering; None: the pipeline's own choice."""
 
     top_k: Annotated[int, Field(ge=1, le=100)] = 1
@@ -106,7 +112,7 @@ class AnswerBody(TaskBody):
     parameters: AnswerParameters = AnswerParameters()
 
 
-class SummaryParameters(Body):
+class SummaryParameters(Parameters):
     """Of summarization; fields that are left out are as the model's generation config says."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
