@@ -22,13 +22,15 @@ from transformers import (
     DistilBertForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
     pipeline,
 )
 
 from lowbeam_worker.models import CannotLoadError
 from lowbeam_worker.options import Task
 from tests.worker.conftest import LocalWorker, local_worker, options
-from tests.worker.tiny import MAX_TOKENS, save, save_bart, save_bert
+from tests.worker.tiny import MAX_TOKENS, SPECIAL, WORDS, save, save_bart, save_bert
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 RECORDED: dict[str, list[dict[str, Any]]] = json.loads(
@@ -324,3 +326,29 @@ async def test_models_without_segments_and_with_shifted_positions(tmp_path: Path
         assert (await local.serving.get("/info")).json()["max_input_length"] == MAX_TOKENS
         expected = reference(local)(dict(PAIR), return_token_type_ids=False)
         assert_same(await ask(local, PAIR), expected)
+
+
+@pytest.mark.parametrize(
+    ("stated", "config", "expected"),
+    [
+        (None, {}, 512),
+        (10**30, {"n_positions": 24}, 24),
+        (40, {"n_positions": 24}, 40),
+    ],
+)
+async def test_a_model_that_states_no_length_starts_with_one_that_it_can_read(
+    tmp_path: Path, stated: int | None, config: dict[str, int], expected: int
+) -> None:
+    words = len(SPECIAL) + len(WORDS)
+    sizes = {"vocab_size": words, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+    t5 = T5Config(pad_token_id=0, eos_token_id=3, decoder_start_token_id=0, **sizes, **config)
+    save(T5ForConditionalGeneration(t5), tmp_path, model_max_length=stated)
+    if stated is None:
+        tokens = tmp_path / "tokenizer_config.json"
+        told = {key: value for key, value in json.loads(tokens.read_text()).items() if key != "model_max_length"}
+        tokens.write_text(json.dumps(told))
+    async for local in serve(Task.SUMMARIZATION, tmp_path):
+        assert (await local.serving.get("/info")).json()["max_input_length"] == expected
+        assert await ask(local, "the cat sits", max_new_tokens=2)
+        refused = await local.serving.post("/v1/tasks/summarization", json={"inputs": "cat " * expected})
+        assert refused.json()["error"]["code"] == "context_length_exceeded"

@@ -21,6 +21,11 @@ from lowbeam_worker.heads import to_numpy
 from lowbeam_worker.models import CannotLoadError, Loaded
 from lowbeam_worker.rows import pad
 
+_NO_LIMIT = 1_000_000
+"""A tokenizer that knows no length states 10**30; nothing that an encoder could read comes near."""
+_T5_TOKENS = 512
+"""What T5 and its kin were trained with: they have no table of positions that could end, and often state no length."""
+
 
 @dataclass(frozen=True, slots=True)
 class SentenceRecipe:
@@ -57,13 +62,17 @@ def read_recipe(folder: Path | None) -> SentenceRecipe:
 
 
 def max_tokens(loaded: Loaded, recipe: SentenceRecipe | None = None) -> int:
-    """Longest sequence, special tokens included: the smallest of the recipe, the tokenizer and the position table."""
+    """Longest sequence, special tokens included: the smallest of the recipe, the tokenizer and the position table.
+
+    Where none of them has a limit it is the `n_positions` of the config, which T5 has for this alone.
+    """
     stated = [
         recipe.max_tokens if recipe else None,
         loaded.positions,
         loaded.tokenizer.model_max_length,
     ]
-    return min(int(value) for value in stated if value)
+    limits = [int(value) for value in stated if value and value < _NO_LIMIT]
+    return min(limits, default=int(getattr(loaded.model.config, "n_positions", None) or _T5_TOKENS))
 
 
 def embedder(loaded: Loaded, recipe: SentenceRecipe) -> Forward:
