@@ -102,6 +102,15 @@ async def test_a_seed_gives_the_same_answer_alone_and_in_company(llama: LocalWor
     assert len(set(texts)) == 4
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+async def test_temperatures_that_are_all_but_zero_are_greedy(llama: LocalWorker, logprobs: int | None) -> None:
+    ask = {"prompt": "once", "max_tokens": 16, "logprobs": logprobs}
+    greedy = (await complete(llama, **ask))["choices"]
+    for temperature in (9e-6, 1e-30, 1e-38, 1e-40, 5e-324):
+        for seed in (1, 2):
+            assert (await complete(llama, **ask, temperature=temperature, seed=seed))["choices"] == greedy
+
+
 async def test_draws_follow_the_models_probabilities() -> None:
     from lowbeam_worker.engines.sampling import draw  # noqa: PLC0415
 

@@ -19,6 +19,8 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 MOST_LOGPROBS = 20
 """OpenAI's limit of `top_logprobs`."""
+GREEDY_BELOW = 1e-5
+"""Scores divided by less leave the range of floats, and a draw from them is none; vLLM's limit as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class ThinkingLimit:
 
 @dataclass(frozen=True, slots=True)
 class SamplingWish:
-    """How tokens are chosen; temperature 0 is greedy."""
+    """How tokens are chosen; a temperature of 0, or below GREEDY_BELOW, is greedy."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -44,9 +46,14 @@ class SamplingWish:
     """Go on after an end-of-sequence token, to the length that was asked for."""
 
     @property
+    def is_greedy(self) -> bool:
+        """The best token each time."""
+        return self.temperature < GREEDY_BELOW
+
+    @property
     def is_plain(self) -> bool:
         """Greedy and nothing else: the manager needs no help."""
-        return self.temperature == 0 and self.top_logprobs is None and self.thinking is None
+        return self.is_greedy and self.top_logprobs is None and self.thinking is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Chooser:
         if forced is not None:
             chosen = torch.full_like(row, float("-inf"))
             chosen[forced] = 0.0
-        elif wish.temperature:
+        elif not wish.is_greedy:
             chosen = draw(row, temperature=wish.temperature, top_p=wish.top_p, seed=wish.seed, position=len(sequence))
         if wish.top_logprobs is not None:
             self.logprobs.append(_logprobs(row, int(chosen.argmax()), wish.top_logprobs))
