@@ -29,6 +29,7 @@ from transformers import (
 
 from lowbeam_worker.models import CannotLoadError
 from lowbeam_worker.options import Task
+from lowbeam_worker.rows import encoded_rows
 from tests.worker.conftest import LocalWorker, local_worker, options
 from tests.worker.tiny import MAX_TOKENS, SPECIAL, WORDS, save, save_bart, save_bert
 
@@ -276,6 +277,21 @@ async def test_a_text_of_megabytes_is_not_read_to_its_end(tagger: LocalWorker, m
     with pytest.raises(AssertionError, match="one request takes at most 2048"):
         await ask(local, shape("cat " * 1_000_000), **parameters)
     assert read < 100_000
+
+
+async def test_a_long_text_beside_very_many_labels_is_not_read_once_for_each(
+    zero_shot: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(encoded: Any) -> Any:
+        made.append(len(encoded["input_ids"]))
+        return encoded_rows(encoded)
+
+    monkeypatch.setattr("lowbeam_worker.front.encoding.encoded_rows", counted)
+    with pytest.raises(AssertionError, match="Input 0 has"):
+        await ask(zero_shot, "cat " * 1000, candidate_labels=["a"] * 2000)
+    assert sum(made) < 100
 
 
 async def test_another_task_is_refused_and_the_right_one_named(tagger: LocalWorker) -> None:

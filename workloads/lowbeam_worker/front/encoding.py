@@ -29,6 +29,8 @@ MAX_WAITING_ROWS = 4096
 """Beyond this many waiting rows a request is refused with 429: it would wait longer than its client does."""
 CHARACTERS_PER_TOKEN = 64
 """No tokenizer puts more text than this into a token on average; longer texts are refused, or cut, unread."""
+_TOKENISED_AT_ONCE = 64
+"""Rows of a request between two looks at their lengths."""
 _COUNTED_CHARACTERS = 65536
 """So much of a text is counted at once: a text that has too many pieces is not read to its end."""
 
@@ -83,18 +85,22 @@ class RowRunner:
         texts = [self.checked_text(text, index, param, truncate=truncate) for index, text in enumerate(texts)]
         batch = [text if len(text) == 2 else text[0] for text in texts]
 
-        def tokenise() -> Any:
+        def tokenise() -> list[TokenRow]:
+            rows: list[TokenRow] = []
             previous, self.tokenizer.truncation_side = self.tokenizer.truncation_side, "left" if from_left else "right"
             try:
                 limit = self.max_tokens if truncate else None
-                return self.tokenizer(batch, truncation=truncate, max_length=limit, verbose=False)
+                # Pairs repeat a text, such as the query of a ranking: one that is too long shows in the first few.
+                for start in range(0, len(batch), _TOKENISED_AT_ONCE):
+                    part = batch[start : start + _TOKENISED_AT_ONCE]
+                    encoded = self.tokenizer(part, truncation=truncate, max_length=limit, verbose=False)
+                    for row in encoded_rows(encoded):
+                        rows.append(self.checked_ids(row, len(rows), param))
             finally:
                 self.tokenizer.truncation_side = previous
+            return rows
 
-        rows = encoded_rows(await self.in_pool(tokenise))
-        for index, row in enumerate(rows):
-            self.checked_ids(row, index, param)
-        return rows
+        return await self.in_pool(tokenise)
 
     def check_count(self, rows: int, param: str) -> None:
         """Before anything is tokenised."""
