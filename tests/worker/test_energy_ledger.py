@@ -97,6 +97,24 @@ def test_a_request_pays_for_the_time_of_its_steps_and_not_for_its_tokens_alone()
     assert it.ledger.charge(writer, it.now_s).joules == pytest.approx(90, rel=0.01)
 
 
+def test_a_phase_is_left_also_where_the_counter_cannot_be_read_at_its_end() -> None:
+    it = device()
+
+    def unreadable() -> None:
+        raise OSError("GPU is lost")
+
+    def change() -> None:
+        with it.ledger.phase(Phase.RECONFIGURE):
+            it.spend(1.0, 20)
+            it.ledger.settle = unreadable
+
+    with pytest.raises(OSError, match="GPU is lost"):
+        change()
+    it.spend(1.0, 30)
+    parts = it.ledger.parts()
+    assert (parts.reconfigure_mj, parts.idle_mj) == (20_000, 30_000)
+
+
 def test_time_between_steps_is_idle_at_the_idle_watts() -> None:
     it = device()
     it.spend(1.0, 20)

@@ -163,9 +163,11 @@ class Ledger:
         try:
             yield
         finally:
-            self.settle()
-            with self._lock:
-                self._phases.remove(phase)
+            try:
+                self.settle()
+            finally:  # a phase that is never left would take all that is idle later
+                with self._lock:
+                    self._phases.remove(phase)
 
     def begin_step(self, now_s: float, shares: Shares, cpu_s: float = 0.0, engine: object = None) -> None:
         """The device starts on these, at `cpu_s` CPU seconds of this process. One step per engine at a time."""
