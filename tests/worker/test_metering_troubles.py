@@ -100,6 +100,7 @@ def test_a_board_in_mig_mode_gives_estimates(nvml_stub: Path) -> None:
         ({"NVML_STUB_TROUBLE": "permission"}, "Insufficient Permissions"),
         ({"NVML_STUB_NO_ENERGY": "1"}, "Not Supported"),
         ({"NVML_STUB_BOARDS": "0"}, "no board at all"),
+        ({"NVML_STUB_BOARDS": "2", "NVML_STUB_LOST_BOARD": "1"}, "not every board (board 1: GPU is lost)"),
     ],
 )
 def test_a_counter_that_may_not_be_read_is_no_counter(
@@ -128,6 +129,48 @@ def test_a_board_that_falls_off_the_bus_makes_figures_unknown_until_it_is_back(n
     assert (lost["joules"], lost["method"]) == (None, "unavailable")
     assert "GPU is lost" in lost["trouble"]
     assert after["joules"] > 0
+
+
+def test_a_change_of_profile_in_which_a_board_is_lost_for_good_ends_and_idle_joules_stay_idle(nvml_stub: Path) -> None:
+    change = (
+        "serve(0.5)\n"
+        "with ledger.phase('reconfigure'):\n"
+        "    os.environ['NVML_STUB_LOST_BOARD'] = '0'; serve(0.5)\n"
+        "del os.environ['NVML_STUB_LOST_BOARD']\n"
+        "time.sleep(0.3); meter.settle(); before = ledger.parts()\n"
+        "time.sleep(0.3); meter.settle(); after = ledger.parts()\n"
+        "said.append({'error': 0, 'idle': after.idle_mj - before.idle_mj,\n"
+        "             'reconfigure': after.reconfigure_mj - before.reconfigure_mj})\n"
+    )
+    (_, lost, later), log = metered(nvml_stub, change)
+    assert "GPU is lost" in lost["trouble"]
+    assert "energy is metered again" in log
+    assert later["idle"] > 0
+    assert later["reconfigure"] == 0
+
+
+@pytest.mark.parametrize("uuid", [False, True])
+def test_boards_that_a_pod_was_not_given_may_be_lost_and_its_own_may_not(nvml_stub: Path, uuid: bool) -> None:
+    script = (
+        "import json, sys\nsys.path[:0] = ['operator', 'workloads']\n"
+        "from lowbeam_worker.energy.boards import Boards, NoMeterError\nsaid = []\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: said.append(len(Boards((name,)).read().devices))\n"
+        "    except NoMeterError as error: said.append(str(error))\n"
+        "print(json.dumps(said))"
+    )
+    names = [f"GPU-57ab0000-0000-0000-0000-{index:012d}" if uuid else str(index) for index in (0, 1)]
+    found = subprocess.run(
+        [sys.executable, "-c", script, *names],
+        cwd=ROOT,
+        env=os.environ | {"LD_LIBRARY_PATH": str(nvml_stub), "NVML_STUB_BOARDS": "2", "NVML_STUB_LOST_BOARD": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    own, lost = json.loads(found.stdout)
+    assert own == 1
+    assert f"no board called {names[1]} (board 1: GPU is lost)" in lost
 
 
 def test_a_reload_of_the_driver_costs_one_window(nvml_stub: Path) -> None:

@@ -197,6 +197,36 @@ def test_a_lost_board_has_no_figures_and_never_zeros(nvml_stub: Path, tmp_path: 
         assert "lowbeam_agent_device_power_watts{" not in httpx.get(f"{agent.url}/metrics").text
 
 
+def test_a_board_that_does_not_open_is_left_out_with_a_warning_and_an_orphan_on_another_still_ends(
+    nvml_stub: Path, tmp_path: Path, with_limits: list[str]
+) -> None:
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        assert agent.put(body(4, 50) | {"leaseSeconds": 1}).status_code == 200
+        agent.die()
+    with Agent(nvml_stub, tmp_path, *with_limits, NVML_STUB_LOST_BOARD="1") as agent:
+        assert [device.uuid for device in agent.telemetry().devices] == UUIDS[:1]
+        assert "board 1: GPU is lost: it is left out" in agent.log.read_text()
+        eventually(lambda: agent.watts() == [72, 72])
+        refused = agent.put({"generation": 5, "limits": [{"uuid": UUIDS[1], "watts": 50}]})
+        assert (refused.status_code, f"no board {UUIDS[1]}" in refused.json()["error"]) == (422, True)
+        agent.end()
+
+
+def test_a_limit_on_a_board_that_is_lost_stays_on_record_until_an_agent_finds_the_board(
+    nvml_stub: Path, tmp_path: Path, with_limits: list[str]
+) -> None:
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        assert agent.put(body(4, 50) | {"leaseSeconds": 1}).status_code == 200
+        agent.die()
+    with Agent(nvml_stub, tmp_path, *with_limits, NVML_STUB_LOST_BOARD="0") as agent:
+        eventually(lambda: "cannot be given back" in agent.log.read_text())
+        agent.end()
+        assert agent.watts() == [50, 72]
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        eventually(lambda: agent.watts() == [72, 72])
+        agent.end()
+
+
 def test_without_a_token_file_no_limit_can_be_set(nvml_stub: Path, tmp_path: Path) -> None:
     with Agent(nvml_stub, tmp_path) as agent:
         refused = agent.put(body(1, 50))
@@ -282,6 +312,18 @@ def test_a_driver_that_does_not_apply_a_limit_is_an_error_with_the_reading(
         (state,) = done.json()["limits"]
         assert says in state["problem"]
         assert state["enforcedWatts"] == 72
+
+
+def test_an_agent_whose_only_board_is_lost_names_it_and_exits_with_3(nvml_stub: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lowbeam_agent"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LD_LIBRARY_PATH": str(nvml_stub), "NVML_STUB_LOST_BOARD": "0"},
+    )
+    assert done.returncode == 3
+    assert "board 0: GPU is lost" in done.stderr
 
 
 def test_without_nvml_the_agent_says_what_is_missing_and_exits_with_3() -> None:

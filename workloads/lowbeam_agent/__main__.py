@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = agent_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        boards = Boards()
+        boards = Boards(skip_lost=True)
     except NoMeterError as error:
         sys.stderr.write(f"lowbeam-agent: {error}\n")
         sys.exit(NO_METER_EXIT_CODE)
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         boards.close()
         sys.stderr.write(f"lowbeam-agent: port {given.port} cannot be opened: {error}\n")
         sys.exit(1)
+    for lost in boards.lost:
+        log.warning("%s: it is left out; see dmesg, and restart the agent when the board is back", lost)
     limits, uuids = NvmlLimits(), [device.uuid for device in boards.read().devices]
     holders = Holders(Kubelet(given.kubelet_socket), uuids, limits.parent)
     leases = Leases(limits, uuids, RecordFile(given.state_folder)) if given.limit_token_file else None

@@ -12,6 +12,7 @@
  *   NVML_STUB_NO_ENERGY    set: the energy counter is not supported (a board before Volta)
  *   NVML_STUB_TROUBLE      frozen: the counter stands still, the power sensor does not; permission: the counter may not be
  *                          read; lost: every question about a board is answered with "GPU is lost"
+ *   NVML_STUB_LOST_BOARD   the board of this index has fallen off the bus: it is counted, and not even its handle can be had
  *   NVML_STUB_MIG          set: the board is cut into MIG instances; MIG-57ab0000-0000-0000-0000-N is one of board N
  *   NVML_STUB_LIMITS_FILE  power limits of the boards, one number of milliwatts a line (missing: the default), as the driver
  *                          keeps them from one process to the next; without it nobody may set a limit
@@ -104,6 +105,11 @@ static int trouble(const char *kind) {
     return given && !strcmp(given, kind);
 }
 
+static int lost(const board_t *board) {
+    const char *given = getenv("NVML_STUB_LOST_BOARD");
+    return given && *given && atoi(given) == board->index;
+}
+
 static void look(board_t *board) {
     double now_s = seconds(CLOCK_MONOTONIC), cpu_s = seconds(CLOCK_PROCESS_CPUTIME_ID);
     double backwards_s = number("NVML_STUB_BACKWARDS_AFTER_S", 0), refresh_s = number("NVML_STUB_REFRESH_MS", 0) / 1000;
@@ -183,6 +189,7 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *boards_here) {
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device) {
     if (!initialized) return UNINITIALIZED;
     if (index >= count()) return INVALID_ARGUMENT;
+    if (lost(&boards[index])) return GPU_IS_LOST;
     *device = &boards[index];
     return SUCCESS;
 }
@@ -198,7 +205,7 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
     for (unsigned int i = 0; i < count(); i++) {
         char text[64];
         nvmlDeviceGetUUID(&boards[i], text, sizeof text);
-        if (!strcmp(text, uuid)) return *device = &boards[i], SUCCESS;
+        if (!strcmp(text, uuid)) return lost(&boards[i]) ? GPU_IS_LOST : (*device = &boards[i], SUCCESS);
         snprintf(text, sizeof text, "MIG-57ab0000-0000-0000-0000-%u", i);
         if (getenv("NVML_STUB_MIG") && !strcmp(text, uuid)) return *device = &boards[i], SUCCESS;
     }
@@ -219,7 +226,7 @@ nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) { retu
 
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules) {
     const char *refused = getenv("NVML_STUB_NO_ENERGY");
-    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("lost") || lost(device)) return GPU_IS_LOST;
     if (trouble("permission")) return NO_PERMISSION;
     if (refused && *refused) return NOT_SUPPORTED;
     pthread_mutex_lock(&lock);
@@ -230,7 +237,7 @@ nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned l
 }
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwatts) {
-    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("lost") || lost(device)) return GPU_IS_LOST;
     pthread_mutex_lock(&lock);
     look(device);
     *milliwatts = (unsigned int)(device->watts * 1000);
@@ -240,7 +247,7 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwat
 
 /* Only the instant power of the whole board is known here. */
 nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count_wanted, nvmlFieldValue_t *values) {
-    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("lost") || lost(device)) return GPU_IS_LOST;
     for (int i = 0; i < count_wanted; i++) {
         values[i].nvmlReturn = values[i].fieldId == POWER_INSTANT ? nvmlDeviceGetPowerUsage(device, &values[i].value.ui) : NOT_SUPPORTED;
         values[i].valueType = 1; /* unsigned int */
@@ -256,7 +263,7 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, un
 }
 
 nvmlReturn_t nvmlDeviceGetPowerManagementLimit(nvmlDevice_t device, unsigned int *milliwatts) {
-    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("lost") || lost(device)) return GPU_IS_LOST;
     return *milliwatts = limit_mw(device), SUCCESS;
 }
 
@@ -265,8 +272,7 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *
 }
 
 nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(nvmlDevice_t device, unsigned int *milliwatts) {
-    (void)device;
-    if (trouble("lost")) return GPU_IS_LOST;
+    if (trouble("lost") || lost(device)) return GPU_IS_LOST;
     return *milliwatts = (unsigned int)(max_w() * 1000), SUCCESS;
 }
 

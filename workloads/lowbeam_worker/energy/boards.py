@@ -43,24 +43,36 @@ class Boards:
     method = MeterMethod.NVML
     name = "nvmlDeviceGetTotalEnergyConsumption"
 
-    def __init__(self, visible: Sequence[str] = ()) -> None:
-        """Open the boards in `visible` (indices or UUIDs, as in CUDA_VISIBLE_DEVICES); none named: all of them."""
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            raise NoMeterError(
-                f"NVML does not start ({error}); on a GPU node give the container a GPU or the NVIDIA runtime "
-                "(libnvidia-ml.so.1 must be on its library path)"
-            ) from error
+    def __init__(self, visible: Sequence[str] = (), *, skip_lost: bool = False) -> None:
+        """Open the boards in `visible` (indices or UUIDs, as in CUDA_VISIBLE_DEVICES); none named: all of them.
+
+        Raises NoMeterError where one of them does not open: the sum of the others is not theirs. With `skip_lost` the
+        others are opened, and `lost` says which are left out.
+        """
         self._why: str | None = None
-        every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        named = {key: handle for index, handle in enumerate(every) for key in (str(index), _uuid(handle))}
+        every: list[tuple[str, Any]] = []
+        named: dict[str, tuple[str, Any]] = {}
+        lost: list[str] = []
+        for index in range(_start()):
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                every.append((_uuid(handle), handle))
+            except pynvml.NVMLError as error:
+                lost.append(f"board {index}: {error}")
+            else:
+                named[str(index)] = named[every[-1][0]] = every[-1]
+        self.lost = tuple(lost)
+        """Boards that NVML counts and does not open, each with its index and NVML's error."""
         unknown = [name for name in visible if name not in named]
-        if unknown or not every:
+        if unknown or not every or (lost and not visible and not skip_lost):
             self.close()
-            what = f"no board called {', '.join(unknown)}" if unknown else "no board at all"
+            what = "not every board" if lost else "no board at all"
+            if unknown:
+                what = f"no board called {', '.join(unknown)}"
+            if lost:
+                raise NoMeterError(f"NVML shows {what} ({'; '.join(lost)}); see dmesg and nvidia-smi on the node")
             raise NoMeterError(f"NVML shows {what}; check the pod's GPU request and CUDA_VISIBLE_DEVICES")
-        self._handles = [(_uuid(handle), handle) for handle in ([named[n] for n in visible] if visible else every)]
+        self._handles = [named[name] for name in visible] if visible else every
         self.scope = MeterScope.SHARED if any(_is_mig(handle) for _, handle in self._handles) else MeterScope.DEVICE
 
     def read(self) -> Reading:
@@ -106,6 +118,22 @@ def visible_devices(environment_value: str | None) -> tuple[str, ...]:
     """The names in CUDA_VISIBLE_DEVICES; unset, empty, `all` or MIG names mean every board that NVML shows."""
     names = tuple(name.strip() for name in (environment_value or "").split(",") if name.strip())
     return () if names == ("all",) or any(name.startswith("MIG-") for name in names) else names
+
+
+def _start() -> int:
+    """Open NVML; how many boards it counts. Raises NoMeterError."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            return int(pynvml.nvmlDeviceGetCount())
+        except pynvml.NVMLError:
+            pynvml.nvmlShutdown()
+            raise
+    except pynvml.NVMLError as error:
+        raise NoMeterError(
+            f"NVML does not start ({error}); on a GPU node give the container a GPU or the NVIDIA runtime "
+            "(libnvidia-ml.so.1 must be on its library path)"
+        ) from error
 
 
 def _instant_power_mw(handle: Any) -> int | None:
