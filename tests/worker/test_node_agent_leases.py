@@ -24,17 +24,22 @@ class FakeBoards:
         self.limits = dict.fromkeys(uuids, MOST)
         self.refusing: set[str] = set()
         self.ignoring: set[str] = set()
+        self.lost: set[str] = set()
 
     def limit(self, uuid: str) -> int:
+        if uuid in self.lost:
+            raise BoardError("nvmlDeviceGetHandleByUUID: GPU is lost")
         return self.limits[uuid]
 
     def enforced(self, uuid: str) -> int:
-        return self.limits[uuid]
+        return self.limit(uuid)
 
     def span(self, uuid: str) -> tuple[int, int]:
+        self.limit(uuid)
         return LEAST, MOST
 
     def set(self, uuid: str, milliwatts: int) -> None:
+        self.limit(uuid)
         if uuid in self.refusing:
             raise BoardError("nvmlDeviceSetPowerManagementLimit: Insufficient Permissions")
         if uuid not in self.ignoring:
@@ -107,6 +112,39 @@ def test_the_same_change_renews_the_lease_and_without_it_the_board_gets_back_wha
     node.passes(1)
     assert node.boards.limits["GPU-a"] == MOST
     assert node.store.record.holds == {}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_renewal_holds_for_the_boards_that_answer_and_says_which_one_does_not(node: Node, restarts: bool) -> None:
+    both = change(1, ("GPU-a", 250, None), ("GPU-b", 250, None))
+    node.agent.change(both)
+    node.boards.lost.add("GPU-b")
+    if restarts:
+        node.agent = Leases(node.boards, ("GPU-a",), node.store, lambda: node.now_s)
+    for _ in range(8):
+        node.passes(10)
+        renewed, lost = node.agent.change(both).limits
+        assert (renewed.enforced_watts, renewed.lease_ends_in_seconds, renewed.problem) == (250, 30, None)
+        assert ("GPU is lost" in (lost.problem or ""), lost.enforced_watts) == (True, None)
+    with pytest.raises(ImpossibleLimitError, match=r"limits\.1: GPU-b does not tell"):
+        node.start().change(change(2, ("GPU-a", 200, None), ("GPU-b", 200, None)))
+    node.boards.lost.clear()
+    assert [state.problem for state in node.agent.change(both).limits] == [None, None]
+    node.agent.give_all_back()
+    assert node.boards.limits == {"GPU-a": MOST, "GPU-b": MOST}
+
+
+def test_a_board_that_was_never_held_and_is_lost_does_not_stop_the_renewal_of_the_others(node: Node) -> None:
+    both = change(1, ("GPU-a", 250, None), ("GPU-b", 250, None))
+    node.boards.refusing.add("GPU-b")
+    assert "Insufficient Permissions" in (node.agent.change(both).limits[1].problem or "")
+    node.boards.lost.add("GPU-b")
+    for _ in range(4):
+        node.passes(10)
+        renewed, lost = node.agent.change(both).limits
+        assert (renewed.enforced_watts, "GPU is lost" in (lost.problem or ""), lost.watts) == (250, True, None)
+    node.boards.lost = node.boards.refusing = set()
+    assert [state.problem for state in node.agent.change(both).limits] == [None, None]
 
 
 def test_a_lease_with_a_safe_limit_falls_to_it_stays_there_and_is_still_given_back_at_the_end(node: Node) -> None:

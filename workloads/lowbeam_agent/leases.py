@@ -7,6 +7,7 @@ Invariants
 - A change is on the disk before the board is touched: whatever kills the agent, the next one knows what is its own.
 - The agent gives back only its own: a limit that somebody else changed meanwhile stays as it is, and is said.
 - A change is taken or refused as a whole; only the driver itself can leave it half done, and the report says where.
+- A renewal is not refused for one of its boards: those that answer are renewed, the report says which one does not.
 - What is reported is read back from the board after the change, never what was asked for.
 """
 
@@ -99,13 +100,10 @@ class Leases:
                     f"generation {wish.generation} is not newer than {self.generation}, which is in force with other "
                     "limits: ask GET /limits, and decide with a larger generation"
                 )
-            self._check(wish)
+            if wish != self._last:
+                self._check(wish)
             before = dict(self._holds)
-            holds = before | {
-                item.uuid: self._hold(item, item.watts, wish.lease_seconds)
-                for item in wish.limits
-                if item.watts is not None
-            }
+            holds = before | self._wanted(wish)
             if wish != self._last or holds != before:
                 try:
                     self._store.save(Record(last=wish, holds=holds))
@@ -117,7 +115,7 @@ class Leases:
             for item in wish.limits:
                 if item.watts is None:
                     self._give_back(item.uuid)
-                else:
+                elif item.uuid in holds:
                     self._apply(item.uuid, before.get(item.uuid))
             return LimitReport(generation=self.generation, limits=tuple(self._state(item.uuid) for item in wish.limits))
 
@@ -198,6 +196,20 @@ class Leases:
                     raise ImpossibleLimitError(
                         f"{where}.{field}: {item.uuid} takes {least / 1000:g} W to {most / 1000:g} W, not {watts:g} W"
                     )
+
+    def _wanted(self, wish: LimitChange) -> dict[str, Hold]:
+        """What the record will say of the boards in a change. Raises ImpossibleLimitError, but not for a renewal."""
+        wanted = {}
+        for item in wish.limits:
+            if item.watts is None:
+                continue
+            try:
+                wanted[item.uuid] = self._hold(item, item.watts, wish.lease_seconds)
+            except ImpossibleLimitError as error:
+                if wish != self._last:
+                    raise
+                self._trouble(item.uuid, str(error))
+        return wanted
 
     def _hold(self, item: LimitWish, watts: float, lease_seconds: float) -> Hold:
         """What the record says of a board that is about to be changed. Raises ImpossibleLimitError."""
