@@ -78,6 +78,26 @@ def test_a_row_that_breaks_the_model_does_not_take_its_neighbours_down() -> None
     assert max(seen) > 1
 
 
+def test_rows_of_another_kind_wait_for_a_step_of_their_own_and_pay_nothing_for_this_one() -> None:
+    steps: list[list[int]] = []
+
+    def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        steps.append([row[0] for row in batch])
+        time.sleep(0.2 if batch[0][0] < 0 else 0.001)
+        return np.zeros((len(batch), 1), dtype=np.float32)
+
+    ledger = Ledger()
+    engine = EncoderEngine(forward, ledger, batch_limit=3, token_budget=512, kind=lambda row: row[0] < 0)
+    long, short = ledger.open_account(0.0), ledger.open_account(0.0)
+    futures = [engine.submit([number], long if number < 0 else short) for number in (1, -1, 2, -2, 3, 4, -3)]
+    engine.start()
+    for future in futures:
+        future.result(10)
+    assert steps == [[1, 2, 3], [-1, -2, -3], [4]], "the oldest row's kind goes first, and none starves"
+    assert long.busy_s > 0.2
+    assert short.busy_s < 0.1
+
+
 def test_a_row_whose_client_left_costs_nothing() -> None:
     rows: list[Sequence[int]] = []
 

@@ -6,7 +6,9 @@ same models is in pipelines_of_transformers_4.json; record_pipelines_of_transfor
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,21 @@ async def test_summaries_of_a_mixed_batch_are_those_of_each_alone(writer: LocalW
     together = await ask(writer, TEXTS, max_new_tokens=8)
     alone = [(await ask(writer, text, max_new_tokens=8))[0] for text in TEXTS]
     assert together == alone
+
+
+async def test_summaries_with_other_parameters_are_written_in_a_step_of_their_own(writer: LocalWorker) -> None:
+    alone = [await ask(writer, TEXTS[0], max_new_tokens=1), await ask(writer, TEXTS[0], max_new_tokens=40)]
+    engine = writer.worker.engine
+    assert engine is not None
+    before, gate = engine.stats().steps, threading.Event()
+    held = asyncio.create_task(engine.swap(lambda: gate.wait(10) and None))
+    asked = [asyncio.create_task(ask(writer, TEXTS[0], max_new_tokens=tokens)) for tokens in (1, 40, 1, 40)]
+    while engine.stats().waiting < 4:  # noqa: ASYNC110 - the engine's own thread tells nobody
+        await asyncio.sleep(0.01)
+    gate.set()
+    await held
+    assert await asyncio.gather(*asked) == [*alone, *alone]
+    assert engine.stats().steps - before == 2
 
 
 LONG = "the cat sits on the mat " * 20

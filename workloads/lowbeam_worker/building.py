@@ -28,6 +28,7 @@ from lowbeam_worker.memory import (
 )
 from lowbeam_worker.models import CannotLoadError, Loaded, fits_in_place, load, peek, put_in, reload
 from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.rows import generation_of
 from lowbeam_worker.running import RunningModel, Service, Source
 from lowbeam_worker.sentence import embedder, max_tokens, read_recipe
 from lowbeam_worker.worker import Worker
@@ -149,6 +150,7 @@ def _encoder(worker: Worker, name: str, loaded: Loaded, batch_limit: int) -> tup
         batch_limit=batch_limit,
         token_budget=GPU_TOKENS if loaded.device.type == "cuda" else CPU_TOKENS,
         packed=pack(loaded.model),
+        kind=generation_of,
     )
     runner = RowRunner(worker, name, engine, loaded.tokenizer, max_tokens(loaded, recipe))
     service: Service

@@ -7,7 +7,6 @@ front's, so that one engine serves every form in which a client may ask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from lowbeam_worker.engines.encoder import Forward
 from lowbeam_worker.models import Loaded
-from lowbeam_worker.rows import TokenRow, pad
+from lowbeam_worker.rows import generation_of, pad
 
 
 def class_logits(loaded: Loaded) -> Forward:
@@ -40,22 +39,17 @@ def span_logits(loaded: Loaded) -> Forward:
 
 
 def summaries(loaded: Loaded) -> Forward:
-    """Token ids of the answer, filled with the padding id; float32 holds every id below 2^24 exactly."""
-    fill = loaded.tokenizer.pad_token_id or 0
+    """Token ids of the answer, filled with the padding id; float32 holds every id below 2^24 exactly.
+
+    One call of `generate` writes them all, so that the rows of a batch must want the same (`generation_of`).
+    """
 
     @torch.inference_mode()
     def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        wishes: dict[tuple[tuple[str, Any], ...], list[int]] = {}
-        for index, row in enumerate(batch):
-            wishes.setdefault(row.generation if isinstance(row, TokenRow) else (), []).append(index)
-        written: list[Sequence[int]] = [()] * len(batch)
-        for wish, members in wishes.items():
-            inputs = pad([TokenRow(list(batch[index])) for index in members], loaded)
-            answers = loaded.model.generate(**inputs, **dict(wish))
-            for index, answer in zip(members, answers.tolist(), strict=True):
-                written[index] = answer
-        longest = max(len(answer) for answer in written)
-        return np.array([[*answer, *[fill] * (longest - len(answer))] for answer in written], dtype=np.float32)
+        wish, *others = {generation_of(row) for row in batch}
+        if others:
+            raise ValueError("summaries with different parameters cannot be written in one step")
+        return to_numpy(loaded.model.generate(**pad(batch, loaded), **dict(wish)))
 
     return forward
 

@@ -28,7 +28,7 @@ class TokenRow(Sequence[int]):
         self.segments = segments
         """0 for the first text of a pair and 1 for the second, where the model tells them apart."""
         self.generation = generation
-        """Parameters of `generate`, sorted by name; rows with the same ones share a batch of an encoder-decoder."""
+        """Parameters of `generate`, sorted by name; rows with different ones share no batch."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,6 +39,11 @@ class TokenRow(Sequence[int]):
     def __getitem__(self, index: slice) -> Sequence[int]: ...
     def __getitem__(self, index: int | slice) -> int | Sequence[int]:
         return self.ids[index]
+
+
+def generation_of(row: Sequence[int]) -> tuple[tuple[str, int | float], ...]:
+    """How the answer to a row is written; empty where nothing was said."""
+    return row.generation if isinstance(row, TokenRow) else ()
 
 
 def pad(batch: Sequence[Sequence[int]], loaded: Loaded) -> dict[str, torch.Tensor]:

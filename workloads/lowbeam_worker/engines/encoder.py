@@ -1,7 +1,8 @@
 """The encoder loop: one thread that takes the best batch of waiting rows, runs it, and resolves their futures.
 
-A row is one sequence of token ids. Rows that nobody waits for any more are dropped before they cost anything. An error
-in a batch fails only the rows that fail alone as well: the batch is split in halves until the culprits stand by
+A row is one sequence of token ids. Where rows are of several kinds, only those of one kind share a step: what one kind
+costs is no other's to wait for or to pay. Rows that nobody waits for any more are dropped before they cost anything. An
+error in a batch fails only the rows that fail alone as well: the batch is split in halves until the culprits stand by
 themselves. An error of the device fails every row it meets; after `MOST_FAILURES` batches in a row without one good row
 the engine gives up.
 """
@@ -12,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -25,6 +26,8 @@ from lowbeam_worker.engines.batching import choose_batch
 Vector = NDArray[np.float32]
 Forward = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 """Token ids of a batch -> one output row each."""
+Kind = Callable[[Sequence[int]], Hashable]
+"""Token ids of a row -> what rows must have in common to share a step."""
 ROW_CEILING = 65536
 """Rows are also bounded by the token budget, so any limit of the wire format is safe."""
 STEP_TOKEN_CEILING = 1 << 20
@@ -32,24 +35,34 @@ MOST_FAILURES = 32
 
 
 class _Row:
-    __slots__ = ("account", "future", "ids")
+    __slots__ = ("account", "future", "ids", "kind")
 
-    def __init__(self, ids: Sequence[int], account: Account) -> None:
+    def __init__(self, ids: Sequence[int], kind: Hashable, account: Account) -> None:
         self.ids = ids
+        self.kind = kind
         self.account = account
         self.future: Future[Vector] = Future()
 
 
 class EncoderEngine:
-    """Runs `forward` on batches chosen by `choose_batch`; `packed`: padding costs it nothing."""
+    """Runs `forward` on batches chosen by `choose_batch`; `packed`: padding costs it nothing. All rows are of one kind
+    unless `kind` says otherwise."""
 
     def __init__(
-        self, forward: Forward, ledger: Ledger, *, batch_limit: int, token_budget: int, packed: bool = False
+        self,
+        forward: Forward,
+        ledger: Ledger,
+        *,
+        batch_limit: int,
+        token_budget: int,
+        packed: bool = False,
+        kind: Kind | None = None,
     ) -> None:
         self._forward = forward
         self._ledger = ledger
         self._limits = Limits(batch_limit, token_budget)
         self._packed = packed
+        self._kind = kind
         self._waiting: list[_Row] = []
         self._swaps: deque[tuple[Callable[[], None], Future[int]]] = deque()
         self._running = 0
@@ -130,7 +143,7 @@ class EncoderEngine:
         """Queue one row."""
         if not ids:
             raise ValueError("a row has no tokens")
-        row = _Row(ids, account)
+        row = _Row(ids, self._kind(ids) if self._kind else None, account)
         with self._changed:
             if self._closed:
                 raise EngineClosedError(self._closed)
@@ -167,8 +180,10 @@ class EncoderEngine:
                     break
                 self._changed.notify_all()
                 self._changed.wait()
-            lengths = [len(row.ids) for row in self._waiting]
-            chosen = set(choose_batch(lengths, self._limits.batch, self._limits.step_tokens, packed=self._packed))
+            alike = [index for index, row in enumerate(self._waiting) if row.kind == self._waiting[0].kind]
+            lengths = [len(self._waiting[index].ids) for index in alike]
+            found = choose_batch(lengths, self._limits.batch, self._limits.step_tokens, packed=self._packed)
+            chosen = {alike[place] for place in found}
             batch = [row for index, row in enumerate(self._waiting) if index in chosen]
             self._waiting = [row for index, row in enumerate(self._waiting) if index not in chosen]
             # From here on cancel() is refused, so results can be set without a race.
