@@ -18,7 +18,7 @@ import pytest_asyncio
 from lowbeam.api.wire import DrainStarted, ProfileChangeResult, RunningProfile, WorkerTelemetry
 from lowbeam_worker.control.app import control_app
 from lowbeam_worker.models import CannotLoadError
-from lowbeam_worker.options import Task
+from lowbeam_worker.options import Precision, Task
 from tests.worker.conftest import LLAMA, MINILM, LocalWorker, local_worker, options
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -243,6 +243,21 @@ async def test_an_encoder_changes_precision_under_load_and_back(fresh: LocalWork
     assert np.abs(seen[0] - before).max() > 1e-4
     assert np.abs(seen[1] - before).max() > 1e-5
     assert np.abs(seen[2] - before).max() < 1e-6
+
+
+async def test_the_stated_memory_is_that_of_the_precision_that_runs(fresh: LocalWorker) -> None:
+    async def stated(local: LocalWorker) -> dict[str, int]:
+        memory: dict[str, int] = (await local.serving.get("/info")).json()["memory_bytes"]
+        return memory | {"peak": memory["peak"] - memory["runtime"], "runtime": 0}
+
+    at_fp32 = await stated(fresh)
+    assert (await change(fresh, generation=1, precision="bf16")).status_code == 200
+    at_bf16 = await stated(fresh)
+    async for local in local_worker(options(Task.FEATURE_EXTRACTION, "minilm", MINILM, precision=Precision.BF16)):
+        assert at_bf16 == await stated(local)
+        assert at_bf16 != at_fp32
+        assert (await change(local, generation=1, precision="fp32")).status_code == 200
+        assert await stated(local) == at_fp32
 
 
 async def test_a_decoder_goes_to_int8_and_back_with_requests_in_flight(writer: LocalWorker) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,8 @@ def _build(worker: Worker, source: Source, device: torch.device, limits: Limits 
     )
     make = _decoder if task.generative else _encoder
     engine, service, can_pause = make(worker, source.name, loaded, batch_limit)
-    footprint = _footprint(worker, source, device, batch_limit, (loaded.model.config, loaded.stored))
+    known = (loaded.model.config, loaded.stored)
+    footprints = {it: _footprint(worker, replace(source, precision=it), device, batch_limit, known) for it in Precision}
 
     def can_change_in_place(wanted: Precision) -> bool:
         return can_pause and fits_in_place(task, made.source.precision, wanted)
@@ -93,7 +95,7 @@ def _build(worker: Worker, source: Source, device: torch.device, limits: Limits 
             pack(fresh)
         return lambda: put_in(loaded.model, fresh)
 
-    made = RunningModel(source, engine, service, footprint, loaded.is_random, can_change_in_place, read_again)
+    made = RunningModel(source, engine, service, footprints, loaded.is_random, can_change_in_place, read_again)
     return made
 
 

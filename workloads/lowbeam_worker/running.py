@@ -60,13 +60,18 @@ class RunningModel:
     """Its precision changes with the weights, in place."""
     engine: Engine
     service: Service
-    footprint: Footprint
-    """Memory that it needs at most, by what it is for."""
+    footprints: Mapping[Precision, Footprint]
+    """Memory that it needs at most at each precision, by what it is for."""
     random_weights: bool
     can_change_in_place: Callable[[Precision], bool]
     """Whether weights of a precision can be put in between two steps."""
     reload: Callable[[Precision], Callable[[], None]]
     """Reads the weights anew, at a precision; what it gives puts them in. Raises CannotLoadError."""
+
+    @property
+    def footprint(self) -> Footprint:
+        """Memory that it needs at most as it runs now."""
+        return self.footprints[self.source.precision]
 
 
 class Ticket:
