@@ -353,6 +353,19 @@ def test_a_workload_that_a_cap_paused_is_still_paused_for_a_successor_and_asks_t
     assert read.target == Target(None, dimmed_by="c")
 
 
+def test_a_dimmed_workload_whose_floor_was_raised_beyond_what_runs_is_not_paused_for_a_successor() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    running = sizer.options_for(needs, None).options[0]
+    dimming = Dimming("Batch", NOW, reasons.DIMMED, "c", "d-1", 50_000, 0)
+    written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE, dimming=dimming), {}, NOW)
+    child = Child("w-x", "u", Placement.of(running), "x", 1, 1, {})
+
+    read = recover(written, replace(needs, floor_centi=10_000), [child], sizer)
+
+    assert read.target is None, "what runs stays until the plan has something in its place"
+
+
 def test_a_successor_believes_the_deployments_where_the_status_was_not_written_yet() -> None:
     sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
     needs = workload("w").rate(30).build()

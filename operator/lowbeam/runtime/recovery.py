@@ -38,7 +38,7 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
     dimmed_by = memory.dimming.power_cap if memory.dimming else ""
     selected = _as_written(status.get("selected"), children)
     running = sizer.options_for(needs, _setting(selected)).running if selected is not None else None
-    if running is None and dimmed_by:
+    if selected is None and dimmed_by:
         memory.target = Target(None, dimmed_by=dimmed_by)  # paused by a cap: it comes back through the gate
     elif running is not None:
         order = _order(running, children)
