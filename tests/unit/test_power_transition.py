@@ -97,7 +97,7 @@ def test_a_smaller_cap_moves_down_at_once_and_is_remembered_as_a_shed() -> None:
     assert result.targets[KEY].dimmed_since_ms == NOW
     assert result.gate.caps["cluster"].last_shed_ms == NOW
     assert result.committed_milliwatts == {"cluster": 800_000}, "credited when the pods are gone, not before"
-    assert result.touched_caps == {"cluster"}
+    assert result.shed_caps == {"cluster"}
 
 
 def test_what_is_set_aside_for_others_makes_a_shed_like_a_smaller_cap() -> None:
@@ -113,6 +113,20 @@ def test_fewer_replicas_because_the_load_fell_are_no_shed() -> None:
     assert result.targets[KEY].option == option(4)
     assert result.gate.caps == {}
     assert result.targets[KEY].dimmed_since_ms == 5
+
+
+def test_moves_that_no_cap_asked_for_put_no_shed_off() -> None:
+    """104 % of usable for a minute, while workloads of the fleet follow their load at every tick."""
+    tree, state, acted = build_cap_tree([cap(watts=1000)]), WatchState(), 0
+    for second in range(0, 60, 2):
+        now_ms = second * 1000
+        seen = watch(tree, [Reading("a", "x", "", "p", 1, 1_040_000, now_ms, 2_000_000)], {}, state, now_ms)
+        acted += seen.assessments["cluster"].act
+        fewer, more = (second // 2 % 2, 1 - second // 2 % 2)
+        made = move(TREE, {KEY: option(1 + fewer)}, {KEY: Target(option(1 + more))}, pods(KEY, option(1 + more)))
+        assert len(made.steps) == 1
+        state = seen.state.acted(made.shed_caps, (), now_ms)
+    assert acted > 20
 
 
 def test_a_dimmed_workload_returns_only_through_the_gate() -> None:
@@ -252,14 +266,14 @@ def _promised_then(before: Option, after: Option, tree: CapTree) -> tuple[WatchS
     """The memory after a step down from `before` to `after`, 10 s before NOW."""
     down = move(tree, {KEY: after}, {KEY: Target(before)}, pods(KEY, before))
     drawn = {(*KEY, before.pool): before.expected_milliwatts}
-    state = WatchState().acted(down.touched_caps, promises_of(down.steps, drawn, NOW - 10_000), NOW - 10_000)
+    state = WatchState().acted(down.shed_caps, promises_of(down.steps, drawn, NOW - 10_000), NOW - 10_000)
     assert len(state.promises) == 1
     return state, down
 
 
 def _adopted(state: WatchState, made: Transition, drawn: dict[tuple[str, str, str], int]) -> WatchState:
     promises = promises_of(made.steps, drawn, NOW)
-    return state.acted(made.touched_caps, promises, NOW, taken_back=taken_back_by(made.steps))
+    return state.acted(made.shed_caps, promises, NOW, taken_back=taken_back_by(made.steps))
 
 
 def test_a_move_that_is_taken_back_is_neither_counted_as_gone_nor_blamed_on_the_worker() -> None:

@@ -69,8 +69,8 @@ class Transition:
     gate: GateState
     committed_milliwatts: dict[str, int]
     """Per cap, with these targets assumed."""
-    touched_caps: frozenset[str] = field(default_factory=frozenset)
-    """Caps with a step under them: restart their `PowerWindow`."""
+    shed_caps: frozenset[str] = field(default_factory=frozenset)
+    """Caps that asked for a downward step: restart their `PowerWindow`."""
 
 
 def next_targets(
@@ -244,15 +244,6 @@ class _Walk:
         self.note_dimming(key, choice.binding_cap)
 
     def answer(self) -> Transition:
-        tree = self._snapshot.caps
-        touched = {
-            cap.name
-            for step in self._steps
-            for option in (step.before, step.after)
-            if option is not None
-            for cap in tree.caps
-            if cap.covers(step.namespace, option.pool)
-        }
         return Transition(
             targets=self.targets,
             steps=tuple(self._steps),
@@ -261,7 +252,7 @@ class _Walk:
                 frozenset(self.targets), frozenset({*self._views, *(t.dimmed_by for t in self.targets.values())})
             ),
             committed_milliwatts=dict(self._ledger.committed),
-            touched_caps=frozenset(touched),
+            shed_caps=frozenset(step.cap for step in self._steps if step.direction is Direction.DOWN and step.cap),
         )
 
     def _take(self, key: Key, option: Option | None, order: Order, direction: Direction, cap: str) -> None:

@@ -28,13 +28,16 @@ class WatchState:
     def acted(
         self, caps: Iterable[str], promises: Iterable[Promise], now_ms: int, *, taken_back: Iterable[Place] = ()
     ) -> WatchState:
-        """The memory after steps under `caps`: their means begin anew, and the new promises count.
+        """The memory after `caps` shed: their means begin anew, and the new promises count.
+
+        Steps that no cap asked for begin no mean anew. In a large fleet there is one every second, and a draw that
+        stays above a cap would never have a whole window; what such steps will free is among the promises.
 
         `taken_back`: where steps raise the draw again. What was promised there will not come: it neither counts as gone
         nor is anybody blamed for it.
         """
-        touched, raised = frozenset(caps), frozenset(taken_back)
-        windows = {name: w.restarted(now_ms) if name in touched else w for name, w in self.windows.items()}
+        shed, raised = frozenset(caps), frozenset(taken_back)
+        windows = {name: w.restarted(now_ms) if name in shed else w for name, w in self.windows.items()}
         kept = [promise for promise in self.promises if promise.place not in raised]
         return replace(self, windows=windows, promises=(*kept, *promises))
 

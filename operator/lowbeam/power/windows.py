@@ -1,7 +1,7 @@
 """A cap's recent power as a value: means for shedding, a maximum for restoring.
 
-Decides which samples a figure may use. Never mixes samples from before and after an action in one mean, so that no
-second shed is decided on old data. The maximum does look across actions: leaving a peak out would let watts back
+Decides which samples a figure may use. Never mixes samples from before and after a shed in one mean, so that no second
+shed is decided on old data. The maximum does look across sheds: leaving a peak out would let watts back
 early. A figure for which there is not enough history is None, never a guess.
 """
 
@@ -28,8 +28,8 @@ class PowerWindow:
     samples: tuple[PowerSample, ...] = ()
     began_ms: int | None = None
     """The first sample ever: after a start of the operator there is no history."""
-    action_ms: int | None = None
-    """The last action under the cap: means begin after it."""
+    shed_ms: int | None = None
+    """The last shed for the cap: means begin after it."""
     keep_ms: int = 60_000
 
     def append(self, at_ms: int, milliwatts: int) -> PowerWindow:
@@ -42,17 +42,17 @@ class PowerWindow:
         return replace(self, samples=(*kept, PowerSample(at_ms, milliwatts)), began_ms=began)
 
     def restarted(self, at_ms: int) -> PowerWindow:
-        """The window after an action at `at_ms`: no mean uses an older sample."""
-        return replace(self, action_ms=at_ms)
+        """The window after a shed at `at_ms`: no mean uses an older sample."""
+        return replace(self, shed_ms=at_ms)
 
     def latest(self) -> int | None:
         """The last sample."""
         return self.samples[-1].milliwatts if self.samples else None
 
     def mean(self, seconds: int, now_ms: int) -> int | None:
-        """Rounded-up mean of the last `seconds`; None until that long has passed since the last action."""
+        """Rounded-up mean of the last `seconds`; None until that long has passed since the last shed."""
         since = now_ms - seconds * 1000
-        if self.began_ms is None or self.began_ms > since or (self.action_ms is not None and self.action_ms > since):
+        if self.began_ms is None or self.began_ms > since or (self.shed_ms is not None and self.shed_ms > since):
             return None
         inside = [s.milliwatts for s in self.samples if since < s.at_ms <= now_ms]
         return -(-sum(inside) // len(inside)) if inside else None

@@ -173,7 +173,7 @@ class PowerControl:
         self._gate = transition.gate
         promises = promises_of(transition.steps, measured_by_workload(books.readings), now_ms)
         taken_back = taken_back_by(transition.steps)
-        self._state = self._state.acted(transition.touched_caps, promises, now_ms, taken_back=taken_back)
+        self._state = self._state.acted(transition.shed_caps, promises, now_ms, taken_back=taken_back)
         steps = {step.key: step for step in transition.steps}
         for step in transition.steps:
             self._record(fleet, step, transition)

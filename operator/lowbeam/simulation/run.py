@@ -212,7 +212,7 @@ class _Run:
     def _adopt(self, transition: Transition, seen: Watch, now_ms: int) -> None:
         self._targets, self._memory.gate = transition.targets, transition.gate
         self._memory.watch_state = self._memory.watch_state.acted(
-            transition.touched_caps,
+            transition.shed_caps,
             promises_of(transition.steps, seen.drawn, now_ms),
             now_ms,
             taken_back=taken_back_by(transition.steps),
