@@ -255,6 +255,17 @@ def test_a_new_workload_that_waits_for_watts_says_the_ledger_s_words() -> None:
     assert 'PowerCap "c" has 5 W free (asked again every few seconds)' in message(found, "Ready")
 
 
+def test_growth_that_waits_is_told_although_all_replicas_are_ready() -> None:
+    held = Hold("GrowthFrozen", 'PowerCap "c" is shedding', 99)
+    found = status(FACTS, target=Target(SMALL), held=held)
+    assert rows(found)["Ready"] == ("True", reasons.ALL_REPLICAS_READY)
+    assert rows(found)["Reconciling"] == ("True", reasons.GROWTH_FROZEN)
+    assert held.message in message(found, "Reconciling")
+    dimmed = Dimming("Batch", NOW, reasons.DIMMED, "c", "d-1", 50_000, 0)
+    found = status(FACTS, target=Target(SMALL, dimmed_by="c"), held=held, dimming=dimmed)
+    assert rows(found)["Reconciling"][0] == "False", "Dimmed tells it"
+
+
 def test_a_refused_write_stalls_a_paused_workload_too() -> None:
     error = Forbidden(Request("delete", "deployments"), "no", 403)
     found = rows(status(replace(FACTS, ready=0), **PAUSED, held=HELD, write_error=error))

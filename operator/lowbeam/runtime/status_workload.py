@@ -225,9 +225,12 @@ def _readiness(
         ]
     if facts.ready >= option.replicas and not memory.waiting_for:
         message = f"{facts.ready} of {option.replicas} replicas ready"
+        # What a cap dimmed and the gate still holds is told by the condition Dimmed; it may take long.
+        waits = memory.held is not None and memory.dimming is None
+        reason = memory.held.reason if memory.held and waits else reasons.ALL_REPLICAS_READY
         return [
             (reasons.READY, True, reasons.ALL_REPLICAS_READY, message),
-            (reasons.RECONCILING, False, reasons.ALL_REPLICAS_READY, ""),
+            (reasons.RECONCILING, waits, reason, _held(facts, memory) if waits else ""),
             (reasons.STALLED, False, reasons.ALL_REPLICAS_READY, ""),
         ]
     message = f"{facts.ready} of {option.replicas} replicas ready"
