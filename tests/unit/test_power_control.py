@@ -112,3 +112,12 @@ async def test_a_cap_cut_counts_a_workload_whose_new_floor_nothing_reaches_as_it
     await leader.cycles(10, cut)
     assert leader.fleet.options()[KEY] == runs
     assert leader.committed(cut) <= (cut.caps.usable("c") or 0)
+
+
+async def test_what_a_new_leader_finds_running_and_can_plan_nothing_for_is_not_ended() -> None:
+    leader, seen = Leader(), world(10_000, asked(quality=UNMEETABLE))
+    assert leader.fleet.of(KEY).target is None, "its status names what runs, which is no option any longer"
+    await leader.cycles(3, seen)
+    assert leader.fleet.of(KEY).target is None, "a target without an option ends the pods"
+    await leader.cycles(1, world(10_000, asked()))
+    assert leader.fleet.options()[KEY] is not None

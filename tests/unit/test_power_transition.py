@@ -83,7 +83,7 @@ def test_what_does_not_fit_waits_until_the_pods_that_hold_its_watts_are_gone() -
     leaving = pods(OTHER, option(7), state=ReplicaState.TERMINATING)
     held = move(TREE, {KEY: option(4), OTHER: None}, {}, leaving)
     assert held.held[KEY].reason == "NoHeadroom"
-    assert "300 W free, 400 W are needed" in held.held[KEY].message
+    assert "has not the 400 W free that are needed" in held.held[KEY].message
     assert move(TREE, {KEY: option(4), OTHER: None}, {}, []).held == {}
 
 

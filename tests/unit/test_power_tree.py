@@ -7,7 +7,7 @@ import pytest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.errors import BadInput
 from lowbeam.power.caps import Cap
-from lowbeam.power.tree import build_cap_tree, overlaps, pool_of_node, pools_before, strongest_first
+from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 
 
 def a_cap(name: str, watts: int = 1000, parent: str = "", **changes: object) -> Cap:
@@ -104,15 +104,18 @@ def test_the_deepest_pool_of_a_node_wins_and_its_row_counts_it_too() -> None:
     assert (match.pool, match.overlapping) == ("rack", ())
     assert {c.name for c, _ in tree.enforced_over("any", "rack")} == {"row", "rack"}
     assert {c.name for c, _ in tree.enforced_over("any", "row")} == {"row"}
-    assert pools_before("row", pools) == [{"rack": "7"}], "the row's pods stay off the rack"
-    assert pools_before("rack", pools) == []
-    assert pools_before("", pools) == [{"rack": "7"}, {"row": "1"}]
+    out = kept_out(pools, tree, [])
+    assert out["row"] == ({"rack": "7"},), "the row's pods stay off the rack"
+    assert (out["rack"], out[""]) == ((), ({"rack": "7"}, {"row": "1"}))
 
 
-def test_pools_that_no_node_can_share_need_no_distance() -> None:
-    tree = build_cap_tree([a_cap("a", pool="a"), a_cap("b", pool="b")])
-    pools = strongest_first([("a", {"zone": "a"}), ("b", {"zone": "b"})], tree)
-    assert pools_before("b", pools) == []
+def test_pools_that_share_no_node_need_no_distance() -> None:
+    tree = build_cap_tree([a_cap("a", pool="a"), a_cap("b", pool="b", enforce=False)])
+    pools = strongest_first([("a", {"zone": "a"}), ("b", {"row": "1"})], tree)
+    apart = [pool_of_node(node, pools, tree) for node in ({"zone": "a"}, {"row": "1"})]
+    assert kept_out(pools, tree, apart) == {"a": (), "b": (), "": ({"zone": "a"}, {"row": "1"})}
+    both = pool_of_node({"zone": "a", "row": "1"}, pools, tree)
+    assert kept_out(pools, tree, [*apart, both])["b"] == ({"zone": "a"},)
 
 
 def test_pools_that_overlap_outside_the_tree_are_reported() -> None:

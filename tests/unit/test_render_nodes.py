@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lowbeam.catalog.facts import AcceleratorClass, Catalogue, Source
 from lowbeam.catalog.nodes import class_of_node
-from lowbeam.power.tree import build_cap_tree, pool_of_node, pools_before, strongest_first
+from lowbeam.power.tree import build_cap_tree, kept_out, pool_of_node, strongest_first
 from lowbeam.render import node_selector_terms
 from lowbeam.render.nodes import MOST_WAYS
 from tests.builders import cap
@@ -92,23 +92,22 @@ POOLS = st.dictionaries(
 )
 
 
-@given(POOLS, st.dictionaries(st.sampled_from(["row", "rack"]), st.sampled_from(["1", "2", "a"])))
+@given(POOLS, st.dictionaries(st.sampled_from(["row", "rack"]), st.sampled_from(["1", "2", "a"])), st.booleans())
 def test_the_scheduler_uses_a_node_for_the_pool_that_counts_it_and_for_no_other(
-    chosen: dict[str, dict[str, str]], place: dict[str, str]
+    chosen: dict[str, dict[str, str]], place: dict[str, str], nested: bool
 ) -> None:
-    """Any tree: here each pool is below the one before it in the alphabet."""
     names = sorted(chosen)
-    caps = [cap(name, 1000, pool=name, parent=above) for name, above in zip(names, ["", *names], strict=False)]
+    above = ["", *names] if nested else [""] * len(names)
+    caps = [cap(name, 1000, pool=name, parent=parent) for name, parent in zip(names, above, strict=False)]
     tree = build_cap_tree(caps)
     pools = strongest_first(chosen.items(), tree)
     node = {"lowbeam.dev/accelerator-class": "cpu", **place}
-    counted = pool_of_node(node, pools, tree).pool or ""
+    match = pool_of_node(node, pools, tree)
+    out = kept_out(pools, tree, [match])
     used = [
-        name
-        for name in ("", *pools)
-        if scheduler_picks(node_selector_terms(CPU, pools.get(name, {}), pools_before(name, pools)), node)
+        name for name in ("", *pools) if scheduler_picks(node_selector_terms(CPU, pools.get(name, {}), out[name]), node)
     ]
-    assert used == [counted]
+    assert used == [match.pool or ""]
 
 
 @pytest.mark.parametrize(

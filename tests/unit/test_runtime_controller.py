@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from lowbeam.kube import POWER_CAPS
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.health import Health
 from lowbeam.runtime.settings import OperatorSettings
@@ -36,11 +37,26 @@ class MirrorWithABug:
         return False
 
 
-async def test_a_leader_that_cannot_read_its_world_tries_again(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = VirtualClock()
+def a_controller(clock: VirtualClock) -> Controller:
     parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
     settings = OperatorSettings(identity="me")
-    controller = Controller(settings=settings, clock=clock, health=Health(clock), leads=lambda: True, **parts)
+    return Controller(settings=settings, clock=clock, health=Health(clock), leads=lambda: True, **parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "renders"),
+    [({"watts": 2}, False), ({"parent": "row"}, True), ({"mode": "Observe"}, True), ({"scope": {"cluster": {}}}, True)],
+)
+def test_templates_follow_what_decides_whose_nodes_are_whose(change: dict[str, Any], renders: bool) -> None:
+    controller = a_controller(VirtualClock())
+    old = {"metadata": {"name": "rack"}, "spec": {"watts": 1, "scope": {"nodePool": {"nodeSelector": {"rack": "7"}}}}}
+    controller.input_changed(POWER_CAPS, old, {**old, "spec": {**old["spec"], **change}})
+    assert controller._templates_changed is renders
+
+
+async def test_a_leader_that_cannot_read_its_world_tries_again(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = VirtualClock()
+    controller = a_controller(clock)
     mirror = MirrorWithABug()
     controller.mirror = mirror  # type: ignore[assignment]
     running = asyncio.create_task(controller.run())

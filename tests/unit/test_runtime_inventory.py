@@ -85,7 +85,7 @@ def test_quantities_are_read_as_kubernetes_writes_them(quantity: str | int, boar
 def test_a_tainted_node_is_there_for_those_that_tolerate_it(toleration: dict[str, str], accepted: bool) -> None:
     found = stock([tainted("n1", DEDICATED)])
     assert found.inventory() == ()
-    assert bool(found.reachable({}, (Toleration.model_validate(toleration),))) is accepted
+    assert bool(found.reachable(("team", "w"), {}, (Toleration.model_validate(toleration),))) is accepted
 
 
 def test_the_taint_of_gpu_nodes_is_tolerated_by_pods_that_ask_for_boards_only() -> None:
@@ -106,6 +106,12 @@ def test_taints_that_forbid_nothing_or_pass_by_themselves_are_no_reason(taint: d
 
 def test_what_runs_on_a_node_that_is_tainted_later_keeps_its_boards() -> None:
     assert count([tainted("n1", DEDICATED)], replica(accelerators=2)) == 2
+
+
+def test_what_others_hold_on_a_tainted_node_is_not_there_for_a_workload_that_does_not_tolerate_it() -> None:
+    found = stock([tainted("n1", DEDICATED, boards=8)], replica(key=("team", "its"), accelerators=4))
+    assert found.reachable(("team", "other"), {}, ()) == ()
+    assert [row.accelerators for row in found.reachable(("team", "its"), {}, ())] == [4]
 
 
 def reach(*nodes: dict[str, Any], **placement: Any) -> tuple[World, int | None]:

@@ -279,10 +279,7 @@ class _Walk:
 
     def _no_headroom(self, blocked: Sequence[str], raises: Mapping[str, int]) -> Hold:
         cap = blocked[0]
-        free = max(0, (self._snapshot.caps.usable(cap) or 0) - self._ledger.committed[cap])
-        message = (
-            f'PowerCap "{cap}" has {free / 1000:.0f} W free, {raises[cap] / 1000:.0f} W are needed: waits for others'
-        )
+        message = f'PowerCap "{cap}" has not the {raises[cap] / 1000:.0f} W free that are needed: waits for others'
         return Hold(NO_HEADROOM, message, self._now_ms + RECHECK_MS)
 
 

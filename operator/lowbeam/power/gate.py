@@ -193,14 +193,14 @@ def _ask_watts(view: CapView, after: int, now_ms: int, *, paused: bool) -> Hold 
         return Hold(HISTORY, message, max(began + rules.window_seconds * 1000, again))
     if peak * 100 >= rules.gate_percent * usable:
         message = (
-            f'PowerCap "{cap}": {peak * 100 // max(usable, 1)} % of usable was drawn in the last '
-            f"{rules.window_seconds} s, it must stay below {rules.gate_percent} %"
+            f'PowerCap "{cap}": what was drawn in the last {rules.window_seconds} s must stay below '
+            f"{rules.gate_percent} % of usable"
         )
         return Hold(MEASURED, message, again)
     if after * 100 > committed_percent * usable:
         message = (
-            f'PowerCap "{cap}": {after / 1000:.0f} W would be committed, at most '
-            f"{committed_percent * usable / 100_000:.0f} W may be"
+            f'PowerCap "{cap}": with it more than {committed_percent * usable / 100_000:.0f} W would be committed, '
+            f"{committed_percent} % of usable"
         )
         return Hold(COMMITTED, message, again)
     return None

@@ -3,9 +3,9 @@
 Decides the state of one cap, how urgent it is, and the whole deficit down to the shed target, in one step. Never
 decides who is dimmed (`planning.shed`) and never lets watts return (`power.gate`).
 
-Invariants: a mean that spans an action is not used; what running moves still owe is not asked for again; when most
-meters are silent their sum is an assumption, so the committed ledger is judged instead (blind mode); a cap that only
-observes is assessed like any other, with `act` False.
+Invariants: a mean that spans a shed for the cap is not used; what running moves still owe is not asked for again; when
+most meters are silent their sum is an assumption, so the committed ledger is judged instead (blind mode); a cap that
+only observes is assessed like any other, with `act` False.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def assess(
 
 @dataclass(frozen=True, slots=True)
 class _Levels:
-    """What is drawn, less what running moves still free; None = not enough history since the last action."""
+    """What is drawn, less what running moves still free; None = not enough history since the last shed."""
 
     usable: int
     latest: int

@@ -10,7 +10,6 @@ only observes never limits one that enforces.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,14 +87,20 @@ def pool_of_node(labels: Mapping[str, str], pools: Mapping[str, Selector], tree:
     return PoolMatch(pool=fitting[0], overlapping=tuple(sorted(set(fitting[1:]) - above)))
 
 
-def pools_before(pool: str, pools: Mapping[str, Selector]) -> list[Selector]:
-    """Selectors of the pools that claim a node before `pool` does, where one node can have the labels of both.
+def kept_out(
+    pools: Mapping[str, Selector], tree: CapTree, matches: Iterable[PoolMatch]
+) -> dict[str, tuple[Selector, ...]]:
+    """Per pool the selectors of those whose nodes are not its own although its labels fit them; '': of all pools.
 
-    `pools` as `strongest_first` has them; a name that is not among them ('': the nodes of no pool) comes last.
+    `pools` as `strongest_first` has them. They are the pools below it, and those that claim nodes which it fits too: of
+    pools that share no node neither changes the pods of the other.
     """
-    own = pools.get(pool, {})
-    earlier = itertools.takewhile(lambda name: name != pool, pools)
-    return [pools[name] for name in earlier if all(own.get(key, value) == value for key, value in pools[name].items())]
+    rivals = {cap.name: set(cap.nested_pools) for cap in tree.caps}
+    for match in matches:
+        for name in match.overlapping:
+            rivals.setdefault(name, set()).add(match.pool or "")
+    inner = {name: tuple(pools[other] for other in pools if other in rivals.get(name, ())) for name in pools}
+    return {**inner, "": tuple(pools.values())}
 
 
 def overlaps(matches: Mapping[str, PoolMatch]) -> tuple[CapProblem, ...]:

@@ -110,8 +110,9 @@ class Controller:
         elif resource in {MODEL_CARDS, ACCELERATOR_CLASSES}:
             self._templates_changed = True
         elif resource == POWER_CAPS:  # its watts are in no template, its pool is
-            scopes = [(cap or {}).get("spec", {}).get("scope") for cap in (old, new)]
-            self._templates_changed |= scopes[0] != scopes[1]
+            specs = [(cap or {}).get("spec", {}) for cap in (old, new)]
+            places = [[spec.get(field) for field in ("scope", "parent", "mode")] for spec in specs]
+            self._templates_changed |= places[0] != places[1]
         if resource == POWER_CAPS:
             self._urgent.set()  # a cut cannot wait for the debounce
         self._input.set()

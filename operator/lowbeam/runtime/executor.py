@@ -20,7 +20,6 @@ from lowbeam.api.v1alpha1 import Engine
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT, ProfileChange, RunningProfile, WorkerState
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Order, Target
-from lowbeam.power.tree import pools_before
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
 from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
@@ -176,7 +175,7 @@ class Executor:
             replicas=replicas,
             accelerator=world.catalogue.accelerator_classes[option.accelerator_class],
             pool_selector=world.pool_selectors.get(option.pool, {}),
-            other_pools=pools_before(option.pool, world.pool_selectors),
+            other_pools=world.kept_out.get(option.pool, ()),
             settings=self._render,
             traits=traits,
         )

@@ -6,7 +6,8 @@ node still counts what our own replicas hold there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lowbeam.api.v1alpha1.pod import Toleration
@@ -14,7 +15,7 @@ from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
 from lowbeam.render import labels
 from lowbeam.render.nodes import GPU_TOLERATION, needs_accelerator
-from lowbeam.runtime.replicas import Replica, whole
+from lowbeam.runtime.replicas import Replica, WorkloadKey, whole
 
 Raw = Mapping[str, Any]
 Tolerations = tuple[Toleration, ...]
@@ -38,11 +39,15 @@ class NodeStock:
         self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
         self._pools, self._classes = node_pools, catalogue.accelerator_classes
         self._tainted = not all(self._accepts((), node, name) for node, name in self._of_class)
-        self._held: dict[str, int] = {}
+        self._held: Counter[str] = Counter()
+        """Boards of ours, by node."""
+        self._held_by: dict[WorkloadKey, Counter[str]] = {}
         for replica in replicas:
             if not replica.terminating:
-                self._held[replica.node] = self._held.get(replica.node, 0) + max(1, replica.accelerators)
-        self._known: dict[tuple[frozenset[tuple[str, str]], Tolerations], tuple[Inventory, ...]] = {}
+                boards = max(1, replica.accelerators)
+                self._held[replica.node] += boards
+                self._held_by.setdefault(replica.key, Counter())[replica.node] += boards
+        self._known: dict[Hashable, tuple[Inventory, ...]] = {}
 
     @property
     def tainted(self) -> bool:
@@ -56,17 +61,27 @@ class NodeStock:
         A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
         counts only what our own replicas hold on it.
         """
-        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),))
+        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
 
-    def reachable(self, selector: Mapping[str, str], tolerations: Tolerations) -> tuple[Inventory, ...]:
-        """The part of it for pods with this node selector and these tolerations."""
-        wanted = frozenset(selector.items()), tolerations if self._tainted else ()
-        if wanted not in self._known:
-            nodes = [it for it in self._of_class if wanted[0] <= it[0]["metadata"].get("labels", {}).items()]
-            self._known[wanted] = self._count(nodes, (wanted[1],))
-        return self._known[wanted]
+    def reachable(
+        self, workload: WorkloadKey, selector: Mapping[str, str], tolerations: Tolerations
+    ) -> tuple[Inventory, ...]:
+        """The part of it for pods of a workload with this node selector and these tolerations.
 
-    def _count(self, nodes: Iterable[tuple[Raw, str]], accepted: Sequence[Tolerations]) -> tuple[Inventory, ...]:
+        What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`.
+        """
+        labels_wanted = selector.items()
+        held = self._held_by.get(workload, Counter()) if self._tainted else Counter[str]()
+        known = frozenset(labels_wanted), tolerations if self._tainted else (), frozenset(held.items())
+        if known not in self._known:
+            nodes = [it for it in self._of_class if labels_wanted <= it[0]["metadata"].get("labels", {}).items()]
+            self._known[known] = self._count(nodes, (tolerations,), held)
+        return self._known[known]
+
+    def _count(
+        self, nodes: Iterable[tuple[Raw, str]], accepted: Sequence[Tolerations], held: Mapping[str, int]
+    ) -> tuple[Inventory, ...]:
+        """`held`: boards that stay counted where no taint is tolerated."""
         total: dict[tuple[str, str], int] = {}
         largest: dict[tuple[str, str], int] = {}
         for node, name in nodes:
@@ -74,8 +89,10 @@ class NodeStock:
             allocatable = node.get("status", {}).get("allocatable", {})
             on_device = needs_accelerator(self._classes[name])
             count = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
-            if not _schedulable(node) or not any(self._accepts(theirs, node, name) for theirs in accepted):
-                count = min(count, self._held.get(node_name, 0))
+            if not any(self._accepts(theirs, node, name) for theirs in accepted):
+                count = min(count, held.get(node_name, 0))
+            elif not _schedulable(node):
+                count = min(count, self._held[node_name])
             where = (self._pools[node_name], name)
             total[where] = total.get(where, 0) + count
             largest[where] = max(largest.get(where, 0), count)

@@ -182,6 +182,8 @@ class PowerControl:
                 fleet.of(key).held = None
         for key, target in transition.targets.items():
             memory = fleet.of(key)
+            if memory.target is None and key not in steps and (memory.choice is None or memory.choice.keeps_running):
+                continue  # what a new leader found running, and nothing is decided about: it stays
             memory.target = target
             if planned or key in steps:
                 memory.held = transition.held.get(key)

@@ -20,7 +20,7 @@ from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overl
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
 from lowbeam.power.caps import CapTree
-from lowbeam.power.tree import build_cap_tree, overlaps, pool_of_node, strongest_first
+from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
 from lowbeam.runtime.cap_view import cap_of, pool_caps
 from lowbeam.runtime.inventory import NodeStock
@@ -72,6 +72,8 @@ class World:
     cap_problems: Mapping[str, Problem]
     pool_selectors: Mapping[str, Mapping[str, str]]
     """Node selector of each pool, the strongest first; the pool of nodes outside every pool cap is '' and has none."""
+    kept_out: Mapping[str, tuple[Mapping[str, str], ...]]
+    """Per pool ('' too) the selectors of pools whose nodes its pods must not use."""
     node_pools: Mapping[str, str]
     """Pool of each node."""
     node_classes: Mapping[str, str]
@@ -187,7 +189,7 @@ def build_world(
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
     for key, place in places.items():
-        reachable = stock.reachable(place.node_selector, place.tolerations)
+        reachable = stock.reachable((key[0], labels.label_value(key[1])), place.node_selector, place.tolerations)
         if reachable != inventory:
             fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
             limits = " and ".join(f"spec.placement.{name}" for name in fields)
@@ -201,6 +203,7 @@ def build_world(
         cap_objects=cap_objects,
         cap_problems=cap_problems,
         pool_selectors=pools,
+        kept_out=kept_out(pools, tree, matches.values()),
         node_pools=node_pools,
         node_classes=node_classes,
         inventory=inventory,
