@@ -38,15 +38,18 @@ class NodeStock:
     ) -> None:
         self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
         self._pools, self._classes = node_pools, catalogue.accelerator_classes
-        self._tainted = not all(self._accepts((), node, name) for node, name in self._of_class)
+        closed = {node["metadata"]["name"] for node, name in self._of_class if not self._accepts((), node, name)}
+        self._tainted = bool(closed)
         self._held: Counter[str] = Counter()
         """Boards of ours, by node."""
         self._held_by: dict[WorkloadKey, Counter[str]] = {}
+        """The same of each workload, on nodes that are closed to pods without tolerations."""
         for replica in replicas:
             if not replica.terminating:
                 boards = max(1, replica.accelerators)
                 self._held[replica.node] += boards
-                self._held_by.setdefault(replica.key, Counter())[replica.node] += boards
+                if replica.node in closed:
+                    self._held_by.setdefault(replica.key, Counter())[replica.node] += boards
         self._known: dict[Hashable, tuple[Inventory, ...]] = {}
 
     @property
@@ -71,7 +74,7 @@ class NodeStock:
         What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`.
         """
         labels_wanted = selector.items()
-        held = self._held_by.get(workload, Counter()) if self._tainted else Counter[str]()
+        held = self._held_by.get(workload, Counter())
         known = frozenset(labels_wanted), tolerations if self._tainted else (), frozenset(held.items())
         if known not in self._known:
             nodes = [it for it in self._of_class if labels_wanted <= it[0]["metadata"].get("labels", {}).items()]
