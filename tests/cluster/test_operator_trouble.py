@@ -107,6 +107,41 @@ def test_a_workload_waits_for_a_node_of_its_class(stage: Stage, namespace: str) 
         stage.cluster.kubectl("delete", "node", node)
 
 
+@pytest.mark.usefixtures("beside")
+def test_a_workload_waits_for_accelerators_that_a_pod_of_somebody_else_holds(stage: Stage, namespace: str) -> None:
+    node = f"{namespace}-b200"
+    stage.apply(_node(node, "NVIDIA-B200", 8))
+    try:
+        stage.apply(_training(namespace, node, boards=8))
+        stage.eventually("training to run", lambda: _runs(stage, namespace, "training"))
+        stage.apply(workload(namespace, "wish", CHAT, placement={"acceleratorClasses": ["b200"]}))
+
+        row = stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "NoAcceleratorOfClass")
+
+        assert "pods that are not planned here hold 8" in row["message"]
+        assert not stage.deployments(namespace, "wish")
+        stage.cluster.kubectl("delete", "pod", "training", "-n", namespace, "--now")
+        stage.ready(namespace, "wish", seconds=60)
+    finally:
+        stage.cluster.kubectl("delete", "node", node)
+
+
+def _training(namespace: str, node: str, *, boards: int) -> dict[str, Any]:
+    """A pod that nobody here made, on these accelerators of this node."""
+    container = {"name": "train", "image": "example/train", "resources": {"limits": {"nvidia.com/gpu": str(boards)}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "training", "namespace": namespace},
+        "spec": {"nodeSelector": {"kubernetes.io/hostname": node}, "containers": [container]},
+    }
+
+
+def _runs(stage: Stage, namespace: str, name: str) -> bool:
+    phase: str = stage.cluster.get("pod", name, "-n", namespace)["status"]["phase"]
+    return phase == "Running"
+
+
 def _node(name: str, product: str, boards: int) -> dict[str, Any]:
     """A node that KWOK plays."""
     labels = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.product": product, "nvidia.com/gpu.count": str(boards)}

@@ -8,6 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.planning import Snapshot
 from lowbeam.planning.optimise import solve
 from lowbeam.planning.problem import Entry, Ints, Problem, build, rows_of
 from lowbeam.power.caps import Cap
@@ -56,7 +58,7 @@ SHELVES = st.tuples(
 
 
 def problem(fleet: list[Entry], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]) -> Problem:
-    return build(fleet, rows_of(build_cap_tree(caps), shelves))
+    return build(fleet, rows_of(Snapshot(Catalogue(), build_cap_tree(caps), shelves, ())))
 
 
 def worth(it: Problem, choice: Ints) -> list[int]:

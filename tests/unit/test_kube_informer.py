@@ -289,6 +289,26 @@ async def test_an_object_that_leaves_the_selection_is_gone_from_the_mirror(serve
     assert mirror.names() == set()
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_objects_that_nobody_wants_are_not_held_and_leave_when_they_change(
+    server: FakeTransport, watched: Any, streaming: bool
+) -> None:
+    server.streaming_lists = streaming
+    server.put(PODS, pod("a", app="worker"))
+    server.put(PODS, pod("other", app="web"))
+    mirror = watched(wanted=lambda obj: obj["metadata"]["labels"].get("app") == "worker")
+    await mirror.informer.wait_synced()
+    assert mirror.names() == {"a"}
+    server.put(PODS, pod("late", app="web"))
+    server.put(PODS, pod("a", app="web"))
+    await settle()
+    assert mirror.names() == set()
+    server.put(PODS, pod("late", app="worker"))
+    server.remove(PODS, "team-a", "other")
+    await settle()
+    assert mirror.names() == {"late"}
+
+
 async def test_cancelling_ends_the_mirror_at_once(server: FakeTransport, watched: Any) -> None:
     mirror = watched()
     await mirror.informer.wait_synced()

@@ -8,10 +8,11 @@ import importlib
 import pytest
 
 from lowbeam.api.v1alpha1 import reasons
-from lowbeam.planning import Plan, Snapshot, plan
+from lowbeam.planning import Holding, Plan, Snapshot, plan
 from lowbeam.planning.feasibility import violations
 from lowbeam.planning.optimise import Answer
 from lowbeam.power.caps import Cap
+from lowbeam.power.tree import build_cap_tree
 from lowbeam.sizing import Inventory, Option
 from tests.builders import WorkloadBuilder, cap, catalogue_of, model, option, snapshot, stock, workload
 
@@ -299,6 +300,26 @@ def test_what_keeps_running_without_an_option_leaves_the_others_only_the_rest() 
     assert made.choice("team", "other") is not None
     assert chosen(made, "other").unserved_millirps > 0
     assert made.unsatisfiable_caps == {}
+
+
+def test_what_a_successor_finds_running_without_an_option_leaves_the_others_only_the_rest() -> None:
+    other = workload("other").rate(60)
+    least = chosen(planned(other), "other")
+    boards = sum(row.accelerators for row in ROOM if row.accelerator_class == least.accelerator_class)
+    found = Holding(least.pool, least.accelerator_class, boards - least.accelerators, 300_000)
+    unknown = dataclasses.replace(workload("edited").rate(30).priority(100).floor("99").state(), left=(found,))
+
+    def made(watts: int) -> Plan:
+        caps = build_cap_tree([cap("cluster", watts)])
+        return plan(Snapshot(CATALOGUE, caps, ROOM, (unknown, other.state())))
+
+    roomy = made(300 + least.worst_case_milliwatts // 1000 + 1)
+    assert chosen(roomy, "other") == least
+    assert roomy.reserved_milliwatts == {"cluster": 300_000}
+    tight = made(300 + least.worst_case_milliwatts // 1000 - 1)
+    short = tight.choice("team", "other")
+    assert short is not None
+    assert short.option is None or short.option.worst_case_milliwatts < least.worst_case_milliwatts
 
 
 def test_a_cap_below_what_keeps_running_without_an_option_says_so() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.pod import Toleration
 from lowbeam.catalog import load_builtin
+from lowbeam.planning import Inventory, Snapshot, WorkloadState, plan
 from lowbeam.render import labels
-from lowbeam.runtime.inventory import NodeStock
-from lowbeam.runtime.replicas import Replica, replica_of
+from lowbeam.runtime.inventory import NOTHING_HELD, NodeStock
+from lowbeam.runtime.replicas import Replica, accelerators_of, holds_accelerators, replica_of
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from tests.unit.test_runtime_world import TODAY, iw, node
 
@@ -25,9 +28,12 @@ def replica(**told: Any) -> Replica:
     return replace(plain, **told)
 
 
-def stock(nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4") -> NodeStock:
+def stock(
+    nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4", others: Mapping[str, int] = NOTHING_HELD
+) -> NodeStock:
     names = [n["metadata"]["name"] for n in nodes]
-    return NodeStock(nodes, dict.fromkeys(names, ""), dict.fromkeys(names, name), CATALOGUE, replicas)
+    pools, classes = dict.fromkeys(names, ""), dict.fromkeys(names, name)
+    return NodeStock(nodes, pools, classes, CATALOGUE, replicas, held_by_others=others)
 
 
 def count(nodes: list[dict[str, Any]], *replicas: Replica) -> int:
@@ -139,3 +145,85 @@ def test_nodes_that_one_workload_tolerates_are_no_inventory_for_the_others() -> 
     assert free.reach_limits == "spec.placement.tolerations"
     world, boards = reach(*nodes)
     assert (boards, [row.accelerators for row in world.inventory]) == (None, [4])
+
+
+def test_boards_that_pods_of_others_hold_are_no_inventory() -> None:
+    nodes = [node("n1", boards=8), node("n2", boards=8), node("n3", boards=8, cordoned=True)]
+    held = {"n1": 5, "n2": 8, "n3": 8}
+    assert stock(nodes, others=held).inventory() == (Inventory("", "l4", 3, 3, held_by_others=13),)
+
+
+def test_what_planned_replicas_hold_stays_theirs_also_where_a_board_died() -> None:
+    found = stock([node("n1", boards=7)], replica(accelerators=4), others={"n1": 4})
+    assert found.inventory() == (Inventory("", "l4", 4, 4, held_by_others=3),)
+
+
+def test_pods_of_others_take_no_places_from_cpu_replicas() -> None:
+    assert stock([node("n1", boards=0)], name="cpu", others={"n1": 5}).inventory() == (Inventory("", "cpu", 8, 8),)
+
+
+def others_pod(*boards: int, phase: str = "Running", on: str = "n1", init: Sequence[Any] = ()) -> dict[str, Any]:
+    containers = [{"name": f"c{i}", "resources": {"limits": {labels.GPU_RESOURCE: n}}} for i, n in enumerate(boards)]
+    spec = {"containers": [*containers, {"name": "without"}], "initContainers": list(init)}
+    metadata = {"name": "train", "namespace": "research", "uid": "u"}
+    return {"metadata": metadata, "spec": {**spec, **({"nodeName": on} if on else {})}, "status": {"phase": phase}}
+
+
+def first(boards: int, *, sidecar: bool = False) -> dict[str, Any]:
+    policy = {"restartPolicy": "Always"} if sidecar else {}
+    return {"resources": {"limits": {labels.GPU_RESOURCE: str(boards)}}, **policy}
+
+
+@pytest.mark.parametrize(
+    ("pod", "boards"),
+    [
+        (others_pod(2, 1), 3),
+        (others_pod(1, init=[first(4), first(2)]), 4),
+        (others_pod(1, init=[first(1, sidecar=True), first(1)]), 2),
+        (others_pod(2, init=[first(1, sidecar=True), first(1)]), 3),
+        (others_pod(), 0),
+    ],
+    ids=["containers", "before them", "sidecar", "sidecar beside", "none"],
+)
+def test_a_pods_boards_are_counted_as_the_scheduler_counts_them(pod: dict[str, Any], boards: int) -> None:
+    assert accelerators_of(pod) == boards
+    assert holds_accelerators(pod) is (boards > 0)
+
+
+@pytest.mark.parametrize("pod", [others_pod(1, phase="Succeeded"), others_pod(1, phase="Failed"), others_pod(1, on="")])
+def test_pods_that_ended_or_have_no_node_hold_nothing(pod: dict[str, Any]) -> None:
+    assert not holds_accelerators(pod)
+
+
+def pod_of(workload: str, name: str, *, boards: int, leaving: bool = False) -> dict[str, Any]:
+    made = others_pod(boards)
+    ending = {"deletionTimestamp": "2026-11-21T09:00:00Z"} if leaving else {}
+    made["metadata"] = {**made["metadata"], "name": name, "uid": name, "namespace": "team", **ending}
+    made["metadata"]["labels"] = {labels.WORKLOAD: workload}
+    return made
+
+
+def test_replicas_that_are_not_planned_keep_their_boards_from_the_plan_until_they_leave() -> None:
+    objects = Objects(
+        workloads=(iw("runs"), iw("typo", task="tex-classification"), iw("advised", mode="Advise")),
+        nodes=(node("n1", boards=16),),
+        pods=(
+            pod_of("runs", "a", boards=1),
+            pod_of("typo", "b", boards=2),
+            pod_of("advised", "c", boards=4),
+            pod_of("typo", "d", boards=1, leaving=True),
+            pod_of("gone", "e", boards=1),
+        ),
+        other_pods=(others_pod(1), others_pod(1, on="another")),
+    )
+    assert build_world(objects, TODAY, Parser()).inventory == (Inventory("", "l4", 9, 9, held_by_others=7),)
+
+
+def test_a_workload_whose_boards_others_hold_is_told_so() -> None:
+    wish = iw("w", task="text-generation", placement={"acceleratorClasses": ["l4"]})
+    objects = Objects(workloads=(wish,), nodes=(node("n1"),), other_pods=(others_pod(4),))
+    world = build_world(objects, TODAY, Parser())
+    states = tuple(WorkloadState(needs) for needs in world.requirements.values())
+    (choice,) = plan(Snapshot(world.catalogue, world.caps, world.inventory, states)).choices
+    assert choice.reason == reasons.NO_ACCELERATOR_OF_CLASS
+    assert "no node has a free l4; pods that are not planned here hold 4" in choice.message

@@ -164,6 +164,7 @@ async def _live_world(kubeconfig: str | None, context: str | None) -> World:
     )
     from lowbeam.render import labels
     from lowbeam.runtime.demand import written_observations
+    from lowbeam.runtime.replicas import holds_accelerators
 
     async with await connect(kubeconfig, context=context) as transport:
 
@@ -181,5 +182,6 @@ async def _live_world(kubeconfig: str | None, context: str | None) -> World:
             nodes=await listed(NODES),
             deployments=await listed(DEPLOYMENTS, labels.WORKLOAD),
             pods=await listed(PODS, labels.WORKLOAD),
+            other_pods=tuple(filter(holds_accelerators, await listed(PODS, labels.OTHERS_SELECTOR))),
         )
     return build_world(objects, datetime.now(UTC).date(), Parser(), written_observations(objects.workloads))

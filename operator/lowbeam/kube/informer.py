@@ -46,6 +46,7 @@ RELIST_AFTER_MS = 10 * 60 * 1000
 log = structlog.get_logger(__name__)
 
 Transform = Callable[[KubeObject], KubeObject]
+Wanted = Callable[[KubeObject], bool]
 
 
 class Change(StrEnum):
@@ -71,7 +72,10 @@ class InformerState(StrEnum):
 
 
 class Informer:
-    """Mirror of one kind in one namespace or all. Register `on_change` callbacks, then run `run()` as a task."""
+    """Mirror of one kind in one namespace or all. Register `on_change` callbacks, then run `run()` as a task.
+
+    `wanted`: which objects it holds, where no selector of the server can say so. Asked before `transform`.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Informer:
         namespace: str | None = None,
         label_selector: str = "",
         transform: Transform | None = None,
+        wanted: Wanted = lambda _: True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -93,6 +98,7 @@ class Informer:
         self._namespace = namespace
         self._label_selector = label_selector
         self._transform = transform or keep_fields_of("lowbeam")
+        self._wanted = wanted
         self._monotonic_ms = monotonic_ms
         self._sleep = sleep
         self._jitter = jitter
@@ -182,7 +188,8 @@ class Informer:
         )
         async for page in pages:
             for item in page.items:
-                listed[object_key(item)] = self._transform(item)
+                if self._wanted(item):
+                    listed[object_key(item)] = self._transform(item)
             version = page.resource_version
         self._replace(listed, version)
 
@@ -204,7 +211,7 @@ class Informer:
                 elif event.initial_end:
                     self._replace(listed, event.object["metadata"]["resourceVersion"])
                     listed = None
-                elif event.type != "BOOKMARK":
+                elif event.type != "BOOKMARK" and self._wanted(event.object):
                     listed[object_key(event.object)] = self._transform(event.object)
         if listed is not None:
             request = Request("watch", self.resource.label(), self._namespace or "")
@@ -224,9 +231,9 @@ class Informer:
 
     def _take(self, event: WatchEvent) -> None:
         """One event of a watch that goes on from a complete list."""
-        if event.type in ("ADDED", "MODIFIED"):
+        if event.type in ("ADDED", "MODIFIED") and self._wanted(event.object):
             self._put(object_key(event.object), self._transform(event.object))
-        elif event.type == "DELETED":
+        elif event.type != "BOOKMARK":  # deleted, or as good as that: nobody wants it any longer
             old = self._objects.get(key := object_key(event.object))
             if old is not None and old["metadata"].get("uid") == event.object["metadata"].get("uid"):
                 self._remove(key)

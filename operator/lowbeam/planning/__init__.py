@@ -20,11 +20,12 @@ from lowbeam.planning.moves import Lever, Move, levers_between, move_between
 from lowbeam.planning.plan import Sized, plan, size_all
 from lowbeam.planning.plan_types import Alternative, Choice, Plan
 from lowbeam.planning.shed import Shed, ShedBook, ShedOrder, choose_sheds
-from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
+from lowbeam.planning.snapshot import Holding, Inventory, Snapshot, WorkloadState
 
 __all__ = [
     "Alternative",
     "Choice",
+    "Holding",
     "Inventory",
     "Lever",
     "Move",

@@ -36,9 +36,9 @@ def committed_milliwatts(snapshot: Snapshot, choices: Sequence[Choice]) -> dict[
 def _caps(snapshot: Snapshot, choices: Sequence[Choice]) -> list[str]:
     committed = committed_milliwatts(snapshot, choices)
     return [
-        f'cap "{cap.name}": {committed[cap.name]} mW committed, {usable} mW usable'
+        f'cap "{cap.name}": {committed[cap.name]} mW committed, {left} mW left'
         for cap, usable in snapshot.caps.enforced()
-        if committed[cap.name] > usable
+        if committed[cap.name] > (left := max(0, usable - snapshot.reserved_milliwatts.get(cap.name, 0)))
     ]
 
 
@@ -48,7 +48,7 @@ def _inventory(snapshot: Snapshot, choices: Sequence[Choice]) -> list[str]:
         if choice.option is not None:
             where = (choice.option.pool, choice.option.accelerator_class)
             taken[where] = taken.get(where, 0) + choice.option.accelerators
-    have: dict[tuple[str, str], int] = {}
+    have = {where: -count for where, count in snapshot.reserved_accelerators.items()}
     for row in snapshot.inventory:
         where = (row.pool, row.accelerator_class)
         have[where] = have.get(where, 0) + row.accelerators

@@ -13,6 +13,7 @@ a choice with a reason. What is remembered between calls (sizing answers) never 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.prices import cap_prices
 from lowbeam.planning.problem import Entry, Flags, Ints, Problem, build, rows_of
-from lowbeam.planning.snapshot import Snapshot, WorkloadState
+from lowbeam.planning.snapshot import Holding, Snapshot, WorkloadState
 from lowbeam.sizing.options import Option, OptionSet
 from lowbeam.sizing.size import Sizer
 
@@ -55,9 +56,13 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     Without `explain`, alternatives and recommendations stay empty: they size each workload a few times more.
     """
     sized = size_all(snapshot)
-    kept = _kept_milliwatts(snapshot, sized)
+    holdings = _kept(sized)
+    kept = _milliwatts_by_cap(snapshot, holdings)
     reserved = {name: snapshot.reserved_milliwatts.get(name, 0) + milliwatts for name, milliwatts in kept.items()}
-    snapshot = replace(snapshot, reserved_milliwatts=reserved)
+    boards: Counter[tuple[str, str]] = Counter()
+    for _, holding in holdings:
+        boards[holding.pool, holding.accelerator_class] += holding.accelerators
+    snapshot = replace(snapshot, reserved_milliwatts=reserved, reserved_accelerators=boards)
     free = _without_caps(snapshot, sized)
     outcome = free if _keeps_caps(snapshot, sized, free.desired) else _under_caps(snapshot, sized, free.desired)
     choices = _choices(snapshot, sized, outcome, explain=explain)
@@ -76,30 +81,40 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     )
 
 
-def _kept_milliwatts(snapshot: Snapshot, sized: Sequence[Sized]) -> dict[str, int]:
-    """Per cap: worst case of what keeps running although the plan has no option for it."""
-    totals = {cap.name: 0 for cap in snapshot.caps.caps}
+def _kept(sized: Sequence[Sized]) -> list[tuple[str, Holding]]:
+    """(namespace, holding) of what keeps running although the plan has no option for it."""
+    found: list[tuple[str, Holding]] = []
     for it in sized:
-        if it.state.running is None or it.state.requirements.fixed_replicas == 0 or _under_a_cap(it):
+        if it.state.requirements.fixed_replicas == 0 or _under_a_cap(it) or not stays_without_option(it.options):
             continue
-        if stays_without_option(it.options):
-            for cap in snapshot.caps.caps:
-                if cap.covers(it.state.requirements.namespace, it.state.running.pool):
-                    totals[cap.name] += it.state.running.worst_case_milliwatts
+        runs = it.state.running
+        holdings = it.state.left
+        if runs is not None:
+            holdings = (Holding(runs.pool, runs.accelerator_class, runs.accelerators, runs.worst_case_milliwatts),)
+        found += [(it.state.requirements.namespace, holding) for holding in holdings]
+    return found
+
+
+def _milliwatts_by_cap(snapshot: Snapshot, holdings: Iterable[tuple[str, Holding]]) -> dict[str, int]:
+    totals = {cap.name: 0 for cap in snapshot.caps.caps}
+    for namespace, holding in holdings:
+        for cap in snapshot.caps.caps:
+            if cap.covers(namespace, holding.pool):
+                totals[cap.name] += holding.milliwatts
     return totals
 
 
 def _without_caps(snapshot: Snapshot, sized: Sequence[Sized]) -> Outcome:
     """What everybody would run within the inventory if there were no caps."""
     entries = [_entry(it, _uncapped(it)) for it in sized]
-    problem = build(entries, rows_of(snapshot.caps, snapshot.inventory, with_caps=False))
+    problem = build(entries, rows_of(snapshot, with_caps=False))
     answer = solve(problem, np.ones(problem.owner.size, dtype=np.bool_)).choice
     return Outcome(problem, answer, _only(problem, answer), tuple(problem.option[column] for column in answer))
 
 
 def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> bool:
     """Whether the desires are the plan: no cap is broken, and nobody is held at something else."""
-    rows = rows_of(snapshot.caps, snapshot.inventory, reserved_milliwatts=snapshot.reserved_milliwatts)
+    rows = rows_of(snapshot)
     used = np.zeros(rows.limits.size, dtype=np.int64)
     for it, option in zip(sized, desired, strict=True):
         if it.state.held and it.options.running is not None and option != it.options.running:
@@ -112,9 +127,7 @@ def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
 
 def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> Outcome:
     entries = [_entry(it, _under_a_cap(it, dimmable=want is not None)) for it, want in zip(sized, desired, strict=True)]
-    problem = build(
-        entries, rows_of(snapshot.caps, snapshot.inventory, reserved_milliwatts=snapshot.reserved_milliwatts)
-    )
+    problem = build(entries, rows_of(snapshot))
     held = {i for i, it in enumerate(sized) if it.state.held and it.options.running is not None}
     wanted = _columns_of(problem, [it.options.running if i in held else desired[i] for i, it in enumerate(sized)])
     pressing = pressing_caps(problem, wanted)

@@ -9,15 +9,16 @@ broken by this order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lowbeam.planning.snapshot import Snapshot
 from lowbeam.power.caps import CapTree
-from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.ways import HEADROOM_PERCENT
@@ -49,7 +50,6 @@ class Rows:
 
     caps: tuple[str, ...]
     tree: CapTree
-    inventory: tuple[Inventory, ...]
     limits: Ints
     _shelf: dict[tuple[str, str], int] = field(default_factory=dict)
     _covers: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
@@ -76,40 +76,20 @@ class Rows:
         return used
 
 
-def rows_of(
-    tree: CapTree,
-    inventory: Sequence[Inventory],
-    *,
-    reserved_milliwatts: Mapping[str, int] | None = None,
-    with_caps: bool = True,
-) -> Rows:
-    """Rows of the caps that enforce, and of the inventory; rows of one (pool, class) are added up.
-
-    `reserved_milliwatts` per cap is taken by pods that are not planned and is not there for those that are.
-    """
-    taken = reserved_milliwatts or {}
+def rows_of(snapshot: Snapshot, *, with_caps: bool = True) -> Rows:
+    """Rows of the caps that enforce, and of the inventory of each (pool, class), less what is reserved."""
+    tree, taken = snapshot.caps, snapshot.reserved_milliwatts
     caps = [(cap, max(0, usable - taken.get(cap.name, 0))) for cap, usable in tree.enforced()] if with_caps else []
-    amounts: dict[tuple[str, str], Inventory] = {}
-    for row in sorted(inventory, key=lambda r: (r.pool, r.accelerator_class)):
-        key = (row.pool, row.accelerator_class)
-        have = amounts.get(key)
-        amounts[key] = (
-            row
-            if have is None
-            else Inventory(
-                row.pool,
-                row.accelerator_class,
-                have.accelerators + row.accelerators,
-                max(have.largest_node, row.largest_node),
-            )
-        )
-    stock = tuple(amounts.values())
+    boards: Counter[tuple[str, str]] = Counter()
+    for row in snapshot.inventory:
+        boards[row.pool, row.accelerator_class] += row.accelerators
+    shelves = sorted(boards)
+    left = [max(0, boards[shelf] - snapshot.reserved_accelerators.get(shelf, 0)) for shelf in shelves]
     return Rows(
         caps=tuple(cap.name for cap, _ in caps),
         tree=tree,
-        inventory=stock,
-        limits=np.array([u for _, u in caps] + [r.accelerators for r in stock], dtype=np.int64),
-        _shelf={key: len(caps) + i for i, key in enumerate(amounts)},
+        limits=np.array([*(usable for _, usable in caps), *left], dtype=np.int64),
+        _shelf={shelf: len(caps) + i for i, shelf in enumerate(shelves)},
     )
 
 

@@ -15,7 +15,18 @@ from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
 
-__all__ = ["Inventory", "Snapshot", "WorkloadState"]
+__all__ = ["Holding", "Inventory", "Snapshot", "WorkloadState"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one pod takes."""
+
+    pool: str
+    accelerator_class: str
+    accelerators: int
+    milliwatts: int
+    """At most, as the ledger charges it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,8 @@ class WorkloadState:
     dimmed: bool = False
     held: bool = False
     """True: the plan must keep `running` (pinned by anti-flap, or advise mode of the caps)."""
+    left: tuple[Holding, ...] = ()
+    """Its pods where `running` is not known: a new leader may find some that no option of today stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +52,7 @@ class Snapshot:
     inventory: tuple[Inventory, ...]
     workloads: tuple[WorkloadState, ...]
     reserved_milliwatts: Mapping[str, int] = field(default_factory=dict)
-    """Per cap: what pods may draw that no workload here stands for, because it was refused or only wants advice."""
+    """Per cap: what pods may draw that no workload here stands for, because it was refused or only wants advice.
+    What they hold is not in `inventory`."""
+    reserved_accelerators: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By (pool, class), of `inventory`: what the plan finds kept by workloads without an option."""

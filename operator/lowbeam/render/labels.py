@@ -83,3 +83,5 @@ def worker_labels(workload: str) -> dict[str, str]:
 
 WORKER_SELECTOR: Final = f"{MANAGED_BY}={PRODUCT},{WORKLOAD}"
 """Label selector that finds every child of every workload."""
+OTHERS_SELECTOR: Final = f"!{WORKLOAD}"
+"""Label selector that finds what is not ours."""

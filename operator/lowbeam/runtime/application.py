@@ -86,7 +86,13 @@ class Application:
                 health=self.health,
                 leads=(lambda: elector.is_leader) if self.settings.leader_election else (lambda: True),
             )
-            mirror = Mirror(self.transport, self.clock, controller.input_changed, controller.child_changed)
+            mirror = Mirror(
+                self.transport,
+                self.clock,
+                controller.input_changed,
+                controller.child_changed,
+                controller.others_changed,
+            )
             controller.mirror = mirror
             self.health.unsynced = lambda: [*mirror.unsynced(), *([elector.message] if elector.message else [])]
             calls = ApiCalls(self.transport.calls)

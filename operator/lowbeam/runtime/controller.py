@@ -42,7 +42,7 @@ from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.observer import Observer
 from lowbeam.runtime.power_control import PowerControl
-from lowbeam.runtime.recovery import last_action, recover
+from lowbeam.runtime.recovery import holdings_of, last_action, recover
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
@@ -116,6 +116,10 @@ class Controller:
         if resource == POWER_CAPS:
             self._urgent.set()  # a cut cannot wait for the debounce
         self._input.set()
+
+    def others_changed(self) -> None:
+        """A pod of somebody else took or left accelerators: the next look counts it."""
+        self._world = None
 
     def child_changed(self, obj: KubeObject) -> None:
         """A Deployment, Service or pod of ours changed: the executor may have a next step."""
@@ -331,8 +335,11 @@ class Controller:
             memory = fleet.of(key)
             running = memory.target.option if memory.target else None
             pinned = self._power.pinned(key)
+            left = () if memory.target else holdings_of(world, key, charges)
             states.append(
-                WorkloadState(world.requirements[key], running, dimmed=memory.dimming is not None, held=pinned)
+                WorkloadState(
+                    world.requirements[key], running, dimmed=memory.dimming is not None, held=pinned, left=left
+                )
             )
         others = [charge for charge in charges if (charge.namespace, charge.workload) not in planned]
         return Snapshot(

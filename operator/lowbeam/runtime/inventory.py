@@ -1,13 +1,15 @@
 """Which accelerators there are for whom: nodes as pools and classes, less what may not be used.
 
-Decides what a cordon, a silent kubelet and taints mean for planning. Nothing that runs is ended because of them: such a
-node still counts what our own replicas hold there.
+Decides what a cordon, a silent kubelet, taints and other people's pods mean for planning. Nothing that runs is ended
+because of them: a node that takes no pods still counts what planned replicas hold there. Of the class `cpu` nobody's
+requests are taken off: there the scheduler decides.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lowbeam.api.v1alpha1.pod import Toleration
@@ -15,7 +17,7 @@ from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
 from lowbeam.render import labels
 from lowbeam.render.nodes import GPU_TOLERATION, needs_accelerator
-from lowbeam.runtime.replicas import Replica, WorkloadKey, whole
+from lowbeam.runtime.replicas import Replica, WorkloadKey, accelerators_of, whole
 
 Raw = Mapping[str, Any]
 Tolerations = tuple[Toleration, ...]
@@ -23,6 +25,9 @@ Tolerations = tuple[Toleration, ...]
 _KUBERNETES_OWN = "node.kubernetes.io/"
 """Taints that follow from a node's state (cordoned, not ready, under pressure): that is read from the node itself."""
 _DEVICES = Toleration.model_validate(GPU_TOLERATION)
+
+
+NOTHING_HELD: Mapping[str, int] = MappingProxyType({})
 
 
 class NodeStock:
@@ -35,13 +40,17 @@ class NodeStock:
         node_classes: Mapping[str, str],
         catalogue: Catalogue,
         replicas: Iterable[Replica] = (),
+        *,
+        held_by_others: Mapping[str, int] = NOTHING_HELD,
     ) -> None:
+        """`replicas`: of workloads that are planned. `held_by_others`: boards of all other pods, by node."""
+        self._others = held_by_others
         self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
         self._pools, self._classes = node_pools, catalogue.accelerator_classes
         closed = {node["metadata"]["name"] for node, name in self._of_class if not self._accepts((), node, name)}
         self._tainted = bool(closed)
         self._held: Counter[str] = Counter()
-        """Boards of ours, by node."""
+        """Boards of planned replicas, by node."""
         self._held_by: dict[WorkloadKey, Counter[str]] = {}
         """The same of each workload, on nodes that are closed to pods without tolerations."""
         for replica in replicas:
@@ -58,11 +67,10 @@ class NodeStock:
         return self._tainted
 
     def inventory(self, accepted: Iterable[Tolerations] = ()) -> tuple[Inventory, ...]:
-        """Allocatable accelerators per pool and class, on nodes without taints or whose taints any of `accepted`
-        tolerates.
+        """Accelerators per pool and class, on nodes without taints or whose taints any of `accepted` tolerates.
 
         A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
-        counts only what our own replicas hold on it.
+        counts only what planned replicas hold on it, every other one what others leave of it.
         """
         return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
 
@@ -87,25 +95,43 @@ class NodeStock:
         """`held`: boards that stay counted where no taint is tolerated."""
         total: dict[tuple[str, str], int] = {}
         largest: dict[tuple[str, str], int] = {}
+        taken: dict[tuple[str, str], int] = {}
         for node, name in nodes:
             node_name = node["metadata"]["name"]
             allocatable = node.get("status", {}).get("allocatable", {})
             on_device = needs_accelerator(self._classes[name])
-            count = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
+            boards = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
+            # Never below what planned replicas hold: a board that died is not a reason to end any of them.
+            ours = min(boards, self._held[node_name])
+            others = min(boards - ours, self._others.get(node_name, 0)) if on_device else 0
+            count = boards - others
             if not any(self._accepts(theirs, node, name) for theirs in accepted):
-                count = min(count, held.get(node_name, 0))
+                count, others = min(count, held.get(node_name, 0)), 0
             elif not _schedulable(node):
-                count = min(count, self._held[node_name])
+                count, others = ours, 0
             where = (self._pools[node_name], name)
             total[where] = total.get(where, 0) + count
             largest[where] = max(largest.get(where, 0), count)
+            taken[where] = taken.get(where, 0) + others
         return tuple(
-            Inventory(pool, name, count, largest[pool, name]) for (pool, name), count in sorted(total.items()) if count
+            Inventory(*where, count, largest[where], taken[where])
+            for where, count in sorted(total.items())
+            if count or taken[where]
         )
 
     def _accepts(self, theirs: Tolerations, node: Raw, name: str) -> bool:
         ours = (_DEVICES,) if needs_accelerator(self._classes[name]) else ()
         return all(any(_tolerates(it, taint) for it in (*ours, *theirs)) for taint in _taints(node))
+
+
+def held_by_node(other_pods: Iterable[Raw], replicas: Iterable[Replica]) -> Mapping[str, int]:
+    """Boards by node of other people's pods and of replicas that are not planned."""
+    held: Counter[str] = Counter()
+    for pod in other_pods:
+        held[pod["spec"]["nodeName"]] += accelerators_of(pod)
+    for replica in replicas:
+        held[replica.node] += replica.accelerators
+    return held
 
 
 def _schedulable(node: Raw) -> bool:

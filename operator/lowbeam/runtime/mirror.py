@@ -1,7 +1,7 @@
 """The mirrors of every kind that Lowbeam reads, and which of their changes matter to whom.
 
-Decides what wakes the planner (specs, caps, catalogue, inventory) and what wakes only the executor (children). Status
-updates, ours above all, wake nobody.
+Decides what wakes the planner (specs, caps, catalogue, nodes) and what wakes only the executor (children). Status
+updates, ours above all, wake nobody; nor do pods of others that take accelerators: the next plan counts them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lowbeam.kube import (
 )
 from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
+from lowbeam.runtime.replicas import holds_accelerators
 from lowbeam.runtime.world import Objects
 
 OWN = (INFERENCE_WORKLOADS, POWER_CAPS, MODEL_CARDS, ACCELERATOR_CLASSES, ENERGY_PROFILES)
@@ -38,6 +39,7 @@ _NODE_PARTS = ("spec.unschedulable", "spec.taints", "status.allocatable", "statu
 _POD_PARTS = (
     "spec.nodeName",
     "spec.containers",
+    "spec.initContainers",
     "status.phase",
     "status.podIP",
     "status.conditions",
@@ -46,7 +48,11 @@ _POD_PARTS = (
 
 
 class Mirror:
-    """One informer per kind. `on_input` is called when a plan may change, `on_child` when only children did."""
+    """One informer per kind, and one for other people's pods on accelerators.
+
+    `on_input` is called when a plan may change, `on_child` when only children did, `on_others` when a pod of others
+    took or left accelerators.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class Mirror:
         clock: Clock,
         on_input: Callable[[Resource, KubeObject | None, KubeObject | None], None],
         on_child: Callable[[KubeObject], None],
+        on_others: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._on_input = on_input
@@ -74,26 +81,33 @@ class Mirror:
             )
             informer.on_change(self._changed)
             self.informers[resource] = informer
+        self._on_others = on_others
+        self._others = Informer(
+            transport,
+            PODS,
+            monotonic_ms=clock.monotonic_ms,
+            label_selector=labels.OTHERS_SELECTOR,
+            wanted=holds_accelerators,
+            transform=keep_only(*_POD_PARTS),
+        )
+        self._others.on_change(self._others_changed)
+        self._all = (*self.informers.values(), self._others)
 
     async def run(self) -> None:
         """Keep every mirror true until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in self.informers.values():
+            for informer in self._all:
                 group.create_task(informer.run(), name=f"informer {informer.resource.plural}")
 
     async def wait_synced(self) -> None:
         """Return when every kind that may be read has had its first list. A kind without permission does not block."""
         # A loop, because a kind gets there in several ways: a first list, no permission, no such kind.
-        while not all(i.synced or i.state in _REFUSED for i in self.informers.values()):
+        while not all(i.synced or i.state in _REFUSED for i in self._all):
             await self._clock.sleep(0.05)
 
     def unsynced(self) -> list[str]:
         """Kinds that are not in sync, each with why."""
-        return [
-            f"{i.resource.plural}: {i.message or i.state.value}"
-            for i in self.informers.values()
-            if i.message or not i.synced
-        ]
+        return [f"{i.resource.plural}: {i.message or i.state.value}" for i in self._all if i.message or not i.synced]
 
     def refused(self) -> str:
         """Why the first kind that may not be read, or is not installed, is missing; empty when all can be read."""
@@ -108,7 +122,7 @@ class Mirror:
 
     def unreachable(self) -> bool:
         """Whether any kind has lost the server and was not heard of since."""
-        return any(i.state is InformerState.UNREACHABLE for i in self.informers.values())
+        return any(i.state is InformerState.UNREACHABLE for i in self._all)
 
     def objects(self) -> Objects:
         """Everything as the informers hold it now."""
@@ -124,6 +138,7 @@ class Mirror:
             deployments=of[DEPLOYMENTS],
             services=of[SERVICES],
             pods=of[PODS],
+            other_pods=self._others.objects(),
         )
 
     def _changed(self, resource: Resource, _change: Change, old: KubeObject | None, new: KubeObject | None) -> None:
@@ -131,6 +146,10 @@ class Mirror:
             self._on_child(new or old or {})
         elif _input_of(resource, old) != _input_of(resource, new):
             self._on_input(resource, old, new)
+
+    def _others_changed(self, _: Resource, __: Change, old: KubeObject | None, new: KubeObject | None) -> None:
+        if old is None or new is None or old.get("spec") != new.get("spec"):
+            self._on_others()
 
 
 _INDISPENSABLE = (INFERENCE_WORKLOADS, POWER_CAPS, NAMESPACES, NODES, DEPLOYMENTS, PODS)

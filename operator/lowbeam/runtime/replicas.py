@@ -16,6 +16,7 @@ from lowbeam.catalog.engines import engine_named
 from lowbeam.render import Placement, labels
 
 WorkloadKey = tuple[str, str]
+_ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
     """View of a worker pod; None once it has ended (its accelerators and watts are free)."""
     metadata, status = pod["metadata"], pod.get("status", {})
     workload = metadata.get("labels", {}).get(labels.WORKLOAD)
-    if workload is None or status.get("phase") in ("Succeeded", "Failed"):
+    if workload is None or status.get("phase") in _ENDED:
         return None
     conditions = {c["type"]: c for c in status.get("conditions", ())}
     ready = conditions.get("Ready", {}).get("status") == "True"
@@ -82,10 +83,7 @@ def replica_of(pod: Mapping[str, Any]) -> Replica | None:
         placement_digest=metadata.get("labels", {}).get(labels.PLACEMENT, ""),
         ip=status.get("podIP", ""),
         node=pod.get("spec", {}).get("nodeName", ""),
-        accelerators=sum(
-            whole(container.get("resources", {}).get("limits", {}).get(labels.GPU_RESOURCE, 0))
-            for container in pod.get("spec", {}).get("containers", ())
-        ),
+        accelerators=accelerators_of(pod),
         ready=ready,
         started=ready or any(container.get("started", False) for container in status.get("containerStatuses", ())),
         terminating="deletionTimestamp" in metadata,
@@ -120,6 +118,29 @@ def _placement(annotation: str) -> Placement | None:
 def _engine(annotation: str) -> Engine:
     placement = _placement(annotation)
     return Engine.NATIVE if placement is None else engine_named(placement.engine).engine
+
+
+def accelerators_of(pod: Mapping[str, Any]) -> int:
+    """Boards that a pod asks for, as the scheduler counts: its init containers run before the others, one by one,
+    except for sidecars."""
+    spec = pod.get("spec", {})
+    beside, alone = 0, 0
+    for container in spec.get("initContainers", ()):
+        if container.get("restartPolicy") == "Always":
+            beside += _accelerators(container)
+        else:
+            alone = max(alone, beside + _accelerators(container))
+    return max(alone, beside + sum(_accelerators(container) for container in spec.get("containers", ())))
+
+
+def holds_accelerators(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod keeps boards of a node from others; one that has ended does not any longer."""
+    bound = bool(pod.get("spec", {}).get("nodeName"))
+    return bound and pod.get("status", {}).get("phase") not in _ENDED and accelerators_of(pod) > 0
+
+
+def _accelerators(container: Mapping[str, Any]) -> int:
+    return whole(container.get("resources", {}).get("limits", {}).get(labels.GPU_RESOURCE, 0))
 
 
 def by_workload(items: Iterable[tuple[WorkloadKey, Any]]) -> dict[WorkloadKey, list[Any]]:

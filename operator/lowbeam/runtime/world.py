@@ -23,7 +23,7 @@ from lowbeam.power.caps import CapTree
 from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
 from lowbeam.runtime.cap_view import cap_of, pool_caps
-from lowbeam.runtime.inventory import NodeStock
+from lowbeam.runtime.inventory import NodeStock, held_by_node
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -59,6 +59,8 @@ class Objects:
     deployments: tuple[Raw, ...] = ()
     services: tuple[Raw, ...] = ()
     pods: tuple[Raw, ...] = ()
+    other_pods: tuple[Raw, ...] = ()
+    """Pods of others that hold accelerators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,6 @@ def build_world(
         if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
     }
     pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
-    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, pods)
     for key, raw in sorted(raw_workloads.items()):
         workload, problem = parser.read(raw)
         if problem is not None:
@@ -186,6 +187,14 @@ def build_world(
             refusals[key] = answer
         else:
             requirements[key] = replace(answer, corrections=seen.corrections)
+    # 4. Inventory. Labels hold a shortened name where the workload's own is too long for one.
+    names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
+    enforced = {key for key in requirements if workloads[key].spec.mode is WorkloadMode.ENFORCE}
+    planned = [pod for pod in pods if names.get(pod.key) in enforced]
+    # What is terminating, or left by a workload that is gone, makes room soon enough: the scheduler waits for it.
+    kept = [pod for pod in pods if names.get(pod.key, pod.key) not in enforced and not pod.terminating]
+    held_by_others = held_by_node(objects.other_pods, [pod for pod in kept if pod.key in names])
+    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, planned, held_by_others=held_by_others)
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
     for key, place in places.items():
@@ -194,8 +203,7 @@ def build_world(
             fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
             limits = " and ".join(f"spec.placement.{name}" for name in fields)
             requirements[key] = replace(requirements[key], reachable=reachable, reach_limits=limits)
-    # 4. Children. Labels hold a shortened name where the workload's own is too long for one.
-    names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
+    # 5. Children.
     return World(
         catalogue=catalogue,
         catalogue_problems=catalogue_problems,

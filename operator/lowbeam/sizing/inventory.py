@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Allocatable accelerators of one class in one pool (class `cpu`: how many CPU replicas fit)."""
+    """Accelerators of one class in one pool that planned pods may have (class `cpu`: how many CPU replicas fit)."""
 
     pool: str
     accelerator_class: str
     accelerators: int
     largest_node: int
     """Most accelerators on one node: bounds accelerators per replica."""
+    held_by_others: int = 0
+    """Accelerators of these nodes that pods hold which are not planned here. Not in `accelerators`."""

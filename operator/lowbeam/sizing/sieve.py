@@ -169,7 +169,7 @@ class Sieve:
                 row.pool, number[row.accelerator_class], row.accelerators, min(row.largest_node, row.accelerators)
             )
             for row in inventory
-            if row.accelerator_class in number
+            if row.accelerator_class in number and row.accelerators > 0
         }
         of = np.array([number[it.profile.accelerator_class] for it in passed], dtype=np.int64)
         return Placement(of, allowed.boards, tuple(room for _, room in sorted(rooms.items())))
@@ -242,12 +242,15 @@ def _corrected(passed: Passed, corrections: Sequence[Correction]) -> Passed:
 
 
 def _room(inventory: Sequence[Inventory], name: str, boards: int, of_those: str = "") -> tuple[int, str]:
-    rows = [row for row in inventory if row.accelerator_class == name and row.accelerators > 0]
+    of_class = [row for row in inventory if row.accelerator_class == name]
+    taken = sum(row.held_by_others for row in of_class)
+    others = f"; pods that are not planned here hold {taken}" if taken else ""
+    rows = [row for row in of_class if row.accelerators > 0]
     if not rows:
-        return 0, f"no node{of_those} has {name}"
+        return 0, f"no node{of_those} has {'a free ' if taken else ''}{name}{others}"
     largest = max(row.largest_node for row in rows)
     if largest < boards:
-        return 0, f"no node{of_those} has {boards} {name} together (the largest has {largest})"
+        return 0, f"no node{of_those} has {boards} {name} together (the largest has {largest}{others})"
     roomiest = max((row for row in rows if row.largest_node >= boards), key=lambda row: (row.accelerators, row.pool))
     return roomiest.accelerators // boards, roomiest.pool
 
