@@ -229,12 +229,16 @@ def sizer_for(snapshot: Snapshot) -> Sizer:
 
 
 def _memory_for(snapshot: Snapshot) -> _Memory:
-    """The last memory is kept, as catalogue and inventory change rarely between cycles."""
+    """The last memory is kept: between cycles the catalogue changes rarely, the inventory now and then."""
     wanted = tuple(sorted(snapshot.inventory, key=lambda row: (row.pool, row.accelerator_class)))
     for memory in _remembered:
-        if memory.sizer.catalogue is snapshot.catalogue and memory.sizer.inventory == wanted:
-            return memory
-    sizer = Sizer(snapshot.catalogue, wanted)
+        if memory.sizer.catalogue is snapshot.catalogue:
+            if memory.sizer.inventory == wanted:
+                return memory
+            sizer = memory.sizer.with_inventory(wanted)
+            break
+    else:
+        sizer = Sizer(snapshot.catalogue, wanted)
     memory = _Memory(sizer, Adviser(sizer))
     _remembered[:] = [memory]
     return memory
