@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from tests.polling_api import Api, Object
+from tests.ports import free_port
 from tools.localcluster.client import ClusterClient
 
 CRDS = Path(__file__).parents[1] / "crds"
@@ -78,14 +78,6 @@ def power_cap(name: str, watts: int, *, namespaces: list[str], **spec: Any) -> O
         "metadata": {"name": name},
         "spec": {"scope": {"namespaces": {"names": namespaces}}, "watts": watts, "restore": QUICK_RESTORE, **spec},
     }
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lowbeam.kube.aio_transport import connect
 from lowbeam.render import Placement, RenderSettings, control_token, deployment, labels, service
 from lowbeam.runtime.clock import SystemClock
 from lowbeam.sizing.options import Option
+from tests.ports import free_port
 from tools.localcluster.client import ClusterClient
 
 CATALOGUE = load_builtin()
@@ -86,13 +86,6 @@ def an_option() -> Option:
         latency_p95_ms=0,
         basis=PROFILE.basis,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], what: str, seconds: float = 30.0) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +15,7 @@ import yaml
 from aiohttp import web
 
 from lowbeam.telemetry import PrometheusSource, PrometheusUnavailable, Sample
+from tests.ports import free_port
 from tools.localcluster import build
 
 PODS = {
@@ -86,9 +86,7 @@ async def url(exporter: Exporter, tmp_path: Path) -> AsyncIterator[str]:
     scrape = {"job_name": "dcgm", "scrape_interval": "1s", "scrape_timeout": "1s", "static_configs": [target]}
     config = tmp_path / "prometheus.yaml"
     config.write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         binary,
         f"--config.file={config}",
