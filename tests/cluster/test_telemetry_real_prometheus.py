@@ -97,7 +97,7 @@ async def url(exporter: Exporter, tmp_path: Path) -> AsyncIterator[str]:
     )
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    await asyncio.wait_for(process.wait(), 10)
+    await asyncio.wait_for(process.wait(), 60)
 
 
 async def test_watts_counters_and_age_are_those_of_the_exporter(exporter: Exporter, url: str) -> None:
@@ -116,12 +116,11 @@ async def test_watts_counters_and_age_are_those_of_the_exporter(exporter: Export
         assert 0 < load["uid-0"].counts.completed <= exporter.requests
         assert 0 <= time.monotonic_ns() // 1_000_000 - load["uid-0"].at_ms < 5000
 
-        async def age_ms() -> int:
-            sample = (await source.pod_power(PODS))["uid-1"]
-            assert isinstance(sample, Sample)
-            return sample.age_ms(sample.received_at_ms)
+        async def fresh() -> bool:  # a scrape that came too late is no data, and the next one is fresh again
+            sample = (await source.pod_power(PODS)).get("uid-1")
+            return isinstance(sample, Sample) and sample.age_ms(sample.received_at_ms) < 2500
 
-        assert await age_ms() < 2500
+        await until(fresh)
 
 
 async def test_a_query_that_prometheus_refuses_says_so(url: str) -> None:
