@@ -26,6 +26,10 @@ from tools.localcluster.client import ClusterClient
 
 CRDS = Path(__file__).parents[1] / "crds"
 POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 90
+"""For what takes seconds, on a machine with more to do than this. A claim about time says its own seconds."""
+ANSWER_SECONDS = 30
+"""For an answer of a process on this machine."""
 QUICK_RESTORE = {
     "windowSeconds": 4,
     "dwellSeconds": 4,
@@ -136,16 +140,18 @@ class Operator(Process):
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all series of a metric that carry these labels."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
-        lines = [line for line in text.splitlines() if line.partition(" ")[0].partition("{")[0] == name]
+        lines = [line for line in self._metrics() if line.partition(" ")[0].partition("{")[0] == name]
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(part in line for part in wanted))
 
     def writes(self) -> dict[str, float]:
         """Writes to the API server so far by resource, without the Lease."""
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
-        lines = [line for line in text.splitlines() if line.startswith("lowbeam_api_calls_total{")]
+        lines = [line for line in self._metrics() if line.startswith("lowbeam_api_calls_total{")]
         kept = [line for line in lines if not any(verb in line for verb in ('"get"', '"list"', '"watch"', '"leases"'))]
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in kept}
+
+    def _metrics(self) -> list[str]:
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        return httpx.get(url, trust_env=False, timeout=ANSWER_SECONDS).text.splitlines()
 
     def ready(self) -> bool:
         """/readyz."""
@@ -187,7 +193,7 @@ class Stage:
         operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, self.lease_namespace, identity)
         self.operators.append(operator)
         if wait:
-            self.eventually(f"{identity} leads", lambda: "leading" in operator.log.read_text(), seconds=60)
+            self.eventually(f"{identity} leads", lambda: "leading" in operator.log.read_text())
         return operator
 
     def close(self) -> None:
@@ -200,7 +206,7 @@ class Stage:
 
     # ---- waiting
 
-    def eventually(self, what: str, check: Callable[[], Any], seconds: float = 30) -> Any:
+    def eventually(self, what: str, check: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
         """The first true answer of `check`; a failure says what was there instead."""
         began = time.monotonic()
         while not (answer := check()):
@@ -287,7 +293,7 @@ class Stage:
 
     # ---- what they say
 
-    def ready(self, namespace: str, *names: str, seconds: float = 30) -> None:
+    def ready(self, namespace: str, *names: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the workloads are Ready, and about their present spec."""
 
         def all_ready() -> bool:
@@ -296,7 +302,7 @@ class Stage:
         self.eventually(f"{names} Ready in {namespace}", all_ready, seconds)
 
     def says(
-        self, look: Callable[[], Object], type_: str, status: str, reason: str, seconds: float = 30
+        self, look: Callable[[], Object], type_: str, status: str, reason: str, seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
         """Wait for a condition; returns it."""
 
@@ -313,19 +319,22 @@ class Stage:
         def found() -> list[str]:
             return [note for kind, why, note in self.events(name, namespace) if (kind, why) == ("Warning", reason)]
 
-        notes: list[str] = self.eventually(f"a Warning {reason} about {name}", found, 15)
+        notes: list[str] = self.eventually(f"a Warning {reason} about {name}", found)
         assert len(notes) == 1, notes
         return notes[0]
 
     def watts(self, namespace: str) -> float:
         """What the emulated workers of a namespace really draw now."""
-        rows = httpx.get(f"http://127.0.0.1:{self.admin_port}/replicas", trust_env=False).json()
-        return sum(row["watts"] or 0 for row in rows if row["namespace"] == namespace)
+        return sum(row["watts"] or 0 for row in self._played() if row["namespace"] == namespace)
 
     def batch_limits(self, namespace: str) -> dict[str, int]:
         """Pod name -> batch limit that its worker really runs at."""
-        rows = httpx.get(f"http://127.0.0.1:{self.admin_port}/replicas", trust_env=False).json()
-        return {row["pod"]: row["batchLimit"] for row in rows if row["namespace"] == namespace}
+        return {row["pod"]: row["batchLimit"] for row in self._played() if row["namespace"] == namespace}
+
+    def _played(self) -> list[Object]:
+        url = f"http://127.0.0.1:{self.admin_port}/replicas"
+        rows: list[Object] = httpx.get(url, trust_env=False, timeout=ANSWER_SECONDS).json()
+        return rows
 
 
 def condition(obj: Object, type_: str) -> Object:

@@ -24,7 +24,7 @@ class Api:
         pair = folder / f"client-{uuid.uuid4().hex[:8]}.pem"
         pair.write_bytes(b64decode(user["client-certificate-data"]) + b"\n" + b64decode(user["client-key-data"]))
         context.load_cert_chain(pair)
-        self._http = httpx.Client(base_url=server["server"], verify=context, timeout=10, trust_env=False)
+        self._http = httpx.Client(base_url=server["server"], verify=context, timeout=30, trust_env=False)
 
     def get(self, path: str, **query: str) -> Object | None:
         """The object or list at a path; None where there is none."""

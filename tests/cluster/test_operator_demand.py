@@ -83,7 +83,7 @@ def test_replicas_follow_the_offered_load_and_a_gap_in_telemetry_changes_nothing
         # 3. Less than was declared: believed after some windows.
         began = time.monotonic()
         admin(stage, "/load", factor=0.3)
-        stage.eventually("fewer replicas", lambda: replicas(stage, namespace, "chat") < declared, 60)
+        stage.eventually("fewer replicas", lambda: replicas(stage, namespace, "chat") < declared)
         record_property("down_seconds", round(time.monotonic() - began, 1))
         assert stage.iw(namespace, "chat")["status"]["load"]["basis"] == "Observed"
 
@@ -152,9 +152,7 @@ def test_a_profile_that_live_watts_contradict_is_flagged_and_the_measured_value_
         stage.says(lambda: stage.own("energyprofiles", profile.name), "Ready", "True", "InCatalogue")
         stage.ready(namespace, "chat")
         promised = float(stage.iw(namespace, "chat")["status"]["energy"]["joulesPerRequest"])
-        row = stage.says(
-            lambda: stage.iw(namespace, "chat"), "ProfileContradicted", "True", "ProfileContradicted", seconds=40
-        )
+        row = stage.says(lambda: stage.iw(namespace, "chat"), "ProfileContradicted", "True", "ProfileContradicted")
         assert " W instead of " in row["message"]
         assert profile.model in stage.warned("ProfileContradicted", "chat", namespace)
 

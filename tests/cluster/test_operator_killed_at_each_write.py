@@ -74,7 +74,7 @@ def lives(stage: Stage, proxy: FaultProxy, done: Callable[[], bool]) -> list[str
     while len(written) < MOST_LIVES:
         proxy.fault = one = OneWrite()
         operator = stage.start_operator(kubeconfig, identity="operator")
-        stage.eventually("it writes, or all is done", lambda one=one: one.spent.is_set() or done(), 60)
+        stage.eventually("it writes, or all is done", lambda one=one: one.spent.is_set() or done())
         one.spent.wait(QUIET_SECONDS)
         operator.kill()
         if not one.spent.is_set():

@@ -121,7 +121,7 @@ def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_m
             names = {d["metadata"]["name"] for d in stage.deployments(namespace)}
             return bool(names) and not names & old
 
-        stage.eventually("the new Deployment instead of the old one", replaced, 60)
+        stage.eventually("the new Deployment instead of the old one", replaced)
         assert all(len(names) <= 1 for names in together), f"two models at once: {together}"
         stage.ready(namespace, "tight")
 
@@ -158,7 +158,7 @@ def test_a_new_batch_limit_reaches_running_workers_without_a_restart(stage: Stag
     with stage.caps(power_cap(namespace, round(watts * 0.8), namespaces=[namespace], levers=["Batch"])):
         now = stage.eventually("a smaller batch is decided", lower)
         stage.eventually("every worker runs it", lambda: set(stage.batch_limits(namespace).values()) == {now})
-    stage.eventually("and back", lambda: set(stage.batch_limits(namespace).values()) == {wanted}, 60)
+    stage.eventually("and back", lambda: set(stage.batch_limits(namespace).values()) == {wanted})
     assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)} == pods
 
 

@@ -54,13 +54,13 @@ def test_an_api_server_that_is_away_for_a_minute_costs_nobody_a_pod(stage: Stage
     back = time.monotonic()
 
     # 1. It leads again, with the pods that were there, and carries on.
-    stage.eventually("it leads again", lambda: stage.lease_holder() == operator.identity, 60)
+    stage.eventually("it leads again", lambda: stage.lease_holder() == operator.identity)
     stage.apply(workload(team, "three"))
     stage.patch("pcap", team, {"watts": cut_watts})
     stage.eventually("under the new cap", lambda: stage.watts(team) <= cut_watts * 0.95, 180)
     print(f"\nunder the new cap {time.monotonic() - back:.1f} s after the API server answered again")
     stage.ready(team, "one", "three", seconds=180)
-    stage.eventually("in sync", operator.ready, 90)
+    stage.eventually("in sync", operator.ready)
     assert operator.alive()
 
     # 2. No workload was ended for nodes that were silent, and no pod is counted that is not there.

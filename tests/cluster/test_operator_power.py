@@ -30,8 +30,8 @@ def team(stage: Stage, namespace: str) -> Iterator[str]:
         workload(namespace, "low", BULK, priority=100),
     )
     try:
-        stage.ready(namespace, *NAMES, seconds=60)
-        stage.eventually("every worker is at its batch limit", lambda: _at_their_limits(stage, namespace), 60)
+        stage.ready(namespace, *NAMES)
+        stage.eventually("every worker is at its batch limit", lambda: _at_their_limits(stage, namespace))
         stage.eventually(
             "watts are drawn and seen", lambda: min(stage.watts(namespace), _seen(stage, namespace)) > 5000
         )
@@ -92,7 +92,7 @@ def test_a_cut_dims_by_priority_within_seconds_and_comes_back_through_the_gate(
 
     # 2. Whom: the least important first, the important one not at all, nobody below a floor.
     stage.eventually("the status says so", lambda: "low" in _dimmed(stage, team))
-    stage.eventually("settled", lambda: all(is_ready(stage.iw(team, name)) for name in NAMES), 60)
+    stage.eventually("settled", lambda: all(is_ready(stage.iw(team, name)) for name in NAMES))
     dimmed = _dimmed(stage, team)
     assert "low" in dimmed
     assert "high" not in dimmed
@@ -107,7 +107,7 @@ def test_a_cut_dims_by_priority_within_seconds_and_comes_back_through_the_gate(
     # 3. Back: through the gate, to what they had.
     stage.patch("pcap", team, {"watts": 9000})
     began = time.monotonic()
-    stage.eventually("restored", lambda: not _dimmed(stage, team), 90)
+    stage.eventually("restored", lambda: not _dimmed(stage, team))
     print(f"restored after {time.monotonic() - began:.1f} s")
     stage.ready(team, *NAMES)
     stage.eventually("the watts of before", lambda: stage.watts(team) > before * 0.95)
@@ -137,12 +137,12 @@ def test_a_cap_below_the_minimum_is_said_loudly_and_pauses_the_lowest_where_that
 
     # Just too little for all: with the platform team's consent the least important one is paused, and no other.
     stage.patch("pcap", team, {"watts": round((int(found[1]) - 20) / 0.95), "onInfeasible": "PauseLowest"})
-    stage.eventually("the lowest is paused", lambda: not stage.pods(team, "low"), 60)
+    stage.eventually("the lowest is paused", lambda: not stage.pods(team, "low"))
     stage.says(lambda: stage.iw(team, "low"), "Stalled", "True", "Paused")
     assert [note for kind, reason, note in stage.events("low", team) if (kind, reason) == ("Warning", "Paused")]
-    stage.eventually("the others run", lambda: all(stage.pods(team, name) for name in ("high", "middle")), 60)
+    stage.eventually("the others run", lambda: all(stage.pods(team, name) for name in ("high", "middle")))
 
     stage.patch("pcap", team, {"watts": 9000})
     stage.says(lambda: stage.own("powercaps", team), "Satisfiable", "True", "Satisfiable")
     stage.eventually("all of it again", lambda: not _dimmed(stage, team), 120)
-    stage.ready(team, *NAMES, seconds=60)
+    stage.ready(team, *NAMES)

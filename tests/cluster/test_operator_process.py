@@ -117,7 +117,7 @@ def test_a_write_without_permission_is_named_and_repeated_until_granted(
     stage.patch("iw", "before", {"scaling": {"minReplicas": 2}}, namespace)
     stage.eventually("the other one is still scaled", lambda: len(stage.pods(namespace, "before")) == 2)
     account.may(rules())
-    stage.ready(namespace, "before", "after", seconds=40)
+    stage.ready(namespace, "before", "after")
 
 
 def test_without_sight_of_the_caps_nothing_is_started_and_nothing_ended(
@@ -144,7 +144,7 @@ def test_without_sight_of_the_caps_nothing_is_started_and_nothing_ended(
     assert condition(stage.iw(namespace, "runs"), "Ready")["status"] == "True"
 
     account.may(rules())
-    stage.ready(namespace, "runs", "waits", seconds=45)
+    stage.ready(namespace, "runs", "waits")
     assert pods <= {pod["metadata"]["uid"] for pod in stage.pods(namespace)}
 
 
@@ -172,7 +172,7 @@ def test_killed_in_the_middle_of_a_replacement_it_goes_on_while_the_old_model_se
         assert serves(), stage.operator.tail()
         return is_ready(stage.iw(namespace, "swap"))
 
-    stage.eventually("the replacement is done", ready_and_never_without, 40)
+    stage.eventually("the replacement is done", ready_and_never_without)
     (left,) = stage.deployments(namespace)
     assert left["metadata"]["uid"] != old["metadata"]["uid"]
     assert len(stage.pods(namespace)) == left["spec"]["replicas"]
@@ -192,14 +192,14 @@ def test_killed_in_the_middle_of_a_shed_it_sheds_on_and_restores_only_on_fresh_d
     stage.start_operator()
     with stage.caps(power_cap(namespace, 9000, namespaces=[namespace], restore=restore)):
         stage.apply(workload(namespace, "high", CHAT, priority=900), workload(namespace, "low", BULK, priority=100))
-        stage.ready(namespace, *names, seconds=60)
+        stage.ready(namespace, *names)
         stage.eventually("watts are drawn", lambda: stage.watts(namespace) > 3000)
         limit = round(stage.watts(namespace) * 0.8)
         stage.patch("pcap", namespace, {"watts": limit})
         stage.eventually("low is dimmed", lambda: "dimming" in stage.iw(namespace, "low").get("status", {}))
         stage.restart()
         stage.eventually("under the cap", lambda: stage.watts(namespace) <= limit * 0.95)
-        stage.ready(namespace, *names, seconds=60)
+        stage.ready(namespace, *names)
         status = stage.iw(namespace, "low")["status"]
         assert status["dimming"]["powerCap"] == namespace
         assert [entry["action"] for entry in status["history"]].count("Dimmed") >= 1
@@ -207,13 +207,13 @@ def test_killed_in_the_middle_of_a_shed_it_sheds_on_and_restores_only_on_fresh_d
         # A successor knows what was dimmed since when, and gives nothing back on faith.
         stage.patch("pcap", namespace, {"watts": 9000})
         log = stage.restart().log
-        stage.eventually("the successor restores", lambda: "dimming" not in stage.iw(namespace, "low")["status"], 60)
+        stage.eventually("the successor restores", lambda: "dimming" not in stage.iw(namespace, "low")["status"])
         lines = log.read_text().splitlines()
         led = next(line for line in lines if "leading" in line).split()[0]
         restored = next(line for line in lines if "action=Restored" in line).split()[0]
         assert "recovered=2" in next(line for line in lines if "leading" in line)
         assert _seconds(restored) - _seconds(led) >= restore["windowSeconds"]
-        stage.ready(namespace, *names, seconds=60)
+        stage.ready(namespace, *names)
 
 
 def _seconds(stamp: str) -> float:
@@ -224,7 +224,7 @@ def _seconds(stamp: str) -> float:
 def test_of_two_operators_one_writes_and_the_other_takes_over(stage: Stage, namespace: str) -> None:
     leader = stage.start_operator()
     standby = stage.start_operator(wait=False)
-    stage.eventually("the standby is ready to take over", standby.ready, 40)
+    stage.eventually("the standby is ready to take over", standby.ready)
     stage.apply(workload(namespace, "one"))
     stage.ready(namespace, "one")
     assert stage.lease_holder() == leader.identity
@@ -232,9 +232,9 @@ def test_of_two_operators_one_writes_and_the_other_takes_over(stage: Stage, name
     assert sum(leader.writes().values()) > 0
 
     leader.kill()
-    stage.eventually("the standby leads", lambda: stage.lease_holder() == standby.identity, 40)
+    stage.eventually("the standby leads", lambda: stage.lease_holder() == standby.identity)
     stage.apply(workload(namespace, "two"))
-    stage.ready(namespace, "one", "two", seconds=40)
+    stage.ready(namespace, "one", "two")
     assert len(stage.deployments(namespace)) == 2
 
 

@@ -101,7 +101,7 @@ def test_a_workload_waits_for_a_node_of_its_class(stage: Stage, namespace: str) 
 
     stage.apply(_node(node, "NVIDIA-B200", 8))
     try:
-        stage.ready(namespace, "wish", seconds=60)
+        stage.ready(namespace, "wish")
         assert stage.iw(namespace, "wish")["status"]["selected"]["acceleratorClass"] == "b200"
     finally:
         stage.cluster.kubectl("delete", "node", node)
@@ -201,7 +201,7 @@ def test_a_service_of_somebody_else_keeps_its_name_until_it_is_gone(stage: Stage
     assert not stage.deployments(namespace, "taken")
     assert stage.cluster.get("service", "taken", "-n", namespace)["spec"] == before["spec"]
     stage.cluster.kubectl("delete", "service", "taken", "-n", namespace)
-    stage.ready(namespace, "taken", seconds=90)
+    stage.ready(namespace, "taken")
 
 
 @pytest.mark.usefixtures("beside")
