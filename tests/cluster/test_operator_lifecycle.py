@@ -50,10 +50,8 @@ def test_a_workload_gets_right_sized_pods_and_leaves_nothing_behind(stage: Stage
         assert not [key for key in thing["metadata"].get("annotations", {}) if "kopf" in key]
 
     # 4. In steady state nothing is written.
-    stage.eventually("what is measured has settled", lambda: _quiet(stage, seconds=11), 60)  # a report of each in 10 s
-    before, versions = stage.operator.writes(), _versions(stage, namespace)
-    stage.stays("nothing is written", lambda: stage.operator.writes() == before, 15)
-    assert _versions(stage, namespace) == versions
+    # Each is reported once in 10 s. A reading that came too late on a busy machine is worth a write, and starts anew.
+    stage.eventually("nothing is written for 20 s", lambda: _quiet(stage, namespace, seconds=20), 180)
 
     # 5. Deleted: everything goes by garbage collection.
     stage.cluster.kubectl("delete", "iw", "triage", "-n", namespace)
@@ -62,13 +60,13 @@ def test_a_workload_gets_right_sized_pods_and_leaves_nothing_behind(stage: Stage
     stage.eventually("no series of it", lambda: stage.operator.metric(series, namespace=namespace) == 0)
 
 
-def _quiet(stage: Stage, seconds: float) -> bool:
-    before = stage.operator.writes()
+def _quiet(stage: Stage, namespace: str, seconds: float) -> bool:
+    before, versions = stage.operator.writes(), _versions(stage, namespace)
     try:
         stage.stays("quiet", lambda: stage.operator.writes() == before, seconds)
     except AssertionError:
         return False
-    return True
+    return _versions(stage, namespace) == versions
 
 
 def _versions(stage: Stage, namespace: str) -> list[str]:
@@ -89,8 +87,13 @@ def test_another_model_is_made_before_the_old_one_breaks(stage: Stage, namespace
         lambda: [pod["metadata"]["uid"] for pod in stage.pods(namespace)] == [old["metadata"]["uid"]],
         3,
     )
+
+    def told() -> bool:  # at the first report after the step was taken
+        row = condition(stage.iw(namespace, "swap"), "Reconciling")
+        return "waiting for the new replicas" in row.get("message", "")
+
+    stage.eventually("the status says what it waits for", told)
     assert condition(stage.iw(namespace, "swap"), "Ready")["status"] == "True"
-    assert "waiting for the new replicas" in condition(stage.iw(namespace, "swap"), "Reconciling")["message"]
 
     stage.allow_pods(namespace, None)
     stage.ready(namespace, "swap")
@@ -147,18 +150,23 @@ def test_a_new_batch_limit_reaches_running_workers_without_a_restart(stage: Stag
     stage.apply(workload(namespace, "hot", BULK, **fixed))
     stage.ready(namespace, "hot")
     pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)}
-    wanted = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
-    stage.eventually("the first limit", lambda: set(stage.batch_limits(namespace).values()) == {wanted})
 
-    def lower() -> int:
-        now: int = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
-        return now if now < wanted else 0
+    def decided() -> int:
+        limit: int = stage.iw(namespace, "hot")["status"]["selected"]["batchLimit"]
+        return limit
+
+    def run_by_all() -> bool:  # the guard's first step may be followed by the plan's
+        return set(stage.batch_limits(namespace).values()) == {decided()}
+
+    wanted = decided()
+    stage.eventually("the first limit", run_by_all)
 
     watts = stage.iw(namespace, "hot")["status"]["energy"]["committedWatts"]
     with stage.caps(power_cap(namespace, round(watts * 0.8), namespaces=[namespace], levers=["Batch"])):
-        now = stage.eventually("a smaller batch is decided", lower)
-        stage.eventually("every worker runs it", lambda: set(stage.batch_limits(namespace).values()) == {now})
-    stage.eventually("and back", lambda: set(stage.batch_limits(namespace).values()) == {wanted})
+        stage.eventually(
+            "a smaller batch is decided, and every worker runs it", lambda: decided() < wanted and run_by_all()
+        )
+    stage.eventually("and back", lambda: decided() == wanted and run_by_all())
     assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stage.pods(namespace)} == pods
 
 
@@ -299,13 +307,9 @@ def test_facts_in_the_cluster_are_used_live_and_a_bad_one_harms_nobody_else(stag
             ("acceleratorclasses", bad, "spec.productLabels", "DuplicateEntry"),
             ("energyprofiles", bad, "spec.points[1].watts", "AbovePowerLimit"),
         ):
-
-            def refused(plural: str = plural, name: str = name) -> dict[str, object]:
-                row = condition(stage.own(plural, name), "Ready")
-                return row if row.get("status") == "False" else {}
-
-            row = stage.eventually(f"{plural} {name} refused", refused)
-            assert (field in row["message"], row["reason"]) == (True, reason), row
+            # The two that step down to each other may be seen one before the other: first that one names no model.
+            row = stage.says(lambda plural=plural, name=name: stage.own(plural, name), "Ready", "False", reason)
+            assert field in row["message"]
             stage.warned(reason, name)
 
         # 2. The others hold, and a good one is used at once.

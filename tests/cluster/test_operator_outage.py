@@ -69,8 +69,8 @@ def test_an_api_server_that_is_away_for_a_minute_costs_nobody_a_pod(stage: Stage
     stage.eventually("two is dimmed, not ended", lambda: is_ready(stage.iw(team, "two")), 180)
     for name in ("one", "two", "three"):
         stage.eventually(f"{name} counts what is there", lambda name=name: _counts(stage, team, name))
+        stage.eventually(f"one Deployment of {name}", lambda name=name: len(stage.deployments(team, name)) == 1)
         status = stage.iw(team, name)["status"]
-        assert len(stage.deployments(team, name)) == 1
         assert "nothing runs any longer" not in [entry["message"] for entry in status["history"]]
 
 
