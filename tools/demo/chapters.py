@@ -84,11 +84,12 @@ def serve(stage: Stage, scene: Scene) -> None:
     stage.chapter("serve", "A real worker (torch, MiniLM) answers, and says what the answer cost.")
     if scene.real_node:
         address = scene.cluster.get("service", "search", "-n", "shop")["spec"]["clusterIP"]
-        url = f"http://{address}/v1/embeddings"
+        worker = f"http://{address}"
     else:
         scene.start_worker_process(WORKER_PORT)
-        url = f"http://127.0.0.1:{WORKER_PORT}/v1/embeddings"
-        wait_until(lambda: _answers(f"http://127.0.0.1:{WORKER_PORT}/ready"), 90)
+        worker = f"http://127.0.0.1:{WORKER_PORT}"
+    url = f"{worker}/v1/embeddings"
+    wait_until(lambda: _answers(f"{worker}/ready"), 90)  # a Service's address answers some time after its pod is ready
     stage.say("Its meter is a compiled stub of NVIDIA's library: there is no GPU here; the accounting is the real one.")
     print(f"$ curl -s {url} -d '{json.dumps(REQUEST)}'")
     answer: dict[str, Any] = {}
