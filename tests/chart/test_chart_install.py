@@ -45,6 +45,7 @@ class Release:
 @pytest.fixture
 def release(helm: Helm, cluster: ClusterClient, namespace: str) -> Iterator[Release]:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     made = Release(helm, cluster, namespace)
     made.helm("install", str(CHART), "--set", "crds.install=false")
     yield made

@@ -14,10 +14,15 @@ ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "operator/lowbeam/catalog/data" / name for name in DATA_FILES]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def kinds(cluster: ClusterClient) -> None:
+    """Our CRDs, whichever test comes first."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_the_api_server_accepts_the_built_in_catalogue(file: Path, cluster: ClusterClient) -> None:
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     said = cluster.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(file))
     assert said.count("serverside-applied") == len(orjson.loads(file.read_bytes())["items"])
 

@@ -336,7 +336,7 @@ def test_a_horizontal_pod_autoscaler_takes_hold_of_a_workload(cluster: ClusterCl
             },
         }
     )
-    deadline = time.monotonic() + 60  # the controller looks every 15 s; below minReplicas it acts without metrics
+    deadline = time.monotonic() + 120  # the controller looks every 15 s; below minReplicas it acts without metrics
     while cluster.get("iw", "triage", "-n", workload)["spec"]["replicas"] != 4:
         assert time.monotonic() < deadline, cluster.get("hpa", "triage", "-n", workload)["status"]
         time.sleep(0.5)

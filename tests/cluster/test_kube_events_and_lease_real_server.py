@@ -79,5 +79,5 @@ async def test_the_lease_goes_from_one_process_to_the_other_without_overlap(
                 await proxy.go_down()
                 await until(lambda: not one.is_leader, 15)
                 assert not two.is_leader
-                await until(lambda: two.is_leader, 15)
+                await until(lambda: two.is_leader, 30)
     assert overlap == []

@@ -88,8 +88,8 @@ async def test_a_server_that_is_away_for_a_while_is_found_again_by_itself(own_cl
         assert age_ms is not None
         assert age_ms >= 8_000
         await asyncio.to_thread(own_cluster.start_part, "apiserver")
-        back = time.monotonic()
         await transport.apply(CONFIG_MAPS, config_map("default", "after"))
+        back = time.monotonic()
         async with asyncio.timeout(20):
             while mirror.get("default", "after") is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

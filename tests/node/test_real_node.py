@@ -127,7 +127,7 @@ def test_a_service_is_found_by_dns_and_answers_on_its_cluster_ip(node_cluster: C
     node_cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "-n", node_namespace, "--timeout=60s")
     ask = (
         "import time, urllib.request\n"
-        "for attempt in range(50):\n"
+        "for attempt in range(200):\n"
         " try:\n"
         "  print(urllib.request.urlopen('http://web', timeout=2).read().decode()); break\n"
         " except OSError as error: print(error); time.sleep(0.2)\n"
