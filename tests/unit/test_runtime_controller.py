@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.kube import POWER_CAPS
 from lowbeam.runtime.controller import Controller
+from lowbeam.runtime.executor import Outcome
+from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects
@@ -69,3 +73,31 @@ async def test_a_leader_that_cannot_read_its_world_tries_again(capsys: pytest.Ca
     assert "leading" in capsys.readouterr().out
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("decides_anew", [lambda it: it.planned(2), lambda it: setattr(it, "decision", MagicMock())])
+async def test_a_pass_of_before_a_decision_does_not_say_that_it_is_carried_out(
+    decides_anew: Callable[[WorkloadMemory], object],
+) -> None:
+    controller, key, world = a_controller(VirtualClock()), ("shop", "search"), MagicMock()
+    world.key_of.return_value, world.requirements = key, {key: None}
+    world.workloads = {key: MagicMock()}
+    world.workloads[key].spec.mode = WorkloadMode.ENFORCE
+    controller._world, controller._fleet, controller._plan = world, Fleet(), MagicMock()
+    controller.mirror = MagicMock()
+    controller.mirror.never_seen.return_value = []
+    memory = controller._fleet.of(key)
+    memory.target = MagicMock()
+    memory.planned(1)
+    meanwhile: list[Callable[[WorkloadMemory], object]] = [decides_anew]
+
+    async def carry_out(*_: object) -> Outcome:
+        while meanwhile:
+            meanwhile.pop()(memory)
+        return Outcome()
+
+    controller._executor.carry_out = carry_out  # type: ignore[method-assign]
+    await controller._carry_out(key)
+    assert memory.waiting_for == NOT_CARRIED_OUT
+    await controller._carry_out(key)
+    assert not memory.waiting_for

@@ -302,8 +302,10 @@ class Controller:
         memory = fleet.of(key)
         if memory.target is None or world.workloads[key].spec.mode is not WorkloadMode.ENFORCE:
             return True
+        decided = memory.decision, memory.planned_generation
         outcome = await self._executor.carry_out(world, key, memory.target, self._poller.samples())
-        memory.waiting_for = outcome.waiting_for
+        if decided == (memory.decision, memory.planned_generation):  # else decided anew: the next pass carries that out
+            memory.waiting_for = outcome.waiting_for
         if outcome.error is not None and str(outcome.error) != str(memory.write_error):
             log.warning("write refused, tried again", workload="/".join(key), error=str(outcome.error))
         memory.write_error = outcome.error
