@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,15 +189,20 @@ def test_a_worker_that_was_interrupted_at_once_is_an_interruption(worker: FakeWo
     assert main(["calibrate", "all-minilm-l6-v2", "--class", "l4"]) == 130
 
 
+def until_told(told: Path) -> str:
+    """Code of a worker that says that it measures, and goes on until it is told to end; for half a minute at most."""
+    return (
+        f"signal.signal(signal.SIGINT, lambda *_: open({str(told)!r}, 'a').write('once ')); "
+        # Not signal.pause(): the signal may come before it.
+        f"was_told, until = lambda: os.path.exists({str(told)!r}), time.monotonic() + 30; "
+        "print('# measuring', flush=True); "
+        "list(iter(lambda: time.sleep(0.02) or was_told() or time.monotonic() > until, True))"
+    )
+
+
 def test_ctrl_c_reaches_the_worker_once_and_what_it_still_writes_arrives(worker: FakeWorker, tmp_path: Path) -> None:
     late, told = f"---\n{yaml.safe_dump(L4)}", tmp_path / "told"
-    worker.says(
-        then=f"signal.signal(signal.SIGINT, lambda *_: open({str(told)!r}, 'a').write('once ')); "
-        # Not signal.pause(): the signal may come before it.
-        f"was_told = lambda: os.path.exists({str(told)!r}); print('# measuring', flush=True); "
-        f"list(iter(lambda: time.sleep(0.02) or was_told(), True)); time.sleep(0.5); sys.stdout.write({late!r})",
-        code=130,
-    )
+    worker.says(then=f"{until_told(told)}; time.sleep(0.5); sys.stdout.write({late!r})", code=130)
     program = (
         "import sys; from lowbeam.cli import calibrate, main; "
         f"calibrate.worker_command = lambda: {worker.command!r}; "
@@ -210,6 +217,24 @@ def test_ctrl_c_reaches_the_worker_once_and_what_it_still_writes_arrives(worker:
     out, _ = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert yaml.safe_load(out)["metadata"]["name"] == "minilm-measured"
+    assert told.read_text() == "once "
+
+
+def test_a_signal_that_interrupts_no_reading_is_told_as_well(worker: FakeWorker, tmp_path: Path) -> None:
+    """One that comes just before a read leaves it waiting, and so does one to another thread: that one can be made."""
+    told, file = tmp_path / "told", tmp_path / "profiles.yaml"
+    worker.says(then=until_told(told), code=130)
+
+    def interrupt() -> None:
+        while not (file.exists() and "# measuring" in file.read_text()):
+            time.sleep(0.02)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt, daemon=True)
+    interrupting.start()
+    assert main(["calibrate", "all-minilm-l6-v2", "--class", "l4", "-o", str(file)]) == 130
+    interrupting.join()
+    assert told.exists(), "it was not told before it gave up"
     assert told.read_text() == "once "
 
 

@@ -11,13 +11,14 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import yaml
 
@@ -278,17 +279,32 @@ def _measure(wish: Wish, output: str | None, *, append: bool) -> tuple[int, str]
 
 @contextlib.contextmanager
 def _told_on(child: subprocess.Popen[str]) -> Iterator[None]:
-    """Ctrl-C and its like are the worker's: it writes what is complete, and then we end as well."""
+    """Ctrl-C and its like are the worker's: it writes what is complete, and then we end as well.
 
-    def tell(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+    A thread of their own hands them on, from the pipe that the interpreter writes each one to as it comes. A handler
+    would wait for us to stop reading the worker's words, which a signal just before the read does not bring about.
+    """
+    come, write = os.pipe()
+    os.set_blocking(write, False)
 
-    before = [(number, signal.signal(number, tell)) for number in _INTERRUPTING]
+    def tell() -> None:
+        while numbers := os.read(come, 1):
+            if numbers[0] in _INTERRUPTING:
+                child.send_signal(numbers[0])
+
+    telling = threading.Thread(target=tell, name="signals to the worker", daemon=True)
+    telling.start()
+    elsewhere = signal.set_wakeup_fd(write)
+    before = [(number, signal.signal(number, lambda *_: None)) for number in _INTERRUPTING]
     try:
         yield
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+        signal.set_wakeup_fd(elsewhere)
+        os.close(write)
+        telling.join()
+        os.close(come)
 
 
 def _emit(text: str, output: str | None, *, append: bool = False) -> None:
