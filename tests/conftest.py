@@ -11,12 +11,17 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tools.localcluster import SAMPLE_KWOK_NODES, Cluster, ClusterSpec, LocalClusterError, build, images, parts
 from tools.localcluster.client import ClusterClient
 from tools.localcluster.kind import KindCluster
 from tools.localcluster.network import require_node_rights
 from tools.localcluster.process import wait_until
+
+# How long an example takes says who else uses the machine. On top of hypothesis' own profile, which is another in CI.
+settings.register_profile("lowbeam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lowbeam")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
