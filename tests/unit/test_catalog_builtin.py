@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from lowbeam.catalog.facts import Basis, Catalogue, Reasoning
 from lowbeam.catalog.knee import with_targets
 from lowbeam.catalog.overlay import identity, overlay
 from lowbeam.catalog.verify import Severity
+from tools.bench.reference import cpu_seconds, kernel_cpu_seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,9 +146,9 @@ def test_the_catalogue_is_the_same_whatever_the_order_of_the_data() -> None:
 
 
 def test_it_loads_fast_enough_for_a_command_line() -> None:
-    started = time.process_time()
-    load_builtin.__wrapped__()
-    assert time.process_time() - started < 0.3
+    """About 4 kernels of 40 ms. Machines are shared: the least of a few, in kernels as all figures of CPU time."""
+    least = min(cpu_seconds(load_builtin.__wrapped__)[0] for _ in range(5))
+    assert least < 10 * kernel_cpu_seconds()
 
 
 def test_the_data_and_the_documented_figures_are_what_the_sources_give() -> None:
