@@ -23,7 +23,8 @@ Invariants, in integer millijoules, at all times:
 An answer does not wait for the counter: what a request used in the window that is still open is valued at the busy
 watts of the windows before, and the charge says how much that is. When the window closes the request is charged what it
 was, in the totals; an answer that is out cannot be changed. So the sum of the answers is off by the change of the busy
-watts from the first of them to the last, times a second or so of steps: it does not grow with their number.
+watts from the first of them to the last, times a second or so of steps, or as many more as a reading comes late: it
+does not grow with their number.
 
 A counter that runs backwards (driver reload) starts a new window; that window's joules are unknown and in no part. Time
 in which the counter cannot be read belongs to the window that closes when it can be read again.
