@@ -84,6 +84,23 @@ async def test_poison_that_nobody_foresaw_kills_the_loop_and_still_no_client_not
     assert engine.stats().running == engine.stats().waiting == 0
 
 
+async def test_poison_that_comes_while_the_loop_is_started_again_is_not_laid_at_a_suspects_door(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = poisoned(engine, monkeypatch)
+    first = asyncio.create_task(whole(ask(engine, bad)))
+    await asyncio.sleep(0)
+    innocent = asyncio.create_task(whole(ask(engine, prompt(1))))
+    # Both die in one step; the second poison has been in no step when their turn comes, one after the other.
+    await until(lambda: engine.stats().restarts >= 1)
+    second = asyncio.create_task(whole(ask(engine, bad)))
+    for culprit in (first, second):
+        with pytest.raises(GenerationFailedError, match="index out of range"):
+            await culprit
+    assert await innocent == reference(prompt(1), ANSWER_TOKENS)
+    assert engine.failed is None
+
+
 async def test_a_seeded_answer_is_the_same_across_a_death_of_the_loop(
     engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,11 @@
 
 A single bad request (too long for the cache, a token id out of range, empty) kills transformers' loop for everyone, so
 each request is checked before it is queued. Should the loop die all the same, a new one is started and those that were
-in it are run again from the token where they were, one suspect at a time: the loop dies again only in the step of the
-culprit, which fails, and the others never notice. A request that was in `MOST_DEATHS` deaths that nobody could be
-blamed for fails as well, so that each request costs a bounded number of restarts. The engine gives up, for then the
-device is to blame, after `MOST_RESTARTS` in a row without a single new token, after `MOST_RECENT_RESTARTS` within
-`RECENT_SECONDS`, or when a step takes longer than `LONGEST_STEP_SECONDS`.
+in it are run again from the token where they were, one suspect at a time and nobody new beside it: the loop dies again
+only in the step of the culprit, which fails, and the others never notice. A request that was in `MOST_DEATHS` deaths
+that nobody could be blamed for fails as well, so that each request costs a bounded number of restarts. The engine gives
+up, for then the device is to blame, after `MOST_RESTARTS` in a row without a single new token, after
+`MOST_RECENT_RESTARTS` within `RECENT_SECONDS`, or when a step takes longer than `LONGEST_STEP_SECONDS`.
 
 Admission: first in, first out, under the batch limit, and only when the cache can hold the request to its last token; a
 cache that is promised twice would throw away and recompute, which costs joules. A lowered limit counts from the next
@@ -212,8 +212,8 @@ class DecoderEngine:
         promised = sum(generation.cache_tokens for generation in self._running.values())
         while self._waiting and len(self._running) < self._limits.batch:
             generation = self._waiting[0]
-            if generation.suspect and any(other.suspect for other in self._running.values()):
-                return  # one suspect at a time, or a death would not tell which of them it was
+            if any(other.suspect for other in self._running.values()):
+                return  # nobody joins a suspect: who has not survived a step without it might be the culprit as well
             # The context may end between two pages: a request that fills it is admitted alone.
             if self._running and promised + generation.cache_tokens > self._sizes.cache_tokens:
                 return
