@@ -76,12 +76,17 @@ async def made(local: LocalWorker, **body: object) -> ProfileChangeResult:
 async def predict(local: LocalWorker) -> Any:
     answer = await local.serving.post("/predict", json={"inputs": TEXT})
     assert answer.status_code == 200, answer.text
-    return [(it["label"], round(it["score"], 5)) for it in answer.json()]
+    # No score lies near a border of three digits: who shares its step moves a score by a ten-millionth.
+    return [(it["label"], round(it["score"], 3)) for it in answer.json()]
 
 
 async def write(local: LocalWorker, model: str, name: str = "") -> httpx.Response:
     headers = {"X-Request-Id": name} if name else {}
     return await local.serving.post("/v1/completions", json={"model": model, **PROMPT}, headers=headers)
+
+
+def encoder_threads() -> int:
+    return sum(thread.name == "encoder" for thread in threading.enumerate())
 
 
 async def until_retired(local: LocalWorker) -> None:
@@ -232,13 +237,13 @@ async def test_a_model_whose_warm_up_fails_never_takes_a_request(
     async def broken(_: object) -> None:
         raise RuntimeError("out of memory")
 
-    first, threads = await predict(judge), threading.active_count()
+    first, before = await predict(judge), encoder_threads()
     monkeypatch.setattr(RowRunner, "warm_up", broken)
     answer = await change(judge, generation=1, model="second", modelPath=str(shelf / "second"))
     assert answer.status_code == 422
     assert "its warm-up request failed: out of memory" in answer.json()["error"]
     assert await predict(judge) == first
-    assert threading.active_count() <= threads
+    assert encoder_threads() == before
 
 
 async def test_whoever_sheds_watts_does_not_wait_for_a_model_that_is_loading(
@@ -287,10 +292,6 @@ async def test_a_newer_decision_about_the_model_wins_over_one_that_is_loading(
     assert answer.status_code == 422
     assert "a newer change has decided otherwise" in answer.json()["error"]
     assert judge.worker.profile() == stay.profile
-
-
-def encoder_threads() -> int:
-    return sum(thread.name == "encoder" for thread in threading.enumerate())
 
 
 async def test_the_old_models_memory_is_given_back(judge: LocalWorker, shelf: Path) -> None:
