@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lowbeam_worker.energy.ledger import Ledger
+from lowbeam_worker.engines import encoder
 from lowbeam_worker.engines.batching import LEAST_PADDING_EFFICIENCY, choose_batch
 from lowbeam_worker.engines.encoder import EncoderEngine
 
@@ -60,7 +61,6 @@ def test_a_row_that_breaks_the_model_does_not_take_its_neighbours_down() -> None
     seen: list[int] = []
 
     def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        time.sleep(0.02)  # lets the others queue up behind the first row
         seen.append(len(batch))
         if any(13 in row for row in batch):
             raise RuntimeError("a row that the model cannot take")
@@ -69,21 +69,25 @@ def test_a_row_that_breaks_the_model_does_not_take_its_neighbours_down() -> None
     ledger = Ledger()
     engine = EncoderEngine(forward, ledger, batch_limit=8, token_budget=512)
     account = ledger.open_account(0.0)
-    engine.start()
     futures = [engine.submit([number, number], account) for number in (1, 13, 2, 3)]
+    engine.start()
     assert [future.result(10)[0] for future in (futures[0], *futures[2:])] == [2.0, 4.0, 6.0]
     with pytest.raises(RuntimeError, match="cannot take"):
         futures[1].result(10)
     assert engine.failed is None
-    assert max(seen) > 1
+    assert seen[0] == 4, "the poison has company"
 
 
-def test_rows_of_another_kind_wait_for_a_step_of_their_own_and_pay_nothing_for_this_one() -> None:
+def test_rows_of_another_kind_wait_for_a_step_of_their_own_and_pay_nothing_for_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     steps: list[list[int]] = []
+    now_s = [100.0]
+    monkeypatch.setattr(encoder, "time", SimpleNamespace(monotonic=lambda: now_s[0], process_time=lambda: 0.0))
 
     def forward(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         steps.append([row[0] for row in batch])
-        time.sleep(0.2 if batch[0][0] < 0 else 0.001)
+        now_s[0] += 8.0 if batch[0][0] < 0 else 0.25
         return np.zeros((len(batch), 1), dtype=np.float32)
 
     ledger = Ledger()
@@ -94,8 +98,8 @@ def test_rows_of_another_kind_wait_for_a_step_of_their_own_and_pay_nothing_for_t
     for future in futures:
         future.result(10)
     assert steps == [[1, 2, 3], [-1, -2, -3], [4]], "the oldest row's kind goes first, and none starves"
-    assert long.busy_s > 0.2
-    assert short.busy_s < 0.1
+    assert long.busy_s == pytest.approx(8.0)
+    assert short.busy_s == pytest.approx(0.5)
 
 
 def test_a_row_whose_client_left_costs_nothing() -> None:

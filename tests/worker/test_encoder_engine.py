@@ -146,12 +146,13 @@ def test_length_aware_batches_pad_less_than_first_in_first_out() -> None:
 
 
 def test_a_lone_row_does_not_wait_for_company() -> None:
-    engine = engine_of(echo)
-    began = time.monotonic()
-    for number in range(20):
+    engine, seconds = engine_of(echo), []
+    for number in range(50):
+        began = time.monotonic()
         run(engine, [[number, number]])
-    assert time.monotonic() - began < 1.0  # a timer of 10 ms, twenty times over, would show beside 1 s of noise
-    assert engine.stats().steps == 20
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.005  # a busy machine makes many of them wait, a timer of 10 ms each
+    assert engine.stats().steps == 50
     stop(engine)
 
 
