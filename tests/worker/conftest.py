@@ -93,7 +93,8 @@ class WorkerProcess:
     """`lowbeam-worker` as a pod runs it."""
 
     def __init__(self, *flags: str, **environment: str) -> None:
-        self.port, self.control_port = _free_port(), _free_port()
+        self.held = [held_port(), held_port()]
+        self.port, self.control_port = (number(one) for one in self.held)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "lowbeam_worker", *flags, "--device", "cpu"),
@@ -143,6 +144,8 @@ def worker_process() -> Iterator[type[WorkerProcess]]:
         if one.process.poll() is None:
             one.process.kill()
             one.process.communicate()
+        for port in one.held:
+            port.close()
 
 
 def _has_ipv6() -> bool:
@@ -157,7 +160,14 @@ def _has_ipv6() -> bool:
 needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def held_port() -> socket.socket:
+    """A port for a process of ours: while this socket is open nobody who asks for any port gets it, and a server that
+    asks for this one does."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def number(port: socket.socket) -> int:
+    return int(port.getsockname()[1])
