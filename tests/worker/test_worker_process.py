@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,9 +20,11 @@ from lowbeam_worker.models import CannotLoadError, choose_device, load
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.random_llama import Shape, make_random_llama
 from lowbeam_worker.sentence import embedder, read_recipe
-from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
+from tests.worker.conftest import LLAMA, MINILM, WorkerProcess, held_port, number
 
 CHAT = ("--task", "text-generation", "--model", "tiny", "--model-path", LLAMA, "--max-output-tokens", "900")
+CERTIFICATES = ssl.create_default_context()
+"""Read once: a client that reads its own takes so long that it comes back after the worker waited for it."""
 
 
 class Client(threading.Thread):
@@ -36,10 +39,10 @@ class Client(threading.Thread):
         self._keeps_connection = keeps_connection
 
     def run(self) -> None:
-        kept = httpx.Client(timeout=60)
+        kept = httpx.Client(timeout=60, verify=CERTIFICATES)
         body = {"model": "tiny", "prompt": "Power is", "max_tokens": 4}
         while self.last is None:
-            one = kept if self._keeps_connection else httpx.Client(timeout=60)
+            one = kept if self._keeps_connection else httpx.Client(timeout=60, verify=CERTIFICATES)
             try:
                 answer = one.post(self._url, json=body)
             except httpx.TransportError as error:
@@ -104,13 +107,15 @@ def test_a_metered_worker_says_what_an_answer_cost_and_loses_no_request_when_it_
 
 def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
     command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
-    done = subprocess.run(
-        [*command, "--model-path", "/nowhere/at-all", "--port", "18998", "--control-port", "18999"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with held_port() as one, held_port() as other:
+        ports = ("--port", str(number(one)), "--control-port", str(number(other)))
+        done = subprocess.run(
+            [*command, "--model-path", "/nowhere/at-all", *ports],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.returncode == 1
     assert "model '/nowhere/at-all' cannot be loaded for --task text-generation" in done.stderr
     assert "Mount its folder and name it with --model-path" in done.stderr
@@ -119,10 +124,11 @@ def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
 
 def test_a_worker_whose_port_is_taken_says_which_and_ends() -> None:
     command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as taken, held_port() as other:
+        port = number(taken)
+        ports = ("--port", str(port), "--control-port", str(number(other)))
         done = subprocess.run(
-            [*command, "--model-path", LLAMA, "--device", "cpu", "--port", str(port), "--control-port", "18999"],
+            [*command, "--model-path", LLAMA, "--device", "cpu", *ports],
             capture_output=True,
             text=True,
             timeout=120,
