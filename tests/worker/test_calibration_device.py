@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from lowbeam_worker.calibration import device as calibration_device
 from lowbeam_worker.calibration.device import CannotCalibrateError, _OnPackages, open_device
+from lowbeam_worker.energy import rapl
 from lowbeam_worker.energy.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
@@ -135,30 +134,20 @@ def test_a_counter_that_stops_or_runs_backwards_ends_it(nvml_stub: Path) -> None
 
 
 @pytest.fixture
-def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A CPU package that draws 30 W."""
+def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CPU package that draws 30 W: its counter is what it is in the moment in which it is read."""
     package = tmp_path / "intel-rapl:0"
     package.mkdir()
     (package / "name").write_text("package-0\n")
     (package / "max_energy_range_uj").write_text("262143328850\n")
     monkeypatch.setenv("LOWBEAM_POWERCAP", str(tmp_path))
-    over, began_s = threading.Event(), time.monotonic()
+    read, began_s = rapl._number, time.monotonic()
 
-    def draw() -> None:
-        fresh = package / "fresh"
-        fresh.write_text(f"{round(30e6 * (time.monotonic() - began_s))}\n")
-        fresh.rename(package / "energy_uj")
+    def number(path: Path) -> int:
+        return round(30e6 * (time.monotonic() - began_s)) if path.name == "energy_uj" else read(path)
 
-    def keep_drawing() -> None:
-        while not over.wait(0.005):
-            draw()
-
-    draw()
-    thread = threading.Thread(target=keep_drawing)
-    thread.start()
-    yield package
-    over.set()
-    thread.join()
+    monkeypatch.setattr(rapl, "_number", number)
+    return package
 
 
 async def test_a_class_without_boards_is_metered_by_the_cpus_own_counters(powercap: Path) -> None:
