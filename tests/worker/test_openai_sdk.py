@@ -198,13 +198,17 @@ async def running(local: LocalWorker) -> int:
     return stats.running + stats.waiting
 
 
-async def until_empty(local: LocalWorker) -> float:
-    """Seconds until the engine has nobody any more."""
-    began = asyncio.get_running_loop().time()
-    while await running(local):
-        await asyncio.sleep(0.005)
-        assert asyncio.get_running_loop().time() - began < 5
-    return asyncio.get_running_loop().time() - began
+async def until_empty(local: LocalWorker) -> None:
+    """Until the engine has nobody any more."""
+    async with asyncio.timeout(60):
+        while await running(local):  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0.005)
+
+
+def left_early(local: LocalWorker) -> float:
+    """How many answers were given up because their client left; those that were written to their end do not count."""
+    shown = local.worker.metrics.exposition()[0].decode().splitlines()
+    return sum(float(it.split()[-1]) for it in shown if it.startswith("vllm:request_success_total") and '"abort"' in it)
 
 
 @pytest.fixture
@@ -215,19 +219,21 @@ def long_answers(llama: LocalWorker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("long_answers")
 async def test_a_client_that_closes_its_stream_frees_its_slot_at_once(client: AsyncOpenAI, llama: LocalWorker) -> None:
+    before = left_early(llama)
     stream = await client.completions.create(model="tiny", prompt="Power", max_tokens=900, temperature=0, stream=True)
     async for _ in stream:
         break
     assert await running(llama) == 1
     await stream.close()
-    # What is measured is the time until uvicorn sees the closed socket.
-    assert await until_empty(llama) < 1
-    assert llama.worker.requests_in_flight() == ()
+    await until_empty(llama)
+    async with asyncio.timeout(60):
+        await llama.worker.idle.wait()
+    assert left_early(llama) - before == 1
 
 
 @pytest.mark.usefixtures("long_answers")
 async def test_a_client_that_leaves_while_it_waits_frees_its_place(llama_url: str, llama: LocalWorker) -> None:
-    body = {"model": "tiny", "prompt": "Power", "max_tokens": 900, "temperature": 0}
+    body, before = {"model": "tiny", "prompt": "Power", "max_tokens": 900, "temperature": 0}, left_early(llama)
     async with httpx.AsyncClient(base_url=llama_url, timeout=60) as http:
         posts = [asyncio.create_task(http.post("/v1/completions", json=body)) for _ in range(12)]
         while await running(llama) < 12:  # noqa: ASYNC110 - the engine has no event for it
@@ -235,7 +241,8 @@ async def test_a_client_that_leaves_while_it_waits_frees_its_place(llama_url: st
         for post in posts:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
-        assert await until_empty(llama) < 1
+        await until_empty(llama)
+        assert left_early(llama) - before == 12
         answer = await http.post("/v1/completions", json={**body, "max_tokens": 2})
     assert answer.status_code == 200
 
@@ -263,7 +270,7 @@ async def test_ten_thousand_connections_that_come_to_nothing_harm_nobody(llama_u
         assert answer.status_code == 200
         assert answer.json()["usage"]["completion_tokens"] == 8
     await until_empty(llama)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await llama.worker.idle.wait()
         while open_files() > files:  # noqa: ASYNC110 - the server closes its ends without a word
             await asyncio.sleep(0.02)
@@ -278,14 +285,15 @@ async def test_a_client_that_does_not_read_its_stream_holds_up_nobody_and_gets_a
     body = {"model": "tiny", "prompt": "Power", "max_tokens": 60, "ignore_eos": True, "logprobs": 5, "stream": True}
     content = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+    received = llama.worker.metrics.counts.received
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(slow, (host, int(port)))
         await loop.sock_sendall(slow, head.encode() + content)
-        async with asyncio.timeout(30):
-            while not llama.worker.telemetry().requests_running:  # noqa: ASYNC110
+        async with asyncio.timeout(60):
+            while llama.worker.metrics.counts.received == received:  # noqa: ASYNC110 - here, or here and gone already
                 await asyncio.sleep(0.005)
             answer = await llama.serving.post("/v1/completions", json=body | {"stream": False, "max_tokens": 8})
             assert answer.status_code == 200
