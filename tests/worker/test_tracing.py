@@ -146,7 +146,7 @@ def test_a_collector_that_is_not_there_costs_nobody_anything(worker_process: typ
         worker = worker_process(
             *CHAT,
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
-            OTEL_EXPORTER_OTLP_TIMEOUT="2",
+            OTEL_EXPORTER_OTLP_TIMEOUT="5",
             OTEL_BSP_SCHEDULE_DELAY="50",
         )
         worker.wait_until_ready()
@@ -155,7 +155,7 @@ def test_a_collector_that_is_not_there_costs_nobody_anything(worker_process: typ
                 began = time.monotonic()
                 body = {"model": "tiny", "prompt": "Power is", "max_tokens": 2}
                 assert http.post("/v1/completions", json=body).status_code == 200
-                assert time.monotonic() - began < 1.5, "a request waited for the collector"
+                assert time.monotonic() - began < 4.5, "a request waited for the collector"
         worker.terminate()
         code, log = worker.end()
     assert code == 0, log
