@@ -21,6 +21,7 @@ from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.metrics import Metrics
 from lowbeam_worker.options import Precision, Task, WorkerOptions
 from lowbeam_worker.worker import Worker
+from tests.ports import free_port
 from tests.stubs.nvml.build import build_stub
 
 prepare_threads()
@@ -93,8 +94,7 @@ class WorkerProcess:
     """`lowbeam-worker` as a pod runs it."""
 
     def __init__(self, *flags: str, **environment: str) -> None:
-        self.held = [held_port(), held_port()]
-        self.port, self.control_port = (number(one) for one in self.held)
+        self.port, self.control_port = free_port(), free_port()
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "lowbeam_worker", *flags, "--device", "cpu"),
@@ -144,8 +144,6 @@ def worker_process() -> Iterator[type[WorkerProcess]]:
         if one.process.poll() is None:
             one.process.kill()
             one.process.communicate()
-        for port in one.held:
-            port.close()
 
 
 def _has_ipv6() -> bool:
@@ -158,16 +156,3 @@ def _has_ipv6() -> bool:
 
 
 needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback")
-
-
-def held_port() -> socket.socket:
-    """A port for a process of ours: while this socket is open nobody who asks for any port gets it, and a server that
-    asks for this one does."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
-
-
-def number(port: socket.socket) -> int:
-    return int(port.getsockname()[1])

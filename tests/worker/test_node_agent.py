@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from lowbeam.api.wire import NodeTelemetry
-from tests.worker.conftest import held_port, needs_ipv6, number
+from tests.ports import free_port
+from tests.worker.conftest import needs_ipv6
 
 
 def ask_stub(script: str, folder: Path, **environment: str) -> dict[str, object]:
@@ -84,13 +85,13 @@ class Agent:
     """`lowbeam-agent` as a process, on two boards of 40 to 72 W whose limits outlive it."""
 
     def __init__(self, stub: Path, folder: Path, *flags: str, **environment: str) -> None:
-        self.port = held_port()
-        self.url = f"http://127.0.0.1:{number(self.port)}"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self.limits = folder / "limits"
         self.log = folder / "agent.log"
         more = {"LD_LIBRARY_PATH": str(stub), "NVML_STUB_BOARDS": "2", "NVML_STUB_LIMITS_FILE": str(self.limits)}
         self.environment = os.environ | more | environment
-        command = [sys.executable, "-m", "lowbeam_agent", "--port", str(number(self.port)), "--node", "gpu-1"]
+        command = [sys.executable, "-m", "lowbeam_agent", "--port", str(self.port), "--node", "gpu-1"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--kubelet-socket", str(folder / "absent.sock"), *flags],
@@ -105,7 +106,6 @@ class Agent:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        self.port.close()
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -184,7 +184,7 @@ def test_an_agent_whose_port_is_taken_ends_and_leaves_the_limits_of_the_other_on
         assert agent.put(body(1, 50)).status_code == 200
         second = subprocess.run(agent.process.args, env=agent.environment, capture_output=True, text=True, check=False)
         assert second.returncode == 1
-        assert f"port {number(agent.port)} cannot be opened" in second.stderr
+        assert f"port {agent.port} cannot be opened" in second.stderr
         assert agent.watts() == [50, 72]
 
 

@@ -20,7 +20,8 @@ from lowbeam_worker.models import CannotLoadError, choose_device, load
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.random_llama import Shape, make_random_llama
 from lowbeam_worker.sentence import embedder, read_recipe
-from tests.worker.conftest import LLAMA, MINILM, WorkerProcess, held_port, number
+from tests.ports import free_port
+from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
 
 CHAT = ("--task", "text-generation", "--model", "tiny", "--model-path", LLAMA, "--max-output-tokens", "900")
 CERTIFICATES = ssl.create_default_context()
@@ -107,15 +108,14 @@ def test_a_metered_worker_says_what_an_answer_cost_and_loses_no_request_when_it_
 
 def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
     command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
-    with held_port() as one, held_port() as other:
-        ports = ("--port", str(number(one)), "--control-port", str(number(other)))
-        done = subprocess.run(
-            [*command, "--model-path", "/nowhere/at-all", *ports],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+    ports = ("--port", str(free_port()), "--control-port", str(free_port()))
+    done = subprocess.run(
+        [*command, "--model-path", "/nowhere/at-all", *ports],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1
     assert "model '/nowhere/at-all' cannot be loaded for --task text-generation" in done.stderr
     assert "Mount its folder and name it with --model-path" in done.stderr
@@ -124,9 +124,9 @@ def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
 
 def test_a_worker_whose_port_is_taken_says_which_and_ends() -> None:
     command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-generation", "--model", "tiny"]
-    with socket.create_server(("127.0.0.1", 0)) as taken, held_port() as other:
-        port = number(taken)
-        ports = ("--port", str(port), "--control-port", str(number(other)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = ("--port", str(port), "--control-port", str(free_port()))
         done = subprocess.run(
             [*command, "--model-path", LLAMA, "--device", "cpu", *ports],
             capture_output=True,
