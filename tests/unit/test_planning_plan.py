@@ -82,6 +82,27 @@ def test_burst_headroom_goes_before_anything_that_somebody_would_notice() -> Non
     assert '"cluster" trims what nobody uses now: batch limit 8 -> 1' in choice.message
 
 
+@pytest.mark.parametrize("watts_short", [0, 10])
+def test_replicas_that_were_asked_for_and_a_cap_trims_are_a_shortage(watts_short: int) -> None:
+    it = workload("a").rate(6).replicas(fixed=4)
+    free = planned(it)
+    choice = planned(it, caps=(cap("cluster", worst_watts(free) - watts_short),)).choice("team", "a")
+    assert choice is not None
+    assert choice.option is not None
+    assert choice.reason == reasons.SELECTED
+    says = f'PowerCap "cluster" leaves {choice.option.replicas} of the 4 replicas asked for'
+    assert choice.shortage == (says if choice.option.replicas < 4 else "")
+    assert (choice.option.replicas < 4) is bool(watts_short)
+
+
+def test_demand_beyond_the_accelerators_is_a_shortage_with_its_reason() -> None:
+    choice = planned(workload("a").rate(500), inventory=stock(gpu=1)).choice("team", "a")
+    assert choice is not None
+    assert choice.shortage.startswith("serves ")
+    assert choice.shortage.endswith("of 500 req/s: no more accelerators are free; add nodes, or raise spec.priority")
+    assert choice.message.endswith(choice.shortage)
+
+
 def test_quality_gives_way_before_demand_and_never_below_the_floor() -> None:
     it = workload("a").rate(10).floor("70").target("95")
     assert chosen(planned(it), "a").model == "large"

@@ -13,6 +13,7 @@ from lowbeam.kube import Forbidden
 from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
 from lowbeam.planning import Alternative, Choice
 from lowbeam.planning.committed import Target
+from lowbeam.planning.words import option_text
 from lowbeam.power.gate import DWELL, Hold
 from lowbeam.runtime.condition_rows import as_conditions
 from lowbeam.runtime.decisions import decision_of, dimming_of
@@ -121,6 +122,13 @@ def rows(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def message(found: dict[str, Any], type_: str) -> str:
     text: str = next(c["message"] for c in found["conditions"] if c["type"] == type_)
     return text
+
+
+def test_what_a_workload_does_not_get_is_told_beside_what_it_runs() -> None:
+    short = replace(CHOICE, shortage="serves 2 of 30 req/s: add nodes")
+    assert message(status(choice=short), "ModelSelected") == f"{option_text(BIG)}; serves 2 of 30 req/s: add nodes"
+    held_back = replace(short, option=SMALL)  # not what runs: the gate holds it
+    assert message(status(choice=held_back), "ModelSelected") == option_text(BIG)
 
 
 def test_a_healthy_workload_is_ready_measured_and_not_dimmed() -> None:

@@ -52,6 +52,7 @@ def choice_of(
         cap = ""
     alternatives: tuple[Alternative, ...] = ()
     recommendations: tuple[Advice, ...] = ()
+    shortage = ""
     if needs.fixed_replicas == 0:
         reason, message = reasons.SCALED_TO_ZERO, found.relaxation
     elif not any(not o.below_floor for o in found.options):
@@ -66,9 +67,12 @@ def choice_of(
     elif desired is not None and option != desired and cap:
         reason, message = reasons.DIMMED, dimmed_text(needs, desired, option, cap, _usable(outcome, cap))
     else:
-        reason, message = reasons.SELECTED, selected_text(needs, option)
+        reason, message, shortage = reasons.SELECTED, selected_text(needs, option), _shortage(needs, option)
         if trimmed and desired is not None:
             message += f'. PowerCap "{trimmed}" trims what nobody uses now: {step_text(desired, option)}'
+            asked = needs.fixed_replicas or 0
+            if option.replicas < asked and not shortage:
+                shortage = f'PowerCap "{trimmed}" leaves {option.replicas} of the {asked} replicas asked for'
     if option is None and desired is None and found.options and not alternatives:
         frugal = _least(found)
         text = f"would run with {frugal.accelerators} {frugal.accelerator_class} free"
@@ -84,6 +88,7 @@ def choice_of(
         message=message,
         desired=desired,
         binding_cap=cap,
+        shortage=shortage,
         alternatives=alternatives,
         rejections=found.rejections,
         recommendations=recommendations,
@@ -112,8 +117,15 @@ def selected_text(needs: Requirements, option: Option) -> str:
             "enough quality for the least energy" if needs.floor_centi or needs.target_centi else "the least energy"
         )
         return f"{text}; {enough}"
+    return f"{text}; {_shortage(needs, option)}"
+
+
+def _shortage(needs: Requirements, option: Option) -> str:
+    """How much of the demand an option serves, and what stands between it and the rest; empty when it serves all."""
+    if not option.unserved_millirps:
+        return ""
     served = share(option.capacity_millirps, needs.demand.requests_per_second_milli)
-    return f"{text}; serves {served}: {_what_limits(needs, option)}"
+    return f"serves {served}: {_what_limits(needs, option)}"
 
 
 def _what_limits(needs: Requirements, option: Option) -> str:

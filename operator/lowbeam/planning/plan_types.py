@@ -42,6 +42,8 @@ class Choice:
 
     Dimmed means less service or less quality than desired. A cap that only trims burst head-room, or moves the workload
     to another class at the same service, dims nobody."""
+    shortage: str = ""
+    """What it asks for and does not get although no cap dims it, and why; empty when there is nothing."""
     alternatives: tuple[Alternative, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     recommendations: tuple[Advice, ...] = ()

@@ -15,7 +15,7 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.kube import Forbidden, Unauthorized
-from lowbeam.planning import Alternative
+from lowbeam.planning import Alternative, Choice
 from lowbeam.planning.words import option_text
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
@@ -147,12 +147,20 @@ def _conditions(facts: WorkloadFacts, memory: WorkloadMemory, option: Option | N
             reasons.MODEL_SELECTED,
             True,
             reasons.SELECTED,
-            option_text(option),
+            option_text(option) + _shortage(choice, option),
         ),
         _dimmed(facts, memory),
         (reasons.CAP_UNSATISFIABLE_CONDITION, False, reasons.SATISFIABLE, ""),
         _measured(facts),
     ]
+
+
+def _shortage(choice: Choice | None, option: Option) -> str:
+    """What the workload asks for and does not get, where what runs is what was planned."""
+    planned = choice.option if choice is not None else None
+    if choice is None or planned is None or planned.setting != option.setting or not choice.shortage:
+        return ""
+    return f"; {choice.shortage}"
 
 
 def _refused(reason: str, message: str) -> list[Row]:
