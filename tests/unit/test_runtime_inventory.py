@@ -13,7 +13,7 @@ from lowbeam.api.v1alpha1.pod import Toleration
 from lowbeam.catalog import load_builtin
 from lowbeam.planning import Inventory, Snapshot, WorkloadState, plan
 from lowbeam.render import labels
-from lowbeam.runtime.inventory import NOTHING_HELD, NodeStock
+from lowbeam.runtime.inventory import NOTHING, NodeStock
 from lowbeam.runtime.replicas import Replica, accelerators_of, holds_accelerators, replica_of
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from tests.unit.test_runtime_world import TODAY, iw, node
@@ -29,11 +29,12 @@ def replica(**told: Any) -> Replica:
 
 
 def stock(
-    nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4", others: Mapping[str, int] = NOTHING_HELD
+    nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4", others: Mapping[str, int] = NOTHING
 ) -> NodeStock:
     names = [n["metadata"]["name"] for n in nodes]
     pools, classes = dict.fromkeys(names, ""), dict.fromkeys(names, name)
-    return NodeStock(nodes, pools, classes, CATALOGUE, replicas, held_by_others=others)
+    pods = [others_pod(boards, on=where) for where, boards in others.items()]
+    return NodeStock(nodes, pools, classes, CATALOGUE, replicas, other_pods=pods)
 
 
 def count(nodes: list[dict[str, Any]], *replicas: Replica) -> int:
@@ -227,3 +228,15 @@ def test_a_workload_whose_boards_others_hold_is_told_so() -> None:
     (choice,) = plan(Snapshot(world.catalogue, world.caps, world.inventory, states)).choices
     assert choice.reason == reasons.NO_ACCELERATOR_OF_CLASS
     assert "no node has a free l4; pods that are not planned here hold 4" in choice.message
+
+
+def test_a_workload_that_only_wants_advice_may_have_the_boards_that_it_holds() -> None:
+    advised, other = iw("advised", mode="Advise"), iw("other", mode="Advise")
+    objects = Objects(
+        workloads=(advised, other, iw("runs")), nodes=(node("n1"),), pods=(pod_of("advised", "a", boards=3),)
+    )
+    world = build_world(objects, TODAY, Parser())
+    assert world.inventory == (Inventory("", "l4", 1, 1, held_by_others=3),)
+    assert world.requirements["team", "advised"].reachable == (Inventory("", "l4", 4, 4),)
+    assert world.requirements["team", "other"].reachable is None
+    assert world.requirements["team", "runs"].reachable is None

@@ -27,7 +27,7 @@ _KUBERNETES_OWN = "node.kubernetes.io/"
 _DEVICES = Toleration.model_validate(GPU_TOLERATION)
 
 
-NOTHING_HELD: Mapping[str, int] = MappingProxyType({})
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class NodeStock:
@@ -41,10 +41,20 @@ class NodeStock:
         catalogue: Catalogue,
         replicas: Iterable[Replica] = (),
         *,
-        held_by_others: Mapping[str, int] = NOTHING_HELD,
+        unplanned: Iterable[Replica] = (),
+        other_pods: Iterable[Raw] = (),
     ) -> None:
-        """`replicas`: of workloads that are planned. `held_by_others`: boards of all other pods, by node."""
-        self._others = held_by_others
+        """`replicas`: of workloads that are planned. `other_pods`: those of others that hold accelerators."""
+        self._unplanned: dict[WorkloadKey, Counter[str]] = {}
+        """Boards of workloads that are not planned, by node."""
+        for replica in unplanned:
+            self._unplanned.setdefault(replica.key, Counter())[replica.node] += replica.accelerators
+        self._others: Counter[str] = Counter()
+        """Boards of all pods that are not planned, by node."""
+        for pod in other_pods:
+            self._others[pod["spec"]["nodeName"]] += accelerators_of(pod)
+        for held in self._unplanned.values():
+            self._others.update(held)
         self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
         self._pools, self._classes = node_pools, catalogue.accelerator_classes
         closed = {node["metadata"]["name"] for node, name in self._of_class if not self._accepts((), node, name)}
@@ -72,27 +82,38 @@ class NodeStock:
         A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
         counts only what planned replicas hold on it, every other one what others leave of it.
         """
-        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
+        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held, NOTHING)
 
     def reachable(
         self, workload: WorkloadKey, selector: Mapping[str, str], tolerations: Tolerations
     ) -> tuple[Inventory, ...]:
         """The part of it for pods of a workload with this node selector and these tolerations.
 
-        What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`.
+        What others hold on nodes whose taints it does not tolerate is not its own; what it holds without being planned
+        is. `workload`: as `Replica.key`.
         """
         labels_wanted = selector.items()
-        held = self._held_by.get(workload, Counter())
-        known = frozenset(labels_wanted), tolerations if self._tainted else (), frozenset(held.items())
+        held, own = self._held_by.get(workload, NOTHING), self._unplanned.get(workload, NOTHING)
+        known = (
+            frozenset(labels_wanted),
+            tolerations if self._tainted else (),
+            frozenset(held.items()),
+            frozenset(own.items()),
+        )
         if known not in self._known:
             nodes = [it for it in self._of_class if labels_wanted <= it[0]["metadata"].get("labels", {}).items()]
-            self._known[known] = self._count(nodes, (tolerations,), held)
+            self._known[known] = self._count(nodes, (tolerations,), held, own)
         return self._known[known]
 
     def _count(
-        self, nodes: Iterable[tuple[Raw, str]], accepted: Sequence[Tolerations], held: Mapping[str, int]
+        self,
+        nodes: Iterable[tuple[Raw, str]],
+        accepted: Sequence[Tolerations],
+        held: Mapping[str, int],
+        own: Mapping[str, int],
     ) -> tuple[Inventory, ...]:
-        """`held`: boards that stay counted where no taint is tolerated."""
+        """`held`: boards that stay counted where no taint is tolerated. `own`: boards that are nobody else's although
+        they are not planned."""
         total: dict[tuple[str, str], int] = {}
         largest: dict[tuple[str, str], int] = {}
         taken: dict[tuple[str, str], int] = {}
@@ -103,7 +124,7 @@ class NodeStock:
             boards = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
             # Never below what planned replicas hold: a board that died is not a reason to end any of them.
             ours = min(boards, self._held[node_name])
-            others = min(boards - ours, self._others.get(node_name, 0)) if on_device else 0
+            others = min(boards - ours, self._others[node_name] - own.get(node_name, 0)) if on_device else 0
             count = boards - others
             if not any(self._accepts(theirs, node, name) for theirs in accepted):
                 count, others = min(count, held.get(node_name, 0)), 0
@@ -122,16 +143,6 @@ class NodeStock:
     def _accepts(self, theirs: Tolerations, node: Raw, name: str) -> bool:
         ours = (_DEVICES,) if needs_accelerator(self._classes[name]) else ()
         return all(any(_tolerates(it, taint) for it in (*ours, *theirs)) for taint in _taints(node))
-
-
-def held_by_node(other_pods: Iterable[Raw], replicas: Iterable[Replica]) -> Mapping[str, int]:
-    """Boards by node of other people's pods and of replicas that are not planned."""
-    held: Counter[str] = Counter()
-    for pod in other_pods:
-        held[pod["spec"]["nodeName"]] += accelerators_of(pod)
-    for replica in replicas:
-        held[replica.node] += replica.accelerators
-    return held
 
 
 def _schedulable(node: Raw) -> bool:

@@ -23,7 +23,7 @@ from lowbeam.power.caps import CapTree
 from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
 from lowbeam.runtime.cap_view import cap_of, pool_caps
-from lowbeam.runtime.inventory import NodeStock, held_by_node
+from lowbeam.runtime.inventory import NodeStock
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -192,16 +192,23 @@ def build_world(
     enforced = {key for key in requirements if workloads[key].spec.mode is WorkloadMode.ENFORCE}
     planned = [pod for pod in pods if names.get(pod.key) in enforced]
     # What is terminating, or left by a workload that is gone, makes room soon enough: the scheduler waits for it.
-    kept = [pod for pod in pods if names.get(pod.key, pod.key) not in enforced and not pod.terminating]
-    held_by_others = held_by_node(objects.other_pods, [pod for pod in kept if pod.key in names])
-    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, planned, held_by_others=held_by_others)
+    unplanned = [pod for pod in pods if pod.key in names and names[pod.key] not in enforced and not pod.terminating]
+    stock = NodeStock(
+        objects.nodes,
+        node_pools,
+        node_classes,
+        catalogue,
+        planned,
+        unplanned=unplanned,
+        other_pods=objects.other_pods,
+    )
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
     for key, place in places.items():
         reachable = stock.reachable((key[0], labels.label_value(key[1])), place.node_selector, place.tolerations)
         if reachable != inventory:
             fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
-            limits = " and ".join(f"spec.placement.{name}" for name in fields)
+            limits = " and ".join(f"spec.placement.{name}" for name in fields) or "other pods"
             requirements[key] = replace(requirements[key], reachable=reachable, reach_limits=limits)
     # 5. Children.
     return World(
