@@ -118,7 +118,7 @@ def test_a_workload_waits_for_accelerators_that_a_pod_of_somebody_else_holds(sta
 
         row = stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "NoAcceleratorOfClass")
 
-        assert "pods that are not planned here hold 8" in row["message"]
+        assert "pods of others hold 8" in row["message"]
         assert not stage.deployments(namespace, "wish")
         stage.cluster.kubectl("delete", "pod", "training", "-n", namespace, "--now")
         stage.ready(namespace, "wish", seconds=60)

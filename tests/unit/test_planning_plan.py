@@ -11,7 +11,7 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Holding, Plan, Snapshot, plan
 from lowbeam.planning.feasibility import violations
 from lowbeam.planning.optimise import Answer
-from lowbeam.power.caps import Cap
+from lowbeam.power.caps import Cap, CapTree
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.sizing import Inventory, Option
 from tests.builders import WorkloadBuilder, cap, catalogue_of, model, option, snapshot, stock, workload
@@ -19,6 +19,7 @@ from tests.builders import WorkloadBuilder, cap, catalogue_of, model, option, sn
 SMALL = model("small").quality("80").on("gpu", (1, 60, 10, 100), (8, 100, 40, 180))
 LARGE = model("large").quality("95").on("gpu", (1, 300, 5, 200), (8, 500, 20, 400))
 CATALOGUE = catalogue_of(SMALL, LARGE)
+BOTH = catalogue_of(SMALL.on("gpu-2", (1, 60, 10, 100)), LARGE)
 ROOM = stock(gpu=64)
 
 
@@ -90,9 +91,17 @@ def test_replicas_that_were_asked_for_and_a_cap_trims_are_a_shortage(watts_short
     assert choice is not None
     assert choice.option is not None
     assert choice.reason == reasons.SELECTED
-    says = f'PowerCap "cluster" leaves {choice.option.replicas} of the 4 replicas asked for'
+    says = f'{choice.option.replicas} of the 4 replicas asked for: PowerCap "cluster" leaves no more'
     assert choice.shortage == (says if choice.option.replicas < 4 else "")
     assert (choice.option.replicas < 4) is bool(watts_short)
+
+
+@pytest.mark.parametrize(("rate", "served"), [(6, ""), (500, "serves 102 of 500 req/s, ")])
+def test_replicas_that_were_asked_for_and_have_no_accelerators_are_a_shortage(rate: int, served: str) -> None:
+    choice = planned(workload("a").rate(rate).replicas(fixed=5), inventory=stock(gpu=3)).choice("team", "a")
+    assert choice is not None
+    ending = "3 of the 5 replicas asked for: no more accelerators are free; add nodes, or raise spec.priority"
+    assert choice.shortage == served + ending
 
 
 def test_demand_beyond_the_accelerators_is_a_shortage_with_its_reason() -> None:
@@ -328,7 +337,7 @@ def test_what_a_successor_finds_running_without_an_option_leaves_the_others_only
     least = chosen(planned(other), "other")
     boards = sum(row.accelerators for row in ROOM if row.accelerator_class == least.accelerator_class)
     found = Holding(least.pool, least.accelerator_class, boards - least.accelerators, 300_000)
-    unknown = dataclasses.replace(workload("edited").rate(30).priority(100).floor("99").state(), left=(found,))
+    unknown = dataclasses.replace(workload("edited").rate(30).priority(100).floor("99").state(), pods=(found,))
 
     def made(watts: int) -> Plan:
         caps = build_cap_tree([cap("cluster", watts)])
@@ -341,6 +350,35 @@ def test_what_a_successor_finds_running_without_an_option_leaves_the_others_only
     short = tight.choice("team", "other")
     assert short is not None
     assert short.option is None or short.option.worst_case_milliwatts < least.worst_case_milliwatts
+
+
+def test_what_keeps_running_takes_the_boards_that_its_pods_hold_and_no_more() -> None:
+    edited, other = workload("edited").rate(120).priority(100), workload("other").rate(120).priority(900)
+    before = planned(edited, other)
+    runs, serves = chosen(before, "edited"), chosen(before, "other")
+    pending = Holding(runs.pool, "", 0, runs.worst_case_milliwatts)
+    bound = Holding(runs.pool, runs.accelerator_class, runs.accelerators, runs.worst_case_milliwatts)
+    room = stock(gpu=serves.accelerators)  # its node is gone
+
+    def made(pod: Holding) -> Plan:
+        kept = dataclasses.replace(edited.floor("99").running(runs).state(), pods=(pod,))
+        return plan(Snapshot(CATALOGUE, CapTree(), room, (kept, other.running(serves).state())))
+
+    assert chosen(made(pending), "other") == serves
+    short = made(bound).choice("team", "other")
+    assert short is not None
+    assert short.option != serves
+
+
+def test_what_runs_is_not_ended_while_others_hold_what_it_may_have_instead() -> None:
+    asked = workload("edited").rate(2)
+    runs = chosen(planned(asked), "edited")
+    elsewhere = asked.only(accelerator_classes=("gpu-2",)).running(runs)
+    room = (*ROOM, Inventory("", "gpu-2", 0, 0, held_by_others=8))
+    choice = plan(snapshot([elsewhere], BOTH, room)).choices[0]
+    assert (choice.option, choice.reason, choice.keeps_running) == (None, reasons.NO_ACCELERATOR_OF_CLASS, True)
+    gone = plan(snapshot([elsewhere], BOTH, room[1:])).choices[0]
+    assert (gone.reason, gone.keeps_running) == (reasons.NO_ACCELERATOR_OF_CLASS, False)
 
 
 def test_a_cap_below_what_keeps_running_without_an_option_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.pod import Toleration
 from lowbeam.catalog import load_builtin
-from lowbeam.planning import Inventory, Snapshot, WorkloadState, plan
+from lowbeam.planning import Holding, Inventory, Snapshot, WorkloadState, plan
+from lowbeam.power.ledger import ReplicaCharge, ReplicaState
 from lowbeam.render import labels
-from lowbeam.runtime.inventory import NOTHING, NodeStock
+from lowbeam.runtime.inventory import NodeStock, holdings
 from lowbeam.runtime.replicas import Replica, accelerators_of, holds_accelerators, replica_of
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from tests.unit.test_runtime_world import TODAY, iw, node
@@ -23,13 +25,16 @@ DEDICATED = {"key": "dedicated", "value": "team-x", "effect": "NoSchedule"}
 GPU = {"key": labels.GPU_RESOURCE, "value": "present", "effect": "NoSchedule"}
 
 
+NO_OTHERS: Mapping[str, int] = MappingProxyType({})
+
+
 def replica(**told: Any) -> Replica:
     plain = Replica("pod-1", "w-1", ("team", "w"), "d", "10.0.0.1", "n1", 1, True, True, False, "")
     return replace(plain, **told)
 
 
 def stock(
-    nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4", others: Mapping[str, int] = NOTHING
+    nodes: list[dict[str, Any]], *replicas: Replica, name: str = "l4", others: Mapping[str, int] = NO_OTHERS
 ) -> NodeStock:
     names = [n["metadata"]["name"] for n in nodes]
     pools, classes = dict.fromkeys(names, ""), dict.fromkeys(names, name)
@@ -204,7 +209,7 @@ def pod_of(workload: str, name: str, *, boards: int, leaving: bool = False) -> d
     return made
 
 
-def test_replicas_that_are_not_planned_keep_their_boards_from_the_plan_until_they_leave() -> None:
+def test_replicas_that_are_not_planned_hold_boards_until_they_leave() -> None:
     objects = Objects(
         workloads=(iw("runs"), iw("typo", task="tex-classification"), iw("advised", mode="Advise")),
         nodes=(node("n1", boards=16),),
@@ -217,7 +222,18 @@ def test_replicas_that_are_not_planned_keep_their_boards_from_the_plan_until_the
         ),
         other_pods=(others_pod(1), others_pod(1, on="another")),
     )
-    assert build_world(objects, TODAY, Parser()).inventory == (Inventory("", "l4", 9, 9, held_by_others=7),)
+    world = build_world(objects, TODAY, Parser())
+    assert world.inventory == (Inventory("", "l4", 15, 15, held_by_others=1),)
+    assert world.held_unplanned() == {("", "l4"): 6}
+
+
+def test_pods_hold_accelerators_while_they_are_on_a_node_and_stay() -> None:
+    pods = [replica(), replica(uid="pod-2", node=""), replica(uid="pod-3", terminating=True, accelerators=2)]
+    charges = [
+        ReplicaCharge("team", "w", "p", uid, None, 100, None, ReplicaState.LIVE) for uid in ("pod-1", "pod-2", "pod-3")
+    ]
+    found = holdings(charges, pods, {"n1": "l4"})
+    assert found == {("team", "w"): (Holding("p", "l4", 1, 100), Holding("p", "", 0, 100), Holding("p", "", 0, 100))}
 
 
 def test_a_workload_whose_boards_others_hold_is_told_so() -> None:
@@ -227,16 +243,4 @@ def test_a_workload_whose_boards_others_hold_is_told_so() -> None:
     states = tuple(WorkloadState(needs) for needs in world.requirements.values())
     (choice,) = plan(Snapshot(world.catalogue, world.caps, world.inventory, states)).choices
     assert choice.reason == reasons.NO_ACCELERATOR_OF_CLASS
-    assert "no node has a free l4; pods that are not planned here hold 4" in choice.message
-
-
-def test_a_workload_that_only_wants_advice_may_have_the_boards_that_it_holds() -> None:
-    advised, other = iw("advised", mode="Advise"), iw("other", mode="Advise")
-    objects = Objects(
-        workloads=(advised, other, iw("runs")), nodes=(node("n1"),), pods=(pod_of("advised", "a", boards=3),)
-    )
-    world = build_world(objects, TODAY, Parser())
-    assert world.inventory == (Inventory("", "l4", 1, 1, held_by_others=3),)
-    assert world.requirements["team", "advised"].reachable == (Inventory("", "l4", 4, 4),)
-    assert world.requirements["team", "other"].reachable is None
-    assert world.requirements["team", "runs"].reachable is None
+    assert "no node has a free l4; pods of others hold 4" in choice.message

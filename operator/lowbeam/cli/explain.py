@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -103,7 +103,7 @@ def _running(world: World, asked: tuple[str, str]) -> Snapshot:
             status = world.raw_workloads[key].get("status", {})
             memory = recover(status, state.requirements, world.children.get(key, []), sizer)
             states.append(replace(state, running=memory.target.option if memory.target else None))
-    return replace(snapshot, workloads=tuple(states))
+    return replace(snapshot, workloads=tuple(states), reserved_accelerators=world.held_unplanned())
 
 
 def _now(status: Mapping[str, Any], option: Option | None) -> tuple[str, ...]:
@@ -168,9 +168,11 @@ async def _live_world(kubeconfig: str | None, context: str | None) -> World:
 
     async with await connect(kubeconfig, context=context) as transport:
 
-        async def listed(resource: Resource, selector: str = "") -> tuple[dict[str, Any], ...]:
+        async def listed(
+            resource: Resource, selector: str = "", wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
+        ) -> tuple[dict[str, Any], ...]:
             pages = transport.list_pages(resource, label_selector=selector)
-            return tuple([item async for page in pages for item in page.items])
+            return tuple([item async for page in pages for item in page.items if wanted(item)])
 
         objects = Objects(
             workloads=await listed(INFERENCE_WORKLOADS),
@@ -182,6 +184,6 @@ async def _live_world(kubeconfig: str | None, context: str | None) -> World:
             nodes=await listed(NODES),
             deployments=await listed(DEPLOYMENTS, labels.WORKLOAD),
             pods=await listed(PODS, labels.WORKLOAD),
-            other_pods=tuple(filter(holds_accelerators, await listed(PODS, labels.OTHERS_SELECTOR))),
+            other_pods=await listed(PODS, labels.OTHERS_SELECTOR, holds_accelerators),
         )
     return build_world(objects, datetime.now(UTC).date(), Parser(), written_observations(objects.workloads))

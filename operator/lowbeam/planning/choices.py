@@ -41,9 +41,17 @@ _NEAREST_FIRST = (
 
 
 def choice_of(
-    adviser: Adviser, state: WorkloadState, found: OptionSet, outcome: Outcome, entry: int, *, explain: bool = True
+    adviser: Adviser,
+    state: WorkloadState,
+    found: OptionSet,
+    outcome: Outcome,
+    entry: int,
+    *,
+    stays: bool,
+    explain: bool = True,
 ) -> Choice:
-    """The choice of entry number `entry`. Without `explain`, alternatives and recommendations are left out."""
+    """The choice of entry number `entry`. `stays`: what runs would be kept without an option. Without `explain`,
+    alternatives and recommendations are left out."""
     needs = state.requirements
     option, desired = outcome.option(entry), outcome.desired[entry]
     cap = outcome.binding_cap(entry)
@@ -52,12 +60,13 @@ def choice_of(
         cap = ""
     alternatives: tuple[Alternative, ...] = ()
     recommendations: tuple[Advice, ...] = ()
-    shortage = ""
+    shortage, keeps_running = "", False
     if needs.fixed_replicas == 0:
         reason, message = reasons.SCALED_TO_ZERO, found.relaxation
     elif not any(not o.below_floor for o in found.options):
         ways_out = adviser.ways_out(needs)
         reason, message = _no_option(needs, found, ways_out)
+        keeps_running = stays and option is None
         alternatives = tuple(
             Alternative(it.option, it.reason, f"{it.change} would allow it")
             for it in ways_out.single[:MAX_ALTERNATIVES]
@@ -67,12 +76,10 @@ def choice_of(
     elif desired is not None and option != desired and cap:
         reason, message = reasons.DIMMED, dimmed_text(needs, desired, option, cap, _usable(outcome, cap))
     else:
-        reason, message, shortage = reasons.SELECTED, selected_text(needs, option), _shortage(needs, option)
+        reason, message = reasons.SELECTED, selected_text(needs, option)
+        shortage = _shortage(needs, option, desired, trimmed)
         if trimmed and desired is not None:
             message += f'. PowerCap "{trimmed}" trims what nobody uses now: {step_text(desired, option)}'
-            asked = needs.fixed_replicas or 0
-            if option.replicas < asked and not shortage:
-                shortage = f'PowerCap "{trimmed}" leaves {option.replicas} of the {asked} replicas asked for'
     if option is None and desired is None and found.options and not alternatives:
         frugal = _least(found)
         text = f"would run with {frugal.accelerators} {frugal.accelerator_class} free"
@@ -89,15 +96,19 @@ def choice_of(
         desired=desired,
         binding_cap=cap,
         shortage=shortage,
+        keeps_running=keeps_running,
         alternatives=alternatives,
         rejections=found.rejections,
         recommendations=recommendations,
     )
 
 
-def stays_without_option(found: OptionSet) -> bool:
-    """Whether a workload that has no option keeps what runs: always, except where its accelerators are gone."""
-    return not _lacks_accelerators({rejection.reason for rejection in found.rejections})
+def stays_without_option(found: OptionSet, *, boards_there: bool) -> bool:
+    """Whether a workload that has no option keeps what runs: always, except where its accelerators are gone.
+
+    `boards_there`: those of what runs. What it may have instead is lacking as well where others hold it for a while.
+    """
+    return boards_there or not _lacks_accelerators({rejection.reason for rejection in found.rejections})
 
 
 def loses(option: Option, desired: Option) -> bool:
@@ -120,17 +131,23 @@ def selected_text(needs: Requirements, option: Option) -> str:
     return f"{text}; {_shortage(needs, option)}"
 
 
-def _shortage(needs: Requirements, option: Option) -> str:
-    """How much of the demand an option serves, and what stands between it and the rest; empty when it serves all."""
-    if not option.unserved_millirps:
+def _shortage(needs: Requirements, option: Option, desired: Option | None = None, trimmed_by: str = "") -> str:
+    """What an option leaves unserved, or of the replicas asked for, and what stands between it and the rest."""
+    parts, asked = [], needs.fixed_replicas or 0
+    if option.unserved_millirps:
+        parts.append(f"serves {share(option.capacity_millirps, needs.demand.requests_per_second_milli)}")
+    if option.replicas < asked:
+        parts.append(f"{option.replicas} of the {asked} replicas asked for")
+    if not parts:
         return ""
-    served = share(option.capacity_millirps, needs.demand.requests_per_second_milli)
-    return f"serves {served}: {_what_limits(needs, option)}"
+    return f"{', '.join(parts)}: {_what_limits(needs, option, desired, trimmed_by)}"
 
 
-def _what_limits(needs: Requirements, option: Option) -> str:
-    """What stands between an option and the whole demand."""
-    if needs.fixed_replicas is not None:
+def _what_limits(needs: Requirements, option: Option, desired: Option | None, trimmed_by: str) -> str:
+    """What stands between an option and the whole demand, or all replicas asked for."""
+    if trimmed_by and desired is not None and option.replicas < desired.replicas:
+        return f'PowerCap "{trimmed_by}" leaves no more'
+    if needs.fixed_replicas is not None and option.replicas >= needs.fixed_replicas:
         return f"spec.replicas is {needs.fixed_replicas}; the autoscaler has to raise it"
     if option.replicas >= needs.max_replicas:
         return f"raise spec.scaling.maxReplicas above {needs.max_replicas}"

@@ -29,7 +29,7 @@ from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.prices import cap_prices
 from lowbeam.planning.problem import Entry, Flags, Ints, Problem, build, rows_of
-from lowbeam.planning.snapshot import Holding, Snapshot, WorkloadState
+from lowbeam.planning.snapshot import Snapshot, WorkloadState
 from lowbeam.sizing.options import Option, OptionSet
 from lowbeam.sizing.size import Sizer
 
@@ -56,11 +56,11 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     Without `explain`, alternatives and recommendations stay empty: they size each workload a few times more.
     """
     sized = size_all(snapshot)
-    holdings = _kept(sized)
-    kept = _milliwatts_by_cap(snapshot, holdings)
+    staying = [it for it in sized if not _under_a_cap(it) and _stays(snapshot, it)]
+    kept = _milliwatts_by_cap(snapshot, staying)
     reserved = {name: snapshot.reserved_milliwatts.get(name, 0) + milliwatts for name, milliwatts in kept.items()}
-    boards: Counter[tuple[str, str]] = Counter()
-    for _, holding in holdings:
+    boards = Counter(snapshot.reserved_accelerators)
+    for holding in (holding for it in staying for holding in it.state.pods):
         boards[holding.pool, holding.accelerator_class] += holding.accelerators
     snapshot = replace(snapshot, reserved_milliwatts=reserved, reserved_accelerators=boards)
     free = _without_caps(snapshot, sized)
@@ -81,26 +81,33 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     )
 
 
-def _kept(sized: Sequence[Sized]) -> list[tuple[str, Holding]]:
-    """(namespace, holding) of what keeps running although the plan has no option for it."""
-    found: list[tuple[str, Holding]] = []
-    for it in sized:
-        if it.state.requirements.fixed_replicas == 0 or _under_a_cap(it) or not stays_without_option(it.options):
-            continue
-        runs = it.state.running
-        holdings = it.state.left
-        if runs is not None:
-            holdings = (Holding(runs.pool, runs.accelerator_class, runs.accelerators, runs.worst_case_milliwatts),)
-        found += [(it.state.requirements.namespace, holding) for holding in holdings]
-    return found
+def _stays(snapshot: Snapshot, it: Sized) -> bool:
+    """Whether the workload keeps what runs where the plan has no option for it."""
+    if it.state.requirements.fixed_replicas == 0:
+        return False
+    return stays_without_option(it.options, boards_there=_boards_there(snapshot, it.state))
 
 
-def _milliwatts_by_cap(snapshot: Snapshot, holdings: Iterable[tuple[str, Holding]]) -> dict[str, int]:
+def _boards_there(snapshot: Snapshot, state: WorkloadState) -> bool:
+    """Whether what runs still has accelerators: of a replica at least, or those of its pods."""
+    runs = state.running
+    if runs is None:
+        return any(holding.accelerator_class for holding in state.pods)
+    here = (runs.pool, runs.accelerator_class)
+    have = sum(row.accelerators for row in snapshot.inventory if (row.pool, row.accelerator_class) == here)
+    return have >= max(1, runs.accelerators_per_replica)
+
+
+def _milliwatts_by_cap(snapshot: Snapshot, staying: Iterable[Sized]) -> dict[str, int]:
+    """Per cap: what may be drawn by what keeps running without an option. Its target counts, where it is known."""
     totals = {cap.name: 0 for cap in snapshot.caps.caps}
-    for namespace, holding in holdings:
-        for cap in snapshot.caps.caps:
-            if cap.covers(namespace, holding.pool):
-                totals[cap.name] += holding.milliwatts
+    for it in staying:
+        runs, namespace = it.state.running, it.state.requirements.namespace
+        drawn = [(holding.pool, holding.milliwatts) for holding in it.state.pods]
+        for pool, milliwatts in drawn if runs is None else [(runs.pool, runs.worst_case_milliwatts)]:
+            for cap in snapshot.caps.caps:
+                if cap.covers(namespace, pool):
+                    totals[cap.name] += milliwatts
     return totals
 
 
@@ -196,7 +203,10 @@ def _pin(problem: Problem, allowed: Flags, sized: Sequence[Sized], pinned: set[i
 
 def _choices(snapshot: Snapshot, sized: Sequence[Sized], outcome: Outcome, *, explain: bool) -> tuple[Choice, ...]:
     adviser = _memory_for(snapshot).adviser
-    return tuple(choice_of(adviser, it.state, it.options, outcome, i, explain=explain) for i, it in enumerate(sized))
+    return tuple(
+        choice_of(adviser, it.state, it.options, outcome, i, stays=_stays(snapshot, it), explain=explain)
+        for i, it in enumerate(sized)
+    )
 
 
 @dataclass(slots=True)

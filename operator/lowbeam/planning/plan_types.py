@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lowbeam.api.v1alpha1 import reasons
 from lowbeam.sizing.options import Option, Rejection
 from lowbeam.sizing.wishes import Advice
-
-_KEEPS_RUNNING = (reasons.NO_OPTION, reasons.NO_MODEL_MEETS_FLOOR)
-"""Why a workload has no option although nothing takes its place: what runs stays, as pods stay beside a bad image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +40,8 @@ class Choice:
     to another class at the same service, dims nobody."""
     shortage: str = ""
     """What it asks for and does not get although no cap dims it, and why; empty when there is nothing."""
+    keeps_running: bool = False
+    """True when there is no option and what runs stays nevertheless, as pods stay beside a bad image."""
     alternatives: tuple[Alternative, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     recommendations: tuple[Advice, ...] = ()
@@ -53,11 +51,6 @@ class Choice:
     def key(self) -> tuple[str, str]:
         """(namespace, name)."""
         return (self.namespace, self.name)
-
-    @property
-    def keeps_running(self) -> bool:
-        """True when there is no option and what runs stays nevertheless."""
-        return self.option is None and self.reason in _KEEPS_RUNNING
 
 
 @dataclass(frozen=True, slots=True)

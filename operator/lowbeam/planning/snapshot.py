@@ -24,6 +24,7 @@ class Holding:
 
     pool: str
     accelerator_class: str
+    """Empty while it holds no accelerator of a node."""
     accelerators: int
     milliwatts: int
     """At most, as the ledger charges it."""
@@ -39,8 +40,9 @@ class WorkloadState:
     dimmed: bool = False
     held: bool = False
     """True: the plan must keep `running` (pinned by anti-flap, or advise mode of the caps)."""
-    left: tuple[Holding, ...] = ()
-    """Its pods where `running` is not known: a new leader may find some that no option of today stands for."""
+    pods: tuple[Holding, ...] = ()
+    """What is there of it now, also where `running` is not known: a new leader may find pods that no option of today
+    stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,6 @@ class Snapshot:
     inventory: tuple[Inventory, ...]
     workloads: tuple[WorkloadState, ...]
     reserved_milliwatts: Mapping[str, int] = field(default_factory=dict)
-    """Per cap: what pods may draw that no workload here stands for, because it was refused or only wants advice.
-    What they hold is not in `inventory`."""
+    """Per cap: what pods may draw that no workload here stands for, because it was refused or only wants advice."""
     reserved_accelerators: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """By (pool, class), of `inventory`: what the plan finds kept by workloads without an option."""
+    """By (pool, class), of `inventory`: what such pods hold."""

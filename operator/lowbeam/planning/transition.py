@@ -269,7 +269,7 @@ class _Walk:
             return Order.IN_PLACE
         waited_for = self._ledger.over_now() | {c for c, view in self._views.items() if view.needs_milliwatts > 0}
         holds = self._ledger.charged_by(key)
-        if any(holds[cap] > 0 for cap in waited_for) or board_shortage(self._snapshot.inventory, self.targets, option):
+        if any(holds[cap] > 0 for cap in waited_for) or board_shortage(self._snapshot, self.targets, option):
             return Order.BREAK_BEFORE_MAKE
         both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
         return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK

@@ -38,11 +38,12 @@ from lowbeam.runtime.demand import LoadWatch, written_observations
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.health import Health
+from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.observer import Observer
 from lowbeam.runtime.power_control import PowerControl
-from lowbeam.runtime.recovery import holdings_of, last_action, recover
+from lowbeam.runtime.recovery import last_action, recover
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
@@ -255,10 +256,10 @@ class Controller:
                 world, self._plan = self._look(), answer
                 books = self._read_meters(world, fleet)
                 self._power.look(world, books, answer, fleet)
-                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet))
+                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
                 self._observer.advise(world, fleet)
-                for key in generations.keys() & world.raw_workloads.keys():
-                    fleet.of(key).planned(generations[key])
+                there = generations.keys() & world.raw_workloads.keys()
+                edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._announce(world, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*changed, *edited)
@@ -333,14 +334,19 @@ class Controller:
 
     def _snapshot(self, world: World, fleet: Fleet, charges: Sequence[ReplicaCharge] = ()) -> Snapshot:
         planned, states = set(world.enforced()), []
+        replicas = (replica for group in world.replicas.values() for replica in group)
+        pods = holdings(charges, replicas, world.node_classes) if charges else {}
         for key in world.enforced():
             memory = fleet.of(key)
             running = memory.target.option if memory.target else None
             pinned = self._power.pinned(key)
-            left = () if memory.target else holdings_of(world, key, charges)
             states.append(
                 WorkloadState(
-                    world.requirements[key], running, dimmed=memory.dimming is not None, held=pinned, left=left
+                    world.requirements[key],
+                    running,
+                    dimmed=memory.dimming is not None,
+                    held=pinned,
+                    pods=pods.get(key, ()),
                 )
             )
         others = [charge for charge in charges if (charge.namespace, charge.workload) not in planned]
@@ -350,6 +356,7 @@ class Controller:
             world.inventory,
             tuple(states),
             reserved_milliwatts=committed(world.caps, others),
+            reserved_accelerators=world.held_unplanned(),
         )
 
     def _announce(self, world: World, fleet: Fleet, keys: Iterable[WorkloadKey]) -> None:

@@ -62,10 +62,12 @@ class WorkloadMemory:
     write_error: KubeError | None = None
     """Why the last write of a child was refused; None when it was not."""
 
-    def planned(self, generation: int) -> None:
-        """The plan has seen this generation of the spec."""
-        if generation != self.planned_generation:
-            self.planned_generation, self.waiting_for = generation, NOT_CARRIED_OUT
+    def planned(self, generation: int) -> bool:
+        """The plan has seen this generation of the spec; whether it is the first to."""
+        if generation == self.planned_generation:
+            return False
+        self.planned_generation, self.waiting_for = generation, NOT_CARRIED_OUT
+        return True
 
 
 @dataclass(slots=True)

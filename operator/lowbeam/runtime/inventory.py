@@ -1,7 +1,7 @@
 """Which accelerators there are for whom: nodes as pools and classes, less what may not be used.
 
 Decides what a cordon, a silent kubelet, taints and other people's pods mean for planning. Nothing that runs is ended
-because of them: a node that takes no pods still counts what planned replicas hold there. Of the class `cpu` nobody's
+because of them: a node that takes no pods still counts what our own replicas hold there. Of the class `cpu` nobody's
 requests are taken off: there the scheduler decides.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from lowbeam.api.v1alpha1.pod import Toleration
 from lowbeam.catalog.facts import Catalogue
-from lowbeam.planning import Inventory
+from lowbeam.planning import Holding, Inventory
+from lowbeam.power.ledger import ReplicaCharge
 from lowbeam.render import labels
 from lowbeam.render.nodes import GPU_TOLERATION, needs_accelerator
 from lowbeam.runtime.replicas import Replica, WorkloadKey, accelerators_of, whole
@@ -25,9 +25,6 @@ Tolerations = tuple[Toleration, ...]
 _KUBERNETES_OWN = "node.kubernetes.io/"
 """Taints that follow from a node's state (cordoned, not ready, under pressure): that is read from the node itself."""
 _DEVICES = Toleration.model_validate(GPU_TOLERATION)
-
-
-NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class NodeStock:
@@ -41,26 +38,19 @@ class NodeStock:
         catalogue: Catalogue,
         replicas: Iterable[Replica] = (),
         *,
-        unplanned: Iterable[Replica] = (),
         other_pods: Iterable[Raw] = (),
     ) -> None:
-        """`replicas`: of workloads that are planned. `other_pods`: those of others that hold accelerators."""
-        self._unplanned: dict[WorkloadKey, Counter[str]] = {}
-        """Boards of workloads that are not planned, by node."""
-        for replica in unplanned:
-            self._unplanned.setdefault(replica.key, Counter())[replica.node] += replica.accelerators
+        """`replicas`: ours. `other_pods`: those of others that hold accelerators."""
         self._others: Counter[str] = Counter()
-        """Boards of all pods that are not planned, by node."""
+        """Boards of others, by node."""
         for pod in other_pods:
             self._others[pod["spec"]["nodeName"]] += accelerators_of(pod)
-        for held in self._unplanned.values():
-            self._others.update(held)
         self._of_class = [(node, name) for node in nodes if (name := node_classes.get(node["metadata"]["name"]))]
         self._pools, self._classes = node_pools, catalogue.accelerator_classes
         closed = {node["metadata"]["name"] for node, name in self._of_class if not self._accepts((), node, name)}
         self._tainted = bool(closed)
         self._held: Counter[str] = Counter()
-        """Boards of planned replicas, by node."""
+        """Boards of ours, by node."""
         self._held_by: dict[WorkloadKey, Counter[str]] = {}
         """The same of each workload, on nodes that are closed to pods without tolerations."""
         for replica in replicas:
@@ -80,40 +70,29 @@ class NodeStock:
         """Accelerators per pool and class, on nodes without taints or whose taints any of `accepted` tolerates.
 
         A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
-        counts only what planned replicas hold on it, every other one what others leave of it.
+        counts only what our own replicas hold on it, every other one what others leave of it.
         """
-        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held, NOTHING)
+        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
 
     def reachable(
         self, workload: WorkloadKey, selector: Mapping[str, str], tolerations: Tolerations
     ) -> tuple[Inventory, ...]:
         """The part of it for pods of a workload with this node selector and these tolerations.
 
-        What others hold on nodes whose taints it does not tolerate is not its own; what it holds without being planned
-        is. `workload`: as `Replica.key`.
+        What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`.
         """
         labels_wanted = selector.items()
-        held, own = self._held_by.get(workload, NOTHING), self._unplanned.get(workload, NOTHING)
-        known = (
-            frozenset(labels_wanted),
-            tolerations if self._tainted else (),
-            frozenset(held.items()),
-            frozenset(own.items()),
-        )
+        held = self._held_by.get(workload, Counter())
+        known = frozenset(labels_wanted), tolerations if self._tainted else (), frozenset(held.items())
         if known not in self._known:
             nodes = [it for it in self._of_class if labels_wanted <= it[0]["metadata"].get("labels", {}).items()]
-            self._known[known] = self._count(nodes, (tolerations,), held, own)
+            self._known[known] = self._count(nodes, (tolerations,), held)
         return self._known[known]
 
     def _count(
-        self,
-        nodes: Iterable[tuple[Raw, str]],
-        accepted: Sequence[Tolerations],
-        held: Mapping[str, int],
-        own: Mapping[str, int],
+        self, nodes: Iterable[tuple[Raw, str]], accepted: Sequence[Tolerations], held: Mapping[str, int]
     ) -> tuple[Inventory, ...]:
-        """`held`: boards that stay counted where no taint is tolerated. `own`: boards that are nobody else's although
-        they are not planned."""
+        """`held`: boards that stay counted where no taint is tolerated."""
         total: dict[tuple[str, str], int] = {}
         largest: dict[tuple[str, str], int] = {}
         taken: dict[tuple[str, str], int] = {}
@@ -122,9 +101,9 @@ class NodeStock:
             allocatable = node.get("status", {}).get("allocatable", {})
             on_device = needs_accelerator(self._classes[name])
             boards = whole(allocatable.get(labels.GPU_RESOURCE if on_device else "cpu", 0))
-            # Never below what planned replicas hold: a board that died is not a reason to end any of them.
+            # Never below what our replicas hold: a board that died is not a reason to end any of them.
             ours = min(boards, self._held[node_name])
-            others = min(boards - ours, self._others[node_name] - own.get(node_name, 0)) if on_device else 0
+            others = min(boards - ours, self._others[node_name]) if on_device else 0
             count = boards - others
             if not any(self._accepts(theirs, node, name) for theirs in accepted):
                 count, others = min(count, held.get(node_name, 0)), 0
@@ -143,6 +122,22 @@ class NodeStock:
     def _accepts(self, theirs: Tolerations, node: Raw, name: str) -> bool:
         ours = (_DEVICES,) if needs_accelerator(self._classes[name]) else ()
         return all(any(_tolerates(it, taint) for it in (*ours, *theirs)) for taint in _taints(node))
+
+
+def holdings(
+    charges: Iterable[ReplicaCharge], replicas: Iterable[Replica], node_classes: Mapping[str, str]
+) -> dict[WorkloadKey, tuple[Holding, ...]]:
+    """What the pods of each workload take. One that has no node yet, or leaves it, takes watts and no accelerators."""
+    by_uid = {replica.uid: replica for replica in replicas}
+    found: dict[WorkloadKey, list[Holding]] = {}
+    for charge in charges:
+        replica = by_uid.get(charge.pod_uid)
+        stays = replica is not None and not replica.terminating
+        name = node_classes.get(replica.node, "") if replica is not None and stays else ""
+        boards = max(1, replica.accelerators) if replica is not None and name else 0
+        key = (charge.namespace, charge.workload)
+        found.setdefault(key, []).append(Holding(charge.pool, name, boards, charge.milliwatts))
+    return {key: tuple(rows) for key, rows in found.items()}
 
 
 def _schedulable(node: Raw) -> bool:

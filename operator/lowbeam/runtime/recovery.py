@@ -6,18 +6,15 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from lowbeam.catalog.facts import Basis, Reasoning
-from lowbeam.planning import Holding
 from lowbeam.planning.committed import Order, Target
-from lowbeam.power.ledger import ReplicaCharge
 from lowbeam.render import Placement
 from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
-from lowbeam.runtime.replicas import Child, WorkloadKey
-from lowbeam.runtime.world import World
+from lowbeam.runtime.replicas import Child
 from lowbeam.sizing import Option, Requirements, Sizer
 
 
@@ -48,16 +45,6 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
         memory.waiting_for = "" if order is Order.IN_PLACE else "the change that was under way"
         memory.target = Target(running, order, dimmed_by=dimmed_by)
     return memory
-
-
-def holdings_of(world: World, key: WorkloadKey, charges: Iterable[ReplicaCharge]) -> tuple[Holding, ...]:
-    """What the pods of a workload take of whose setting nothing could be read back."""
-    replicas = {replica.uid: replica for replica in world.replicas.get(key, ())}
-    return tuple(
-        Holding(charge.pool, world.node_classes.get(replica.node, ""), max(1, replica.accelerators), charge.milliwatts)
-        for charge in charges
-        if (replica := replicas.get(charge.pod_uid)) is not None
-    )
 
 
 def _order(running: Option, children: list[Child]) -> Order:

@@ -8,6 +8,7 @@ Invariant: the same objects give the same World, in whatever order the informers
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -100,6 +101,16 @@ class World:
         """Workloads that Lowbeam acts on, in canonical order."""
         return [key for key in sorted(self.requirements) if self.workloads[key].spec.mode is WorkloadMode.ENFORCE]
 
+    def held_unplanned(self) -> dict[tuple[str, str], int]:
+        """Accelerators by (pool, class) of workloads that are there and not acted on: advised, or refused."""
+        held: Counter[tuple[str, str]] = Counter()
+        for key in self.raw_workloads.keys() - self.enforced():
+            for replica in self.replicas.get(key, ()):
+                if replica.node in self.node_classes and not replica.terminating:
+                    where = self.node_pools[replica.node], self.node_classes[replica.node]
+                    held[where] += max(1, replica.accelerators)
+        return held
+
 
 @dataclass(slots=True)
 class Parser:
@@ -189,26 +200,14 @@ def build_world(
             requirements[key] = replace(answer, corrections=seen.corrections)
     # 4. Inventory. Labels hold a shortened name where the workload's own is too long for one.
     names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
-    enforced = {key for key in requirements if workloads[key].spec.mode is WorkloadMode.ENFORCE}
-    planned = [pod for pod in pods if names.get(pod.key) in enforced]
-    # What is terminating, or left by a workload that is gone, makes room soon enough: the scheduler waits for it.
-    unplanned = [pod for pod in pods if pod.key in names and names[pod.key] not in enforced and not pod.terminating]
-    stock = NodeStock(
-        objects.nodes,
-        node_pools,
-        node_classes,
-        catalogue,
-        planned,
-        unplanned=unplanned,
-        other_pods=objects.other_pods,
-    )
+    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, pods, other_pods=objects.other_pods)
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
     for key, place in places.items():
         reachable = stock.reachable((key[0], labels.label_value(key[1])), place.node_selector, place.tolerations)
         if reachable != inventory:
             fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
-            limits = " and ".join(f"spec.placement.{name}" for name in fields) or "other pods"
+            limits = " and ".join(f"spec.placement.{name}" for name in fields)
             requirements[key] = replace(requirements[key], reachable=reachable, reach_limits=limits)
     # 5. Children.
     return World(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Accelerators of one class in one pool that planned pods may have (class `cpu`: how many CPU replicas fit)."""
+    """Accelerators of one class in one pool that our pods may have (class `cpu`: how many CPU replicas fit)."""
 
     pool: str
     accelerator_class: str
@@ -18,4 +18,4 @@ class Inventory:
     largest_node: int
     """Most accelerators on one node: bounds accelerators per replica."""
     held_by_others: int = 0
-    """Accelerators of these nodes that pods hold which are not planned here. Not in `accelerators`."""
+    """Accelerators of these nodes that pods of others hold. Not in `accelerators`."""

@@ -244,7 +244,7 @@ def _corrected(passed: Passed, corrections: Sequence[Correction]) -> Passed:
 def _room(inventory: Sequence[Inventory], name: str, boards: int, of_those: str = "") -> tuple[int, str]:
     of_class = [row for row in inventory if row.accelerator_class == name]
     taken = sum(row.held_by_others for row in of_class)
-    others = f"; pods that are not planned here hold {taken}" if taken else ""
+    others = f"; pods of others hold {taken}" if taken else ""
     rows = [row for row in of_class if row.accelerators > 0]
     if not rows:
         return 0, f"no node{of_those} has {'a free ' if taken else ''}{name}{others}"
