@@ -11,14 +11,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from lowbeam.api.v1alpha1 import WorkloadMode
-from lowbeam.kube import POWER_CAPS
+from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
+from lowbeam.planning import Plan, Snapshot, plan
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
+from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects
 from tests.fakes.clock import VirtualClock
+from tests.unit.test_runtime_world import iw, node
 
 
 class MirrorWithABug:
@@ -104,3 +107,54 @@ async def test_a_pass_of_before_a_decision_does_not_say_that_it_is_carried_out(
     assert memory.waiting_for == NOT_CARRIED_OUT
     await controller._carry_out(key)
     assert not memory.waiting_for
+
+
+class MirrorOfOneWorkload:
+    """Beside a node; `generation` is the spec that it holds now."""
+
+    generation = 1
+
+    def objects(self) -> Objects:
+        raw = iw("chat", priority=self.generation)
+        raw["metadata"] |= {"generation": self.generation, "resourceVersion": str(self.generation)}
+        return Objects(workloads=(raw,), nodes=(node("n1"),))
+
+    def never_seen(self) -> list[str]:
+        return []
+
+    def unreachable(self) -> bool:
+        return False
+
+
+async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller, mirror = a_controller(VirtualClock()), MirrorOfOneWorkload()
+    controller.mirror = mirror  # type: ignore[assignment]
+    to_carry_out: list[WorkloadKey] = []
+    monkeypatch.setattr(controller._work, "add", lambda *keys: to_carry_out.extend(keys))
+    edits: list[int] = []
+
+    def edit(generation: int) -> None:
+        (before,) = mirror.objects().workloads
+        mirror.generation = generation
+        controller.input_changed(INFERENCE_WORKLOADS, before, mirror.objects().workloads[0])
+
+    def plan_during_edits(snapshot: Snapshot) -> Plan:
+        while edits:
+            edit(edits.pop())
+        return plan(snapshot)
+
+    monkeypatch.setattr("lowbeam.runtime.controller.plan", plan_during_edits)
+    fleet = controller._lead()
+    assert fleet is not None
+    await controller._plan_once(fleet)
+    edit(2)
+    edits.append(3)
+    await controller._plan_once(fleet)
+    to_carry_out.clear()
+    await controller._plan_once(fleet)
+    assert set(to_carry_out) == {("team", "chat")}
+    to_carry_out.clear()
+    await controller._plan_once(fleet)
+    assert to_carry_out == [], "nothing is new"
