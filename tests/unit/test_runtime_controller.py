@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from structlog.testing import capture_logs
 
 from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
+from lowbeam.kube.errors import Deposed, Request
 from lowbeam.planning import Plan, Snapshot, plan
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Outcome
@@ -158,3 +159,25 @@ async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_
     to_carry_out.clear()
     await controller._plan_once(fleet)
     assert to_carry_out == [], "nothing is new"
+
+
+async def test_a_write_that_a_moment_without_the_lease_refused_is_made_again() -> None:
+    controller, key, world = a_controller(VirtualClock()), ("shop", "search"), MagicMock()
+    world.key_of.return_value, world.requirements = key, {key: None}
+    world.workloads = {key: MagicMock()}
+    world.workloads[key].spec.mode = WorkloadMode.ENFORCE
+    controller._world, controller._fleet, controller._plan = world, Fleet(), MagicMock()
+    controller.mirror = MagicMock()
+    controller.mirror.never_seen.return_value = []
+    memory = controller._fleet.of(key)
+    memory.target = MagicMock()
+    deposed = Outcome(error=Deposed(Request("patch", "deployments", "shop/search"), "does not lead"))
+    controller._executor.carry_out = AsyncMock(side_effect=[deposed, Outcome()])  # type: ignore[method-assign]
+    assert await controller._carry_out(key) is False
+    assert memory.write_error is None, "nobody has to change anything"
+    controller._leads = lambda: False
+    assert await controller._carry_out(key) is False
+    controller._leads = lambda: True
+    assert await controller._carry_out(key) is True
+    controller._leads, controller._fleet = (lambda: False), None
+    assert await controller._carry_out(key) is True

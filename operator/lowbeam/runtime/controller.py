@@ -27,6 +27,7 @@ from lowbeam.kube import (
     KubeObject,
     Resource,
 )
+from lowbeam.kube.errors import Deposed
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.plan import sizer_for
@@ -296,8 +297,12 @@ class Controller:
         """One pass over one workload's children; False when a write was refused."""
         fleet, world = self._fleet, self._look()
         key = world.key_of(key)
-        if fleet is None or not self._leads() or key not in world.requirements:
+        if fleet is None or key not in world.requirements:
             return True
+        if not self._leads():
+            return (
+                False  # perhaps for a moment only: its memory goes when a loop sees it, and then nothing is left to do
+            )
         if self.mirror.never_seen() or self._plan is None:
             return False  # a new leader writes nothing before it has planned: what it remembers may be half a decision
         memory = fleet.of(key)
@@ -309,7 +314,7 @@ class Controller:
             memory.waiting_for = outcome.waiting_for
         if outcome.error is not None and str(outcome.error) != str(memory.write_error):
             log.warning("write refused, tried again", workload="/".join(key), error=str(outcome.error))
-        memory.write_error = outcome.error
+        memory.write_error = None if isinstance(outcome.error, Deposed) else outcome.error  # that is nobody's to mend
         return outcome.error is None
 
     # ---- parts of a cycle
