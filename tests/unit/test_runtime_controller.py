@@ -82,19 +82,27 @@ async def test_a_leader_that_cannot_read_its_world_tries_again() -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
+SEARCH = ("shop", "search")
+
+
+def a_leader_of(key: WorkloadKey) -> tuple[Controller, WorkloadMemory]:
+    """It has planned, and decided something for this workload."""
+    controller, fleet, world = a_controller(VirtualClock()), Fleet(), MagicMock()
+    world.key_of.return_value, world.requirements = key, {key: None}
+    world.workloads = {key: MagicMock()}
+    world.workloads[key].spec.mode = WorkloadMode.ENFORCE
+    controller._world, controller._fleet, controller._plan = world, fleet, MagicMock()
+    controller.mirror = MagicMock()
+    controller.mirror.never_seen.return_value = []
+    fleet.of(key).target = MagicMock()
+    return controller, fleet.of(key)
+
+
 @pytest.mark.parametrize("decides_anew", [lambda it: it.planned(2), lambda it: setattr(it, "decision", MagicMock())])
 async def test_a_pass_of_before_a_decision_does_not_say_that_it_is_carried_out(
     decides_anew: Callable[[WorkloadMemory], object],
 ) -> None:
-    controller, key, world = a_controller(VirtualClock()), ("shop", "search"), MagicMock()
-    world.key_of.return_value, world.requirements = key, {key: None}
-    world.workloads = {key: MagicMock()}
-    world.workloads[key].spec.mode = WorkloadMode.ENFORCE
-    controller._world, controller._fleet, controller._plan = world, Fleet(), MagicMock()
-    controller.mirror = MagicMock()
-    controller.mirror.never_seen.return_value = []
-    memory = controller._fleet.of(key)
-    memory.target = MagicMock()
+    controller, memory = a_leader_of(SEARCH)
     memory.planned(1)
     meanwhile: list[Callable[[WorkloadMemory], object]] = [decides_anew]
 
@@ -104,9 +112,9 @@ async def test_a_pass_of_before_a_decision_does_not_say_that_it_is_carried_out(
         return Outcome()
 
     controller._executor.carry_out = carry_out  # type: ignore[method-assign]
-    await controller._carry_out(key)
+    await controller._carry_out(SEARCH)
     assert memory.waiting_for == NOT_CARRIED_OUT
-    await controller._carry_out(key)
+    await controller._carry_out(SEARCH)
     assert not memory.waiting_for
 
 
@@ -162,22 +170,14 @@ async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_
 
 
 async def test_a_write_that_a_moment_without_the_lease_refused_is_made_again() -> None:
-    controller, key, world = a_controller(VirtualClock()), ("shop", "search"), MagicMock()
-    world.key_of.return_value, world.requirements = key, {key: None}
-    world.workloads = {key: MagicMock()}
-    world.workloads[key].spec.mode = WorkloadMode.ENFORCE
-    controller._world, controller._fleet, controller._plan = world, Fleet(), MagicMock()
-    controller.mirror = MagicMock()
-    controller.mirror.never_seen.return_value = []
-    memory = controller._fleet.of(key)
-    memory.target = MagicMock()
+    controller, memory = a_leader_of(SEARCH)
     deposed = Outcome(error=Deposed(Request("patch", "deployments", "shop/search"), "does not lead"))
     controller._executor.carry_out = AsyncMock(side_effect=[deposed, Outcome()])  # type: ignore[method-assign]
-    assert await controller._carry_out(key) is False
+    assert await controller._carry_out(SEARCH) is False
     assert memory.write_error is None, "nobody has to change anything"
     controller._leads = lambda: False
-    assert await controller._carry_out(key) is False
+    assert await controller._carry_out(SEARCH) is False
     controller._leads = lambda: True
-    assert await controller._carry_out(key) is True
+    assert await controller._carry_out(SEARCH) is True
     controller._leads, controller._fleet = (lambda: False), None
-    assert await controller._carry_out(key) is True
+    assert await controller._carry_out(SEARCH) is True
