@@ -102,6 +102,7 @@ def test_replicas_that_were_asked_for_and_have_no_accelerators_are_a_shortage(ra
     assert choice is not None
     ending = "3 of the 5 replicas asked for: no more accelerators are free; add nodes, or raise spec.priority"
     assert choice.shortage == served + ending
+    assert choice.message.endswith(choice.shortage), "explain says what the status says"
 
 
 def test_demand_beyond_the_accelerators_is_a_shortage_with_its_reason() -> None:

@@ -78,6 +78,8 @@ def choice_of(
     else:
         reason, message = reasons.SELECTED, selected_text(needs, option)
         shortage = _shortage(needs, option, desired, trimmed)
+        if shortage and not option.unserved_millirps and not trimmed:  # else the message says it already
+            message += f"; {shortage}"
         if trimmed and desired is not None:
             message += f'. PowerCap "{trimmed}" trims what nobody uses now: {step_text(desired, option)}'
     if option is None and desired is None and found.options and not alternatives:
