@@ -106,6 +106,29 @@ async def test_the_first_list_and_later_changes_arrive(any_server: FakeTransport
     assert mirror.informer.by_uid(uid) == mirror.informer.get("team-a", "b")
 
 
+async def test_what_it_shows_is_one_value_until_something_changes(server: FakeTransport, watched: Any) -> None:
+    server.put(PODS, pod("a"))
+    mirror = watched()
+    await mirror.informer.wait_synced()
+    shown = [mirror.informer.objects()]
+    assert mirror.informer.objects() is shown[0]
+    for change in (
+        lambda: server.put(PODS, {**pod("a"), "spec": {"nodeName": "n1"}}),
+        lambda: server.put(PODS, pod("b")),
+        lambda: server.remove(PODS, "team-a", "a"),
+    ):
+        change()
+        await settle()
+        shown.append(mirror.informer.objects())
+    assert [sorted(obj["metadata"]["name"] for obj in objects) for objects in shown] == [
+        ["a"],
+        ["a"],
+        ["a", "b"],
+        ["b"],
+    ]
+    assert shown[0] != shown[1]
+
+
 async def test_more_objects_than_one_page_holds_are_all_mirrored(server: FakeTransport, watched: Any) -> None:
     server.streaming_lists = False
     for number in range(1203):

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.cli.plan import snapshot_of
 from lowbeam.planning.committed import Order, Target
+from lowbeam.planning.plan import sizer_for
+from lowbeam.planning.words import option_text
 from lowbeam.render import Placement
+from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
-from lowbeam.runtime.recovery import recover
+from lowbeam.runtime.recovery import Trace, recover, recover_fleet
 from lowbeam.runtime.replicas import Child
+from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.status_workload import workload_status
-from lowbeam.sizing import Sizer
+from lowbeam.runtime.world import Objects, Parser, build_world
+from lowbeam.sizing import Requirements, Sizer
 from tests.builders import catalogue_of, model, stock, workload
 from tests.unit.test_runtime_status import CHOICE, FACTS, NOW
+from tests.unit.test_runtime_world import TODAY, iw, node
+
+
+def _recovered(status: Mapping[str, Any], needs: Requirements, children: list[Child], sizer: Sizer) -> WorkloadMemory:
+    return recover([Trace(status, needs, children)], sizer)[0]
 
 
 def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
@@ -29,7 +42,7 @@ def test_a_successor_reads_target_dimming_and_history_from_the_status() -> None:
     written = workload_status(FACTS, memory, {}, NOW)
     child = Child("w-x", "u", None, "x", 1, 1, {})
 
-    read = recover(written, needs, [child], sizer)
+    read = _recovered(written, needs, [child], sizer)
 
     assert read.target is not None
     assert read.target.option is not None
@@ -51,7 +64,7 @@ def test_a_replacement_that_had_begun_goes_on_as_it_began(beside: bool, order: O
     if beside:
         children.append(Child("w-old", "v", replace(placement, model="old"), "old", 1, 1, {}))
 
-    read = recover(written, needs, children, sizer)
+    read = _recovered(written, needs, children, sizer)
 
     assert read.target is not None
     assert read.target.order is order
@@ -64,7 +77,7 @@ def test_a_workload_that_a_cap_paused_is_still_paused_for_a_successor_and_asks_t
     paused = WorkloadMemory(target=Target(None, dimmed_by="c"), choice=CHOICE, dimming=dimming)
     sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10))), stock(gpu=8))
 
-    read = recover(workload_status(FACTS, paused, {}, NOW), needs, [], sizer)
+    read = _recovered(workload_status(FACTS, paused, {}, NOW), needs, [], sizer)
 
     assert read.target == Target(None, dimmed_by="c")
 
@@ -77,7 +90,7 @@ def test_a_dimmed_workload_whose_floor_was_raised_beyond_what_runs_is_not_paused
     written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE, dimming=dimming), {}, NOW)
     child = Child("w-x", "u", Placement.of(running), "x", 1, 1, {})
 
-    read = recover(written, replace(needs, floor_centi=10_000), [child], sizer)
+    read = _recovered(written, replace(needs, floor_centi=10_000), [child], sizer)
 
     assert read.target is None, "what runs stays until the plan has something in its place"
 
@@ -90,9 +103,88 @@ def test_a_successor_believes_the_deployments_where_the_status_was_not_written_y
     written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE), {}, NOW)
     child = Child("w-x", "u", Placement.of(running), "x", 1, 1, {})  # one replica: the shed was written, then the kill
 
-    read = recover(written, needs, [child], sizer)
+    read = _recovered(written, needs, [child], sizer)
 
     assert read.target is not None
     assert read.target.option is not None
     assert read.target.option.replicas == 1
-    assert recover({}, needs, [child], sizer).target is None
+
+
+def test_a_decision_that_no_status_tells_of_is_read_from_its_deployment() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(30).build()
+    decided = max(sizer.options_for(needs, None).options, key=lambda option: option.replicas)
+    child = Child("w-x", "u", Placement.of(decided), "x", decided.replicas, 0, {})
+
+    read = _recovered({}, needs, [child], sizer)
+
+    assert read.target is not None
+    assert read.target.option is not None
+    assert read.target.option.setting == decided.setting
+    assert (read.target.order, read.waiting_for) == (Order.IN_PLACE, "")
+
+
+def test_of_two_deployments_that_no_status_tells_of_the_one_that_serves_counts_and_both_stay() -> None:
+    catalogue = catalogue_of(model("small").on("gpu", (1, 50, 5, 10)).on("other", (1, 50, 5, 10)))
+    sizer = Sizer(catalogue, stock(gpu=8, other=8))
+    needs = workload("w").rate(5).build()
+    options = sizer.options_for(needs, None).options
+    one, two = (next(it for it in options if it.accelerator_class == name) for name in ("gpu", "other"))
+    children = [
+        Child("w-z", "u", Placement.of(one), "z", one.replicas, 0, {}),
+        Child("w-a", "v", Placement.of(two), "a", two.replicas, two.replicas, {}),
+    ]
+
+    read = _recovered({}, needs, children, sizer)
+
+    assert read.target is not None
+    assert read.target.option is not None
+    assert (read.target.option.accelerator_class, read.target.order) == ("other", Order.MAKE_BEFORE_BREAK)
+
+
+@pytest.mark.parametrize("placement", ["edited", "no longer allowed", "gone from the catalogue"])
+def test_a_deployment_that_no_option_could_have_made_is_decided_anew(placement: str) -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    made = Placement.of(sizer.options_for(needs, None).options[0])
+    if placement == "no longer allowed":
+        needs = replace(needs, floor_centi=10_000)
+    shown = {"edited": None, "gone from the catalogue": replace(made, model="old")}.get(placement, made)
+
+    assert _recovered({}, needs, [Child("w-x", "u", shown, "x", 1, 1, {})], sizer).target is None
+
+
+def test_a_deployment_that_somebody_scaled_to_zero_is_not_taken_for_a_decision() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    made = sizer.options_for(needs, None).options[0]
+
+    read = _recovered({}, needs, [Child("w-x", "u", Placement.of(made), "x", 0, 0, {})], sizer)
+
+    assert read.target is not None
+    assert read.target.option is not None
+    assert read.target.option.replicas == made.replicas
+
+
+def test_a_fleet_that_no_status_tells_of_runs_on_and_its_history_begins() -> None:
+    workloads = (iw("acted-on"), iw("advised", mode="Advise"))
+    bare = Objects(workloads=workloads, nodes=(node("n1"),))
+    world = build_world(bare, TODAY, Parser())
+    sizer = sizer_for(snapshot_of(world))
+    running = {key: sizer.options_for(needs).options[0] for key, needs in world.requirements.items()}
+    unused: Any = None
+    executor = Executor(unused, unused, OperatorSettings("tests"))
+    made = [executor.manifest(world, key, option, option.replicas) for key, option in running.items()]
+    for deployment in made:
+        deployment["metadata"]["uid"] = f"uid-{deployment['metadata']['name']}"
+
+    fleet = recover_fleet(build_world(replace(bare, deployments=tuple(made)), TODAY, Parser()), sizer, NOW)
+
+    assert {key: option.setting for key, option in fleet.options().items() if option} == {
+        key: option.setting for key, option in running.items()
+    }
+    told = fleet.of(("team", "acted-on"))
+    assert told.decision is not None
+    assert (told.decision.action, told.decision.message) == (reasons.SELECTED, option_text(running["team", "acted-on"]))
+    assert told.history == (told.decision,)
+    assert fleet.of(("team", "advised")).history == ()

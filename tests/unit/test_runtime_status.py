@@ -37,6 +37,7 @@ def test_a_transition_time_changes_only_with_the_status() -> None:
     assert same[0]["lastTransitionTime"] == first[0]["lastTransitionTime"]
     assert (same[0]["reason"], same[0]["observedGeneration"]) == ("B", 2)
     assert other[0]["lastTransitionTime"] != first[0]["lastTransitionTime"]
+    assert as_conditions(other, [("Ready", True, "B", "b")], 2, LATER + timedelta(hours=1)) == other
 
 
 def test_conditions_that_are_not_said_any_more_go_away_and_long_messages_are_cut() -> None:

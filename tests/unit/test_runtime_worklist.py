@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from lowbeam.runtime.clock import SystemClock
-from lowbeam.runtime.worklist import LONGEST_RETRY_SECONDS, Worklist
+from lowbeam.runtime.worklist import GATHER_SECONDS, LONGEST_RETRY_SECONDS, Worklist
 from tests.fakes.clock import settle
 
 A, B = ("team", "a"), ("team", "b")
@@ -16,11 +18,13 @@ class SteppedClock(SystemClock):
 
     def __init__(self) -> None:
         self.ms = 0
+        self.slept: list[float] = []
 
     def monotonic_ms(self) -> int:
         return self.ms
 
     async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
         await asyncio.sleep(0)
 
 
@@ -40,9 +44,9 @@ class Handler:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[Worklist, Handler, SteppedClock]]:
+async def running(look_seconds: float = 0.0) -> AsyncIterator[tuple[Worklist, Handler, SteppedClock]]:
     clock, handler = SteppedClock(), Handler()
-    worklist = Worklist(handler, clock)
+    worklist = Worklist(handler, clock, lambda: look_seconds)
     task = asyncio.create_task(worklist.run())
     yield worklist, handler, clock
     task.cancel()
@@ -83,3 +87,11 @@ async def test_a_refused_workload_is_tried_again_ever_more_slowly_and_at_once_wh
         worklist.add(B)
         await settle()
         assert handler.calls.count(A) == done
+
+
+@pytest.mark.parametrize(("look_seconds", "rests"), [(0.0, GATHER_SECONDS), (0.002, GATHER_SECONDS), (0.3, 3.0)])
+async def test_looks_at_a_big_fleet_leave_nine_tenths_of_the_time_to_others(look_seconds: float, rests: float) -> None:
+    async with running(look_seconds) as (worklist, _, clock):
+        worklist.add(A)
+        await settle()
+    assert set(clock.slept) == {rests}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -20,7 +21,8 @@ from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
 from lowbeam.runtime.replicas import Child, Replica
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.runtime.world import Objects, Parser, World, build_world
+from lowbeam.runtime.world import Objects, Observation, Parser, World, build_world
+from lowbeam.sizing import Demand
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
 from tests.catalogue_objects import accelerator
@@ -100,6 +102,43 @@ def test_the_order_of_objects_does_not_matter(workloads: list[dict[str, Any]], c
     world = build_world(Objects(workloads=tuple(workloads), power_caps=tuple(caps)), TODAY, Parser())
     assert world.enforced() == [("other", "b"), ("team", "a"), ("team", "c")]
     assert [cap.name for cap in world.caps.caps] == ["x", "y"]
+
+
+def _pod(version: str, *, ready: bool) -> dict[str, Any]:
+    metadata = {"name": "w-1", "namespace": "team", "uid": "u", "resourceVersion": version, "labels": {}}
+    metadata["labels"] = {labels.WORKLOAD: "w"}
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    return {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": {"conditions": conditions}}
+
+
+def test_a_look_reads_anew_what_changed_and_nothing_else() -> None:
+    parser, before = Parser(), Objects(workloads=(iw("w"), iw("v")), pods=(_pod("1", ready=False),))
+    after = replace(before, pods=(_pod("2", ready=True),))
+    observed = {("team", "v"): Observation(Demand(5000, 100, 1, 100))}
+
+    first = build_world(before, TODAY, parser)
+    second = build_world(after, TODAY, parser, observed)
+
+    assert second == build_world(after, TODAY, Parser(), observed)
+    assert second.requirements["team", "w"] is first.requirements["team", "w"]
+    assert second.requirements["team", "v"].demand == observed["team", "v"].demand
+    assert [pod.ready for pod in (*first.replicas["team", "w"], *second.replicas["team", "w"])] == [False, True]
+    tomorrow = build_world(after, date(2026, 11, 22), parser, observed)
+    assert tomorrow.requirements["team", "w"] is not first.requirements["team", "w"], "an opt-in may have run out"
+
+
+class _Kept(dict[str, Any]):
+    """An object that a weak reference can watch."""
+
+
+def test_nothing_is_remembered_of_what_is_gone() -> None:
+    parser, pod = Parser(), _Kept(_pod("1", ready=True))
+    watched = weakref.ref(pod)
+    build_world(Objects(pods=(pod,)), TODAY, parser)
+    del pod
+    assert watched() is not None
+    build_world(Objects(), TODAY, parser)
+    assert watched() is None
 
 
 def test_a_long_name_is_found_again_behind_its_shortened_label() -> None:
@@ -215,6 +254,17 @@ def test_a_replica_that_was_never_heard_is_charged_its_worst_case_and_not_zero()
     assert charge.milliwatts == max(p.milliwatts for p in PROFILE.points)
     assert reading.milliwatts == charge.milliwatts
     assert reading.worst_case_milliwatts == BOARD
+
+
+def test_watts_are_summed_by_workload_and_drawn_ones_only_where_every_replica_has_some() -> None:
+    replicas = [replica(), replica(uid="pod-2", name="w-2"), replica(uid="pod-3", name="w-3", node="", ip="")]
+    samples = {"pod-1": sample(50), "pod-2": replace(sample(60), pod_uid="pod-2")}
+    key = ("team", "w")
+    whole = books(replicas, samples)
+    assert whole.drawn_milliwatts == {key: 110_000}, "a pod without an address draws nothing yet"
+    assert whole.committed_milliwatts == {key: sum(charge.milliwatts for charge in whole.charges)}
+    assert books(replicas, {"pod-1": samples["pod-1"]}).drawn_milliwatts == {key: None}
+    assert books([], {}).drawn_milliwatts == books([], {}).committed_milliwatts == {}
 
 
 def test_a_worker_without_a_meter_counts_at_its_worst_case_and_is_told_apart() -> None:

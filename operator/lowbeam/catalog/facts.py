@@ -247,7 +247,14 @@ class Catalogue:
     benchmarks: dict[str, Benchmark] = field(default_factory=dict)
     reference_profiles: tuple[EnergyProfile, ...] = ()
     """Profiles of other series: shown and compared, never planned with."""
+    _index: dict[tuple[str, str], list[EnergyProfile]] = field(init=False, repr=False, compare=False)
+    """`profiles` by model and task: every tick asks for those of every pod."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", {})
+        for profile in self.profiles:
+            self._index.setdefault((profile.model, profile.task), []).append(profile)
 
     def profiles_of(self, model: str, task: str) -> tuple[EnergyProfile, ...]:
         """Profiles of one model measured for one task, in name order."""
-        return tuple(p for p in self.profiles if p.model == model and p.task == task)
+        return tuple(self._index.get((model, task), ()))

@@ -90,19 +90,18 @@ def _running(world: World, asked: tuple[str, str]) -> Snapshot:
 
     A workload that only wants advice is planned on its own, as it takes nothing from the others.
     """
-    from lowbeam.runtime.recovery import recover  # needs the client for Kubernetes, which planning offline does not
+    from lowbeam.runtime.recovery import recover_fleet  # needs the Kubernetes client, which planning offline does not
 
     snapshot, acted_on = snapshot_of(world), set(world.enforced())
     if asked not in acted_on:
         alone = tuple(state for state in snapshot.workloads if state.requirements.key == asked)
         return replace(snapshot, caps=CapTree(), workloads=alone)
-    sizer, states = sizer_for(snapshot), []
-    for state in snapshot.workloads:
-        key = state.requirements.key
-        if key in acted_on:
-            status = world.raw_workloads[key].get("status", {})
-            memory = recover(status, state.requirements, world.children.get(key, []), sizer)
-            states.append(replace(state, running=memory.target.option if memory.target else None))
+    running = recover_fleet(world, sizer_for(snapshot), datetime.now(UTC)).options()
+    states = [
+        replace(state, running=running.get(state.requirements.key))
+        for state in snapshot.workloads
+        if state.requirements.key in acted_on
+    ]
     return replace(snapshot, workloads=tuple(states), reserved_accelerators=world.held_unplanned())
 
 

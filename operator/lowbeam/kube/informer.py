@@ -104,6 +104,8 @@ class Informer:
         self._jitter = jitter
         self._callbacks: list[OnChange] = []
         self._objects: dict[tuple[str, str], KubeObject] = {}
+        self._shown: tuple[KubeObject, ...] | None = None
+        """What `objects` answered; None after a change."""
         self._keys_by_uid: dict[str, tuple[str, str]] = {}
         self._version = ""
         """Where the watch goes on after a clean end; empty: list first."""
@@ -130,8 +132,10 @@ class Informer:
         return None if self._in_touch_at_ms is None else self._monotonic_ms() - self._in_touch_at_ms
 
     def objects(self) -> tuple[KubeObject, ...]:
-        """All objects now, in no particular order."""
-        return tuple(self._objects.values())
+        """All objects now, in no particular order; the very same tuple until something changes."""
+        if self._shown is None:
+            self._shown = tuple(self._objects.values())
+        return self._shown
 
     def get(self, namespace: str, name: str) -> KubeObject | None:
         """The object of this name ("" as namespace for cluster-scoped kinds)."""
@@ -247,7 +251,7 @@ class Informer:
         if old is not None and old["metadata"].get("uid") != metadata.get("uid"):
             self._remove(key)
             old = None
-        self._objects[key] = new
+        self._objects[key], self._shown = new, None
         self._keys_by_uid[metadata.get("uid", "")] = key
         if old is None:
             self._report(Change.ADDED, None, new)
@@ -255,7 +259,7 @@ class Informer:
             self._report(Change.MODIFIED, old, new)
 
     def _remove(self, key: tuple[str, str]) -> None:
-        old = self._objects.pop(key)
+        old, self._shown = self._objects.pop(key), None
         self._keys_by_uid.pop(old["metadata"].get("uid", ""), None)
         self._report(Change.DELETED, old, None)
 

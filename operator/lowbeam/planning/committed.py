@@ -9,12 +9,12 @@ Invariant: assuming a target never lowers a charge before its pods are gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lowbeam.planning.snapshot import Snapshot
-from lowbeam.power.caps import Cap, CapTree
+from lowbeam.power.caps import CapTree
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState, over
 from lowbeam.sizing.options import Option
 
@@ -112,6 +112,8 @@ class Ledger:
 
     def __init__(self, tree: CapTree, targets: Mapping[Key, Target], charges: Sequence[ReplicaCharge]) -> None:
         self._tree = tree
+        self._covering: dict[tuple[str, str], tuple[str, ...]] = {}
+        """Names of the caps over (namespace, pool): nearly all of a fleet lies under few of many caps."""
         self._pods: dict[Key, list[ReplicaCharge]] = {}
         for charge in charges:
             self._pods.setdefault((charge.namespace, charge.workload), []).append(charge)
@@ -134,8 +136,11 @@ class Ledger:
 
     def charged_by(self, key: Key) -> dict[str, int]:
         """Milliwatts that the existing pods of one workload put on each cap."""
-        pods = self._pods.get(key, [])
-        return {cap.name: _under_cap(cap, pods) for cap in self._tree.caps}
+        charged = {cap.name: 0 for cap in self._tree.caps}
+        for pod in self._pods.get(key, ()):
+            for name in self._caps_over(key[0], pod.pool):
+                charged[name] += pod.milliwatts
+        return charged
 
     def assume(self, key: Key, target: Target) -> None:
         """Charge `target` from now on."""
@@ -148,26 +153,49 @@ class Ledger:
         return any(pod.placement != placement for pod in self._pods.get(key, ()))
 
     def _reserve(self, key: Key, target: Target) -> dict[str, int]:
-        return {cap.name: self._under(cap, key, target) for cap in self._tree.caps}
+        reserved = {cap.name: 0 for cap in self._tree.caps}
+        for pools, caps in self._caps_by_pools(key, target.option).items():
+            milliwatts = self._under(frozenset(pools), key, target)
+            reserved.update(dict.fromkeys(caps, milliwatts))
+        return reserved
 
-    def _under(self, cap: Cap, key: Key, target: Target) -> int:
-        pods = self._pods.get(key, [])
-        option = target.option
+    def _caps_by_pools(self, key: Key, option: Option | None) -> dict[tuple[str, ...], list[str]]:
+        """Caps by those pools of the workload that they cover; without caps that cover none."""
+        used = {pod.pool for pod in self._pods.get(key, ())} | ({option.pool} if option is not None else set())
+        covered: dict[str, tuple[str, ...]] = {}
+        for pool in sorted(used):
+            for name in self._caps_over(key[0], pool):
+                covered[name] = (*covered.get(name, ()), pool)
+        caps: dict[tuple[str, ...], list[str]] = {}
+        for name, pools in covered.items():
+            caps.setdefault(pools, []).append(name)
+        return caps
+
+    def _caps_over(self, namespace: str, pool: str) -> tuple[str, ...]:
+        known = self._covering.get((namespace, pool))
+        if known is None:
+            known = tuple(cap.name for cap in self._tree.caps if cap.covers(namespace, pool))
+            self._covering[namespace, pool] = known
+        return known
+
+    def _under(self, pools: Collection[str], key: Key, target: Target) -> int:
+        """Milliwatts in these pools."""
+        pods, option = self._pods.get(key, ()), target.option
         if option is None:
-            return _under_cap(cap, pods)
+            return _milliwatts(pods, pools)
         placement, each = placement_of(option), replica_milliwatts(option)
         same = [p for p in pods if p.placement == placement]
         kept = [p for p in same if p.state is not ReplicaState.TERMINATING]
         kept.sort(key=lambda pod: -pod.milliwatts)
         raised = [replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) for p in kept[: option.replicas]]
         # The batch limit rises only when the surplus pods are gone: it is one or the other, never both.
-        staying = max(_under_cap(cap, same), _under_cap(cap, raised))
-        leaving = _under_cap(cap, [p for p in pods if p.placement != placement])
-        missing = max(0, option.replicas - len(kept)) * each if cap.covers(key[0], option.pool) else 0
+        staying = max(_milliwatts(same, pools), _milliwatts(raised, pools))
+        leaving = _milliwatts((p for p in pods if p.placement != placement), pools)
+        missing = max(0, option.replicas - len(kept)) * each if option.pool in pools else 0
         if target.order is Order.BREAK_BEFORE_MAKE:
             return staying + max(leaving, missing)
         return staying + leaving + missing
 
 
-def _under_cap(cap: Cap, pods: Iterable[ReplicaCharge]) -> int:
-    return sum(pod.milliwatts for pod in pods if cap.covers(pod.namespace, pod.pool))
+def _milliwatts(pods: Iterable[ReplicaCharge], pools: Collection[str]) -> int:
+    return sum(pod.milliwatts for pod in pods if pod.pool in pools)

@@ -13,6 +13,7 @@ import hmac
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from pydantic.alias_generators import to_camel, to_snake
@@ -64,7 +65,13 @@ class Placement:
 
     def digest(self, workload: str) -> str:
         """Ten hexadecimal digits for this placement of this workload: label value and end of the name."""
-        return labels.short_hash(f"{workload}\n{self.to_annotation()}")
+        return _digest(workload, self)
+
+
+@lru_cache(maxsize=16384)
+def _digest(workload: str, placement: Placement) -> str:
+    """Remembered: every tick asks it for every workload."""
+    return labels.short_hash(f"{workload}\n{placement.to_annotation()}")
 
 
 def deployment_name(workload: str, placement: Placement) -> str:

@@ -29,7 +29,7 @@ from lowbeam.kube import (
 )
 from lowbeam.kube.errors import Deposed
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
-from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
+from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.plan import sizer_for
 from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
@@ -42,9 +42,9 @@ from lowbeam.runtime.health import Health
 from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
-from lowbeam.runtime.observer import Observer
+from lowbeam.runtime.observer import Observer, advice
 from lowbeam.runtime.power_control import PowerControl
-from lowbeam.runtime.recovery import last_action, recover
+from lowbeam.runtime.recovery import last_action, recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
@@ -53,6 +53,10 @@ from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
 
 log = structlog.get_logger("lowbeam.controller")
+
+
+def _think(snapshot: Snapshot, world: World) -> tuple[Plan, dict[WorkloadKey, Choice]]:
+    return plan(snapshot), advice(world)
 
 
 class Controller:
@@ -92,7 +96,8 @@ class Controller:
         self._deciding = asyncio.Lock()
         self._input = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._work = Worklist(self._carry_out, clock)
+        self._looked_seconds = 0.0
+        self._work = Worklist(self._carry_out, clock, lambda: self._looked_seconds)
         self._tasks: asyncio.TaskGroup
         self._reporting: asyncio.Task[None] | None = None
         self._cut_off_since_ms: int | None = None
@@ -225,11 +230,8 @@ class Controller:
         return now_ms - self._cut_off_since_ms <= (LONGEST_BACKOFF_SECONDS + 1) * 1000
 
     def _recover(self) -> Fleet:
-        world, fleet = self._look(), Fleet()
-        sizer = sizer_for(self._snapshot(world, fleet))
-        for key, needs in world.requirements.items():
-            status = world.raw_workloads[key].get("status", {})
-            fleet.workloads[key] = recover(status, needs, world.children.get(key, []), sizer)
+        world = self._look()
+        fleet = recover_fleet(world, sizer_for(self._snapshot(world, Fleet())), self._clock.now())
         log.info("leading", workloads=len(fleet.workloads), recovered=len(fleet.targets()))
         return fleet
 
@@ -248,7 +250,7 @@ class Controller:
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             began_ms = self._clock.monotonic_ms()
-            answer = await asyncio.to_thread(plan, snapshot)
+            answer, advised = await asyncio.to_thread(_think, snapshot, world)
             self._planned_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
             async with self._deciding:
                 if self._fleet is not fleet:
@@ -258,7 +260,8 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._power.look(world, books, answer, fleet)
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
-                self._observer.advise(world, fleet)
+                for key in advised.keys() & world.requirements.keys() - set(world.enforced()):
+                    fleet.of(key).choice = advised[key]
                 there = generations.keys() & world.raw_workloads.keys()
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._announce(world, fleet, changed)
@@ -322,8 +325,9 @@ class Controller:
     def _look(self) -> World:
         """The world as the informers hold it; built anew only after a change."""
         if self._world is None:
-            today = self._clock.now().date()
+            began_ms, today = self._clock.monotonic_ms(), self._clock.now().date()
             self._world = build_world(self.mirror.objects(), today, self._parser, self._loads.observations())
+            self._looked_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
         return self._world
 
     def _read_meters(self, world: World, fleet: Fleet) -> Books:

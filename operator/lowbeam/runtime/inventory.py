@@ -60,6 +60,7 @@ class NodeStock:
                 if replica.node in closed:
                     self._held_by.setdefault(replica.key, Counter())[replica.node] += boards
         self._known: dict[Hashable, tuple[Inventory, ...]] = {}
+        self._all: tuple[Inventory, ...] = ()
 
     @property
     def tainted(self) -> bool:
@@ -72,21 +73,24 @@ class NodeStock:
         A node of a class without devices (cpu) counts one replica per allocatable core. A node that takes no new pods
         counts only what our own replicas hold on it, every other one what others leave of it.
         """
-        return self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
+        self._all = self._count(self._of_class, ((), *accepted) if self._tainted else ((),), self._held)
+        return self._all
 
     def reachable(
         self, workload: WorkloadKey, selector: Mapping[str, str], tolerations: Tolerations
     ) -> tuple[Inventory, ...]:
         """The part of it for pods of a workload with this node selector and these tolerations.
 
-        What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`.
+        What others hold on nodes whose taints it does not tolerate is not its own. `workload`: as `Replica.key`. The
+        very value that `inventory` gave where that is all.
         """
         labels_wanted = selector.items()
         held = self._held_by.get(workload, Counter())
         known = frozenset(labels_wanted), tolerations if self._tainted else (), frozenset(held.items())
         if known not in self._known:
             nodes = [it for it in self._of_class if labels_wanted <= it[0]["metadata"].get("labels", {}).items()]
-            self._known[known] = self._count(nodes, (tolerations,), held)
+            counted = self._count(nodes, (tolerations,), held)
+            self._known[known] = self._all if counted == self._all else counted
         return self._known[known]
 
     def _count(

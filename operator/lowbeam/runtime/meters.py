@@ -10,6 +10,7 @@ class that the catalogue no longer knows makes nobody's watts 0.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -41,6 +42,10 @@ class Books:
     charges: tuple[ReplicaCharge, ...]
     verdicts: Mapping[str, Verdict]
     """Per pod uid."""
+    committed_milliwatts: Mapping[WorkloadKey, int] = field(default_factory=dict)
+    """What the pods of a workload are charged together; workloads without pods are left out."""
+    drawn_milliwatts: Mapping[WorkloadKey, int | None] = field(default_factory=dict)
+    """Trusted milliwatts of a workload; None where any of its replicas has none."""
 
 
 @dataclass(slots=True)
@@ -67,7 +72,8 @@ class Meters:
         now_ms: int,
     ) -> Books:
         """Judge every replica's newest sample and charge every replica."""
-        readings, charges, verdicts = [], [], {}
+        readings, charges, verdicts = [], [], dict[str, Verdict]()
+        committed, drawn = Counter[WorkloadKey](), dict[WorkloadKey, int | None]()
         for children in world.children.values():
             for child in children:
                 if child.placement is not None:
@@ -93,14 +99,18 @@ class Meters:
                     target=targets.get(key),
                 )
                 charges.append(charge)
+                committed[key] += charge.milliwatts
                 if verdict is not None:
-                    readings.append(self._reading(charge, replica, limits, sample, verdict=verdict, now_ms=now_ms))
+                    reading = self._reading(charge, replica, limits, sample, verdict=verdict, now_ms=now_ms)
+                    readings.append(reading)
+                    # What was reserved for a replica that has not answered yet is no measurement.
+                    drawn[key] = _plus(drawn.get(key, 0), reading.milliwatts if verdict.trusted else None)
         alive = [replica for replicas in world.replicas.values() for replica in replicas]
         children = [child for group in world.children.values() for child in group]
         self._forget({replica.uid for replica in alive})
         digests = {replica.placement_digest for replica in alive} | {child.placement_digest for child in children}
         self._placements = {digest: it for digest, it in self._placements.items() if digest in digests}
-        return Books(tuple(readings), tuple(charges), verdicts)
+        return Books(tuple(readings), tuple(charges), verdicts, committed, drawn)
 
     def _limits_of(self, world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
         limits = _limits(world, replica, placement)
@@ -217,6 +227,10 @@ class Meters:
         for memory in memories:
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
+
+
+def _plus(known: int | None, more: int | None) -> int | None:
+    return None if known is None or more is None else known + more
 
 
 def worst_case_milliwatts(

@@ -20,7 +20,7 @@ from lowbeam.kube import (
     POWER_CAPS,
     object_key,
 )
-from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
+from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, plan
 from lowbeam.power.caps import CapTree
 from lowbeam.power.trust import Reason
 from lowbeam.render import labels
@@ -41,6 +41,15 @@ SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
 
 
+def advice(world: World) -> dict[WorkloadKey, Choice]:
+    """Plan each workload that only wants advice on its own: it takes nothing from the others."""
+    return {
+        key: plan(Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(needs),))).choices[0]
+        for key, needs in world.requirements.items()
+        if world.workloads[key].spec.mode is WorkloadMode.ADVISE
+    }
+
+
 class Observer:
     """Reports the fleet through one reporter."""
 
@@ -48,13 +57,6 @@ class Observer:
         self._reporter = reporter
         self._clock = clock
         self._tick = 0
-
-    def advise(self, world: World, fleet: Fleet) -> None:
-        """Plan each workload that only wants advice on its own: it takes nothing from the others."""
-        for key, needs in world.requirements.items():
-            if world.workloads[key].spec.mode is WorkloadMode.ADVISE:
-                alone = Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(needs),))
-                fleet.of(key).choice = plan(alone).choices[0]
 
     async def report(
         self,
@@ -133,8 +135,8 @@ class Observer:
             ready=sum(r.ready for r in replicas),
             trouble=next((f"pod {r.name} {r.trouble}" for r in replicas if r.trouble), ""),
             selector=f"{labels.WORKLOAD}={labels.label_value(key[1])}",
-            measured_milliwatts=_drawn(books, key),
-            committed_milliwatts=sum(c.milliwatts for c in books.charges if (c.namespace, c.workload) == key),
+            measured_milliwatts=books.drawn_milliwatts.get(key),
+            committed_milliwatts=books.committed_milliwatts.get(key, 0),
             telemetry_problem=_why_not_measured(replicas, books, poller) if replicas else "nothing runs",
             notes=world.requirements[key].notes if key in world.requirements else (),
             load=loads.facts(key, option, self._clock.monotonic_ms()),
@@ -174,18 +176,6 @@ def _option(memory: WorkloadMemory) -> Option | None:
     if memory.target is not None:
         return memory.target.option
     return memory.choice.option if memory.choice else None
-
-
-def _drawn(books: Books, key: WorkloadKey) -> int | None:
-    """Trusted milliwatts of a workload; None where any of its replicas has none."""
-    values = [
-        # What was reserved for a replica that has not answered yet is no measurement.
-        reading.milliwatts if books.verdicts[reading.pod_uid].trusted else None
-        for reading in books.readings
-        if (reading.namespace, reading.workload) == key
-    ]
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
 
 
 def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: Telemetry) -> str:

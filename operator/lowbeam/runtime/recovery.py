@@ -6,20 +6,68 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Basis, Reasoning
 from lowbeam.planning.committed import Order, Target
+from lowbeam.planning.words import option_text
 from lowbeam.render import Placement
-from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
+from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
 from lowbeam.runtime.replicas import Child
+from lowbeam.runtime.world import World
 from lowbeam.sizing import Option, Requirements, Sizer
 
 
-def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child], sizer: Sizer) -> WorkloadMemory:
-    """The memory of one workload, from its status and its Deployments."""
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one workload left in the cluster."""
+
+    status: Mapping[str, Any]
+    needs: Requirements
+    children: Sequence[Child]
+
+
+def recover_fleet(world: World, sizer: Sizer, now: datetime) -> Fleet:
+    """The memory of every workload that can be planned."""
+    fleet = Fleet()
+    traces = [
+        Trace(world.raw_workloads[key].get("status", {}), needs, world.children.get(key, []))
+        for key, needs in world.requirements.items()
+    ]
+    fleet.workloads = dict(zip(world.requirements, recover(traces, sizer), strict=True))
+    for key in world.enforced():
+        memory = fleet.workloads[key]
+        option = memory.target.option if memory.target else None
+        if option is not None and not memory.history:  # its leader did not come to tell of the decision
+            memory.decision = Decision(now, fleet.decision_id(now), reasons.SELECTED, option_text(option))
+            memory.history = (memory.decision,)
+    return fleet
+
+
+def recover(traces: Sequence[Trace], sizer: Sizer) -> list[WorkloadMemory]:
+    """The memories of workloads, in order, from their statuses and their Deployments."""
+    untold = [trace for trace in traces if _shows_more(trace)]
+    sized = sizer.options_for_all([(trace.needs, None) for trace in untold])
+    shown = {id(trace): _shown(trace.children, it.options) for trace, it in zip(untold, sized, strict=True)}
+    settings = []
+    for trace in traces:
+        selected = _as_written(trace.status.get("selected"), trace.children)
+        settings.append(shown.get(id(trace)) if selected is None else _setting(selected))
+    asked = [(trace.needs, setting) for trace, setting in zip(traces, settings, strict=True)]
+    answers = sizer.options_for_all(asked)
+    return [
+        _memory(trace, paused=setting is None, running=None if setting is None else answer.running)
+        for trace, setting, answer in zip(traces, settings, answers, strict=True)
+    ]
+
+
+def _memory(trace: Trace, *, paused: bool, running: Option | None) -> WorkloadMemory:
+    """`paused`: neither its status nor a Deployment says that anything runs."""
+    status, children = trace.status, trace.children
     memory = WorkloadMemory(planned_generation=status.get("observedGeneration"))
     memory.history = tuple(
         Decision(_moment(entry["time"]), entry["decisionId"], entry["action"], entry["message"])
@@ -36,10 +84,8 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
             quality_lost_centi=round(float(raw.get("qualityLost", "0")) * 100),
         )
     dimmed_by = memory.dimming.power_cap if memory.dimming else ""
-    selected = _as_written(status.get("selected"), children)
-    running = sizer.options_for(needs, _setting(selected)).running if selected is not None else None
-    if selected is None and dimmed_by:
-        memory.target = Target(None, dimmed_by=dimmed_by)  # paused by a cap: it comes back through the gate
+    if paused and dimmed_by:
+        memory.target = Target(None, dimmed_by=dimmed_by)  # by a cap: it comes back through the gate
     elif running is not None:
         order = _order(running, children)
         memory.waiting_for = "" if order is Order.IN_PLACE else "the change that was under way"
@@ -47,7 +93,30 @@ def recover(status: Mapping[str, Any], needs: Requirements, children: list[Child
     return memory
 
 
-def _order(running: Option, children: list[Child]) -> Order:
+def _shows_more(trace: Trace) -> bool:
+    """Whether something runs that the status does not tell of: a decision is written to the Deployments first."""
+    told = trace.status.get("selected") is not None or trace.status.get("dimming") is not None
+    return not told and bool(trace.children)
+
+
+def _shown(children: Sequence[Child], options: Iterable[Option]) -> Option | None:
+    """The option that the Deployments show; None when none of `options` could have made them.
+
+    Several stand side by side while one replaces another: the one that serves counts. A batch limit that changes in
+    place is in no Deployment: of those that could be meant it is the one that needs the fewest watts at the demand.
+    """
+    child = max(children, key=lambda child: (child.ready_replicas, child.name))
+    alike = [option for option in options if Placement.of(option) == child.placement]
+    if not alike:
+        return None
+    nearest = min(
+        alike,
+        key=lambda it: (abs(it.replicas - child.replicas), it.unserved_millirps, it.expected_milliwatts, it.id),
+    )
+    return replace(nearest, replicas=child.replicas or nearest.replicas)
+
+
+def _order(running: Option, children: Sequence[Child]) -> Order:
     """How the change that was under way goes on.
 
     Break-before-make ends the old Deployments first: where one stands beside that of `running`, the old one was to
@@ -60,7 +129,7 @@ def _order(running: Option, children: list[Child]) -> Order:
     return Order.MAKE_BEFORE_BREAK if begun else Order.BREAK_BEFORE_MAKE
 
 
-def _as_written(selected: Mapping[str, Any] | None, children: list[Child]) -> Mapping[str, Any] | None:
+def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -> Mapping[str, Any] | None:
     """The selection that the Deployments show: a decision is written to them before the status tells of it.
 
     With several Deployments a change is under way and the status says where to. None: nothing runs.

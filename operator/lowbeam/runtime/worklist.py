@@ -21,15 +21,26 @@ LONGEST_RETRY_SECONDS = 16
 """A granted permission or a repaired webhook takes effect within this time."""
 GATHER_SECONDS = 0.1
 """Changes of children come in bursts: a few passes instead of many."""
+LOOKS_TO_REST = 10
+"""A pass looks at the world anew after a change: of a big fleet no more than a tenth of the time."""
 
 log = structlog.get_logger("lowbeam.worklist")
 
 
 class Worklist:
-    """Keys to handle. `handle` answers whether it got through; what it raises is logged and counts as no."""
+    """Keys to handle. `handle` answers whether it got through; what it raises is logged and counts as no.
 
-    def __init__(self, handle: Callable[[WorkloadKey], Awaitable[bool]], clock: Clock) -> None:
+    `look_seconds`: what the last look at the world took.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[WorkloadKey], Awaitable[bool]],
+        clock: Clock,
+        look_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._handle = handle
+        self._look_seconds = look_seconds
         self._clock = clock
         self._due: set[WorkloadKey] = set()
         self._busy: set[WorkloadKey] = set()
@@ -53,7 +64,7 @@ class Worklist:
                     self._retry_at_ms.pop(key, None)
                     self._busy.add(key)
                     group.create_task(self._pass(key), name=f"workload {'/'.join(key)}")
-                await self._clock.sleep(GATHER_SECONDS)
+                await self._clock.sleep(max(GATHER_SECONDS, LOOKS_TO_REST * self._look_seconds()))
 
     async def _until_due(self) -> None:
         """Return when something is due; what is due again by now is among it."""

@@ -9,11 +9,12 @@ Invariant: the same objects give the same World, in whatever order the informers
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from lowbeam.api.v1alpha1 import InferenceWorkload, PowerCap, WorkloadMode, reasons
 from lowbeam.api.v1alpha1.loading import Problem, read_object
@@ -112,13 +113,34 @@ class World:
         return held
 
 
+_View = TypeVar("_View")
+
+
 @dataclass(slots=True)
 class Parser:
-    """Parses objects once per generation: nothing here depends on a status, and ours change all the time."""
+    """Reads objects once: specs once per generation, as our statuses change all the time; views of children once per
+    change."""
 
     _seen: dict[str, tuple[Any, tuple[Any, Problem | None]]] = field(default_factory=dict)
     """By uid: the newest generation and what was read of it."""
     _catalogue_of: tuple[object, Catalogue, tuple[CatalogueProblem, ...]] | None = None
+    _views: dict[Hashable, tuple[tuple[Any, ...], Any]] = field(default_factory=dict)
+    """By what is looked at: what the view was made of, and the view."""
+    _older: dict[Hashable, tuple[tuple[Any, ...], Any]] = field(default_factory=dict)
+
+    def view(self, name: Hashable, make: Callable[..., _View], *parts: Any) -> _View:
+        """`make(*parts)`, or what that gave before where all parts are still the same: informers replace an object
+        when it changes, and never touch it."""
+        known = self._views.get(name) or self._older.get(name)
+        if known is None or any(one is not other for one, other in zip(known[0], parts, strict=True)):
+            known = parts, make(*parts)
+        self._views[name] = known
+        view: _View = known[1]
+        return view
+
+    def next_look(self) -> None:
+        """Forget the views of what was not looked at since the last call."""
+        self._older, self._views = self._views, {}
 
     def read(self, raw: Raw) -> tuple[Any, Problem | None]:
         """The pydantic object, or the first problem with it."""
@@ -156,25 +178,9 @@ def build_world(
     # 1. The catalogue: built in, then the cluster's own objects over it.
     catalogue, catalogue_problems = parser.catalogue(objects)
     # 2. Caps and pools.
-    cap_objects: dict[str, PowerCap] = {}
-    cap_problems: dict[str, Problem] = {}
-    for raw in sorted(objects.power_caps, key=_name):
-        cap, problem = parser.read(raw)
-        if problem is None:
-            cap_objects[_name(raw)] = cap
-        else:
-            cap_problems[_name(raw)] = problem
-    namespaces = {_name(raw): raw["metadata"].get("labels", {}) for raw in objects.namespaces}
-    tree = build_cap_tree([cap_of(cap, namespaces) for cap in cap_objects.values()])
-    pools = strongest_first(pool_caps(cap_objects.values()), tree)
-    node_classes = {
-        _name(node): name
-        for node in objects.nodes
-        if (name := class_of_node(node["metadata"].get("labels", {}), catalogue)) is not None
-    }
-    matches = {_name(node): pool_of_node(node["metadata"].get("labels", {}), pools, tree) for node in objects.nodes}
-    tree = replace(tree, problems=(*overlaps(matches), *tree.problems))
-    node_pools = {name: match.pool or "" for name, match in matches.items()}
+    ground = parser.view(
+        "ground", partial(_ground, parser), catalogue, objects.power_caps, objects.namespaces, objects.nodes
+    )
     # 3. Workloads.
     workloads: dict[WorkloadKey, InferenceWorkload] = {}
     refusals: dict[WorkloadKey, Refusal] = {}
@@ -185,55 +191,105 @@ def build_world(
         for raw in objects.workloads
         if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
     }
-    pods = [replica for raw in objects.pods if (replica := replica_of(raw)) is not None]
+    pods = [it for raw in objects.pods if (it := parser.view(raw["metadata"]["uid"], replica_of, raw)) is not None]
     for key, raw in sorted(raw_workloads.items()):
         workload, problem = parser.read(raw)
         if problem is not None:
             refusals[key] = Refusal(reasons.INVALID_SPEC, problem.field, problem.message)
             continue
         workloads[key] = workload
-        seen = observed.get(key, _NOTHING)
-        answer = requirements_of(key[0], key[1], workload.metadata.uid, workload.spec, catalogue, seen.demand, today)
+        asked = "needs", workload.metadata.uid, today
+        answer = parser.view(asked, partial(_needs, today), workload, catalogue, observed.get(key, _NOTHING))
         if isinstance(answer, Refusal):
             refusals[key] = answer
         else:
-            requirements[key] = replace(answer, corrections=seen.corrections)
+            requirements[key] = answer
     # 4. Inventory. Labels hold a shortened name where the workload's own is too long for one.
     names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
-    stock = NodeStock(objects.nodes, node_pools, node_classes, catalogue, pods, other_pods=objects.other_pods)
+    stock = NodeStock(
+        objects.nodes, ground.node_pools, ground.node_classes, catalogue, pods, other_pods=objects.other_pods
+    )
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
     for key, place in places.items():
         reachable = stock.reachable((key[0], labels.label_value(key[1])), place.node_selector, place.tolerations)
-        if reachable != inventory:
+        if reachable is not inventory:
             fields = [*(["nodeSelector"] if place.node_selector else []), *(["tolerations"] if stock.tainted else [])]
             limits = " and ".join(f"spec.placement.{name}" for name in fields)
             requirements[key] = replace(requirements[key], reachable=reachable, reach_limits=limits)
     # 5. Children.
+    deployments = [parser.view(raw["metadata"]["uid"], _child, raw) for raw in sorted(objects.deployments, key=_name)]
+    services = [parser.view(raw["metadata"]["uid"], _service, raw) for raw in objects.services]
+    parser.next_look()
     return World(
         catalogue=catalogue,
         catalogue_problems=catalogue_problems,
-        caps=tree,
-        cap_objects=cap_objects,
-        cap_problems=cap_problems,
-        pool_selectors=pools,
-        kept_out=kept_out(pools, tree, matches.values()),
-        node_pools=node_pools,
-        node_classes=node_classes,
+        caps=ground.caps,
+        cap_objects=ground.cap_objects,
+        cap_problems=ground.cap_problems,
+        pool_selectors=ground.pool_selectors,
+        kept_out=ground.kept_out,
+        node_pools=ground.node_pools,
+        node_classes=ground.node_classes,
         inventory=inventory,
         workloads=workloads,
         refusals=refusals,
         requirements=requirements,
         raw_workloads=raw_workloads,
-        children=by_workload(
-            (names.get(_owner(raw), _owner(raw)), child_of(raw))
-            for raw in sorted(objects.deployments, key=_name)
-            if _is_ours(raw)
-        ),
-        services={names.get(_owner(raw), _owner(raw)): raw for raw in objects.services if _is_ours(raw)},
+        children=by_workload((names.get(ours[0], ours[0]), ours[1]) for ours in deployments if ours is not None),
+        services={names.get(ours[0], ours[0]): ours[1] for ours in services if ours is not None},
         names=names,
         replicas=by_workload((names.get(pod.key, pod.key), pod) for pod in sorted(pods, key=lambda pod: pod.name)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What does not depend on workloads; the fields as in `World`."""
+
+    caps: CapTree
+    cap_objects: Mapping[str, PowerCap]
+    cap_problems: Mapping[str, Problem]
+    pool_selectors: Mapping[str, Mapping[str, str]]
+    kept_out: Mapping[str, tuple[Mapping[str, str], ...]]
+    node_pools: Mapping[str, str]
+    node_classes: Mapping[str, str]
+
+
+def _ground(
+    parser: Parser, catalogue: Catalogue, power_caps: Iterable[Raw], namespaces: Iterable[Raw], nodes: Iterable[Raw]
+) -> _Ground:
+    cap_objects: dict[str, PowerCap] = {}
+    cap_problems: dict[str, Problem] = {}
+    for raw in sorted(power_caps, key=_name):
+        cap, problem = parser.read(raw)
+        if problem is None:
+            cap_objects[_name(raw)] = cap
+        else:
+            cap_problems[_name(raw)] = problem
+    labels_of = {_name(raw): raw["metadata"].get("labels", {}) for raw in namespaces}
+    tree = build_cap_tree([cap_of(cap, labels_of) for cap in cap_objects.values()])
+    pools = strongest_first(pool_caps(cap_objects.values()), tree)
+    node_labels = {_name(node): node["metadata"].get("labels", {}) for node in nodes}
+    matches = {name: pool_of_node(theirs, pools, tree) for name, theirs in node_labels.items()}
+    classes = {name: class_of_node(theirs, catalogue) for name, theirs in node_labels.items()}
+    return _Ground(
+        caps=replace(tree, problems=(*overlaps(matches), *tree.problems)),
+        cap_objects=cap_objects,
+        cap_problems=cap_problems,
+        pool_selectors=pools,
+        kept_out=kept_out(pools, tree, matches.values()),
+        node_pools={name: match.pool or "" for name, match in matches.items()},
+        node_classes={name: class_ for name, class_ in classes.items() if class_ is not None},
+    )
+
+
+def _needs(today: date, workload: InferenceWorkload, catalogue: Catalogue, seen: Observation) -> Requirements | Refusal:
+    metadata = workload.metadata
+    answer = requirements_of(
+        metadata.namespace, metadata.name, metadata.uid, workload.spec, catalogue, seen.demand, today
+    )
+    return answer if isinstance(answer, Refusal) else replace(answer, corrections=seen.corrections)
 
 
 def _name(raw: Raw) -> str:
@@ -243,6 +299,14 @@ def _name(raw: Raw) -> str:
 
 def _key(raw: Raw) -> WorkloadKey:
     return (raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def _child(raw: Raw) -> tuple[WorkloadKey, Child] | None:
+    return (_owner(raw), child_of(raw)) if _is_ours(raw) else None
+
+
+def _service(raw: Raw) -> tuple[WorkloadKey, Raw] | None:
+    return (_owner(raw), raw) if _is_ours(raw) else None
 
 
 def _is_ours(raw: Raw) -> bool:
