@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 from lowbeam.api.v1alpha1 import reasons
-from lowbeam.planning import Holding, Plan, Snapshot, plan
+from lowbeam.planning import Holding, Plan, Snapshot, explained, plan
 from lowbeam.planning.feasibility import violations
 from lowbeam.planning.optimise import Answer
 from lowbeam.power.caps import Cap, CapTree
@@ -285,6 +285,11 @@ def test_without_explanations_the_answer_is_the_same() -> None:
     full, bare = plan(shot), plan(shot, explain=False)
     assert [c.option for c in full.choices] == [c.option for c in bare.choices]
     assert all(not c.alternatives and not c.recommendations for c in bare.choices)
+    assert explained(shot, bare.choices, known=True) == full.choices, "remembered from the first"
+    elsewhere = dataclasses.replace(shot, inventory=stock(gpu=7))
+    choices = plan(elsewhere, explain=False).choices
+    assert explained(elsewhere, choices, known=True) == choices
+    assert explained(elsewhere, choices) == plan(elsewhere).choices != choices
 
 
 def test_the_independent_check_sees_every_kind_of_violation() -> None:

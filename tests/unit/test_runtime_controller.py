@@ -149,12 +149,12 @@ async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_
         mirror.generation = generation
         controller.input_changed(INFERENCE_WORKLOADS, before, mirror.objects().workloads[0])
 
-    def plan_during_edits(snapshot: Snapshot) -> Plan:
+    def plan_during_edits(snapshot: Snapshot, *, explain: bool = True) -> Plan:
         while edits:
             edit(edits.pop())
-        return plan(snapshot)
+        return plan(snapshot, explain=explain)
 
-    monkeypatch.setattr("lowbeam.runtime.controller.plan", plan_during_edits)
+    monkeypatch.setattr("lowbeam.runtime.thinking.plan", plan_during_edits)
     fleet = controller._lead()
     assert fleet is not None
     await controller._plan_once(fleet)
@@ -167,6 +167,14 @@ async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_
     to_carry_out.clear()
     await controller._plan_once(fleet)
     assert to_carry_out == [], "nothing is new"
+    choice = fleet.of(("team", "chat")).choice
+    assert choice is not None
+    assert not choice.alternatives, "a new leader plans once more before it explains"
+    controller._urgent.clear()
+    await controller._plan_once(fleet)
+    choice = fleet.of(("team", "chat")).choice
+    assert choice is not None
+    assert choice.alternatives, "explained after it was decided"
 
 
 async def test_a_write_that_a_moment_without_the_lease_refused_is_made_again() -> None:

@@ -116,10 +116,12 @@ ENGINES: Final[dict[Engine, EngineFacts]] = {
 }
 """Every engine that is rendered, in the order in which they are recommended."""
 
+_BY_NAME = {it.engine.value: it for it in ENGINES.values()}
+
 
 def engine_named(name: str) -> EngineFacts:
     """The facts of an option's engine; a name that is none (an edited annotation) reads as the native worker."""
-    return next((it for it in ENGINES.values() if it.engine.value == name), NATIVE)
+    return _BY_NAME.get(name, NATIVE)
 
 
 def lacks(

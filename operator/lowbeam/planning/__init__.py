@@ -1,6 +1,7 @@
 """Planning: from one Snapshot to one Plan, and from one option to the next. Pure: no clock, no I/O.
 
 plan(snapshot) -> Plan                      the best choice for all workloads under all caps
+explained(snapshot, choices) -> choices     with what lost and what would save energy, where `plan` left that out
 move_between(before, after) -> Move         lever, freed watts, surge and settle time of a step
 """
 
@@ -17,7 +18,7 @@ from lowbeam.planning.explain import (
     trouble_lines,
 )
 from lowbeam.planning.moves import Lever, Move, levers_between, move_between
-from lowbeam.planning.plan import Sized, plan, size_all
+from lowbeam.planning.plan import Sized, explained, plan, size_all
 from lowbeam.planning.plan_types import Alternative, Choice, Plan
 from lowbeam.planning.shed import Shed, ShedBook, ShedOrder, choose_sheds
 from lowbeam.planning.snapshot import Holding, Inventory, Snapshot, WorkloadState
@@ -41,6 +42,7 @@ __all__ = [
     "cost_table",
     "explain_data",
     "explain_lines",
+    "explained",
     "labelled",
     "levers_between",
     "move_between",

@@ -56,13 +56,24 @@ class Adviser:
 
     def explain(self, needs: Requirements, *, option: Option | None, desired: Option | None, cap: str) -> Explanation:
         """Alternatives and recommendations for a workload that has options."""
+        known = self.known(needs, option=option, desired=desired, cap=cap)
+        if known is not None:
+            return known
+        base = desired or option
+        advice = () if desired is None else savings(self._sizer, needs, desired)
+        lost = () if base is None else _alternatives(self._sizer, needs, advice, base=base, option=option, cap=cap)
+        answer = Explanation(lost, advice)
+        self._remember((_anonymous(needs), option, desired, cap), answer)
+        return answer
+
+    def known(
+        self, needs: Requirements, *, option: Option | None, desired: Option | None, cap: str
+    ) -> Explanation | None:
+        """What `explain` would answer, where that is remembered."""
         question = (_anonymous(needs), option, desired, cap)
         answer = self._known.get(question) or self._older.get(question)
         if not isinstance(answer, Explanation):
-            base = desired or option
-            advice = () if desired is None else savings(self._sizer, needs, desired)
-            lost = () if base is None else _alternatives(self._sizer, needs, advice, base=base, option=option, cap=cap)
-            answer = Explanation(lost, advice)
+            return None
         self._remember(question, answer)
         return answer
 

@@ -48,10 +48,8 @@ def choice_of(
     entry: int,
     *,
     stays: bool,
-    explain: bool = True,
 ) -> Choice:
-    """The choice of entry number `entry`. `stays`: what runs would be kept without an option. Without `explain`,
-    alternatives and recommendations are left out."""
+    """The choice of entry number `entry`, not explained yet. `stays`: what runs would be kept without an option."""
     needs = state.requirements
     option, desired = outcome.option(entry), outcome.desired[entry]
     cap = outcome.binding_cap(entry)
@@ -59,7 +57,6 @@ def choice_of(
     if trimmed:
         cap = ""
     alternatives: tuple[Alternative, ...] = ()
-    recommendations: tuple[Advice, ...] = ()
     shortage, keeps_running = "", False
     if needs.fixed_replicas == 0:
         reason, message = reasons.SCALED_TO_ZERO, found.relaxation
@@ -86,9 +83,6 @@ def choice_of(
         frugal = _least(found)
         text = f"would run with {frugal.accelerators} {frugal.accelerator_class} free"
         alternatives = (Alternative(frugal, reasons.NO_ACCELERATOR_OF_CLASS, text),)
-    elif explain and desired is not None:
-        explanation = adviser.explain(needs, option=option, desired=desired, cap=cap)
-        alternatives, recommendations = explanation.alternatives, explanation.recommendations
     return Choice(
         namespace=needs.namespace,
         name=needs.name,
@@ -101,7 +95,6 @@ def choice_of(
         keeps_running=keeps_running,
         alternatives=alternatives,
         rejections=found.rejections,
-        recommendations=recommendations,
     )
 
 

@@ -8,6 +8,10 @@ Decides one column per workload. Order of the goals, each kept while the next is
 Goal 2 is what makes priorities strict: no workload of a priority is dimmed while a lower one under the same cap could
 still give way. A cap thus never trades one important request for many unimportant ones.
 
+A pass over very many columns branches over a core of them: first the linear relaxation, which has one fractional
+workload per binding row at most; then those columns that it uses, or that would cost least to use instead. It is proven
+when no column that was left out could do better.
+
 A pass that everybody can win at once (its lower bound is reached) only filters columns and needs no solver; most passes
 are of that kind. Without binding caps there is no pass at all.
 
@@ -32,6 +36,8 @@ Floats = NDArray[np.float64]
 NODE_BUDGET = 400_000
 """Branch-and-bound nodes x columns per pass: small fleets are always finished, large ones end in seconds."""
 MIN_NODES = 20
+CORE_COLUMNS = 6000
+"""A pass with more columns is solved over a core of so many (tools/bench: 171 s became 12 s for 2,000 workloads)."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
 _OBJECTIVE_SPAN = 1e5
@@ -126,7 +132,10 @@ def _run_highs(
     """(answer or None, proven) of one pass over `columns`. The answer is not yet checked."""
     span = float(max(1, np.abs(loss[columns]).max()))
     scale = min(1.0, _OBJECTIVE_SPAN / span)
-    solver = _model(problem, columns, (loss * scale).astype(np.float64), kept, integral=True).solver
+    objective, best_without = (loss * scale).astype(np.float64), np.inf
+    if columns.size > CORE_COLUMNS:
+        columns, best_without = _core(problem, columns, objective, kept, start)
+    solver = _model(problem, columns, objective, kept, integral=True).solver
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.setOptionValue("mip_abs_gap", 0.5 * scale)
     solver.setOptionValue("mip_max_nodes", max(MIN_NODES, NODE_BUDGET // columns.size))
@@ -141,7 +150,39 @@ def _run_highs(
     owners, where = np.unique(problem.owner[columns][order], return_index=True)
     answer = np.empty(len(problem.entries), dtype=np.int64)
     answer[owners] = columns[order][where]
-    return answer, solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return answer, bool(proven and float(objective[answer].sum()) <= best_without)
+
+
+def _core(
+    problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], start: Ints
+) -> tuple[Ints, float]:
+    """The columns of `start` and of the linear relaxation, then those of the least reduced cost, each workload's best
+    before anybody's second; and the least loss that any answer with another column can have."""
+    solver = _model(problem, columns, objective, kept, integral=False).solver
+    solver.run()
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return columns, np.inf
+    solution = solver.getSolution()
+    # Rounded, so that columns which cost nothing to use are told apart by what is asked for, not by noise.
+    reduced = np.maximum(np.round(np.array(solution.col_dual, dtype=np.float64), 6), 0.0)
+    inside = (np.array(solution.col_value, dtype=np.float64) > _TOLERANCE) | np.isin(columns, start)
+    rank = _rank_within(problem.owner[columns], np.lexsort((problem.tie[columns], reduced, problem.owner[columns])))
+    order = np.lexsort((rank, reduced))
+    order = order[~inside[order]]
+    room = max(0, CORE_COLUMNS - int(inside.sum()))
+    inside[order[:room]] = True
+    best_without = solver.getInfo().objective_function_value + float(reduced[order[room:]].min(initial=np.inf))
+    return columns[inside], best_without
+
+
+def _rank_within(owner: Ints, order: Ints) -> Ints:
+    """Place of each column among those of its owner; `order` sorts by owner first."""
+    begins = np.r_[True, owner[order][1:] != owner[order][:-1]]
+    places = np.arange(order.size)
+    rank = np.empty(order.size, dtype=np.int64)
+    rank[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    return rank
 
 
 def linear_duals(problem: Problem, columns: Ints, loss: Floats) -> dict[int, float]:

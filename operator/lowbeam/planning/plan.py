@@ -53,8 +53,32 @@ def size_all(snapshot: Snapshot) -> tuple[Sized, ...]:
 def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     """The best choice for all workloads together; never one that breaks a cap, the inventory or a floor.
 
-    Without `explain`, alternatives and recommendations stay empty: they size each workload a few times more.
+    Without `explain`, alternatives and recommendations wait for `explained`: they size each workload a few times more.
     """
+    answer = _decided(snapshot)
+    return replace(answer, choices=explained(snapshot, answer.choices)) if explain else answer
+
+
+def explained(snapshot: Snapshot, choices: Sequence[Choice], *, known: bool = False) -> tuple[Choice, ...]:
+    """Choices of a plan of this snapshot with their alternatives and recommendations; changes no decision.
+
+    `known`: only with those that are remembered from an earlier cycle, which costs next to nothing.
+    """
+    adviser = _memory_for(snapshot).adviser
+    needs = {state.requirements.key: state.requirements for state in snapshot.workloads}
+    ask = adviser.known if known else adviser.explain
+    made = []
+    for choice in choices:
+        answer = None
+        if choice.desired is not None:
+            answer = ask(needs[choice.key], option=choice.option, desired=choice.desired, cap=choice.binding_cap)
+        if answer is not None:
+            choice = replace(choice, alternatives=answer.alternatives, recommendations=answer.recommendations)
+        made.append(choice)
+    return tuple(made)
+
+
+def _decided(snapshot: Snapshot) -> Plan:
     sized = size_all(snapshot)
     staying = [it for it in sized if not _under_a_cap(it) and _stays(snapshot, it)]
     kept = _milliwatts_by_cap(snapshot, staying)
@@ -65,12 +89,12 @@ def plan(snapshot: Snapshot, *, explain: bool = True) -> Plan:
     snapshot = replace(snapshot, reserved_milliwatts=reserved, reserved_accelerators=boards)
     free = _without_caps(snapshot, sized)
     outcome = free if _keeps_caps(snapshot, sized, free.desired) else _under_caps(snapshot, sized, free.desired)
-    choices = _choices(snapshot, sized, outcome, explain=explain)
+    choices = _choices(snapshot, sized, outcome)
     if violations(snapshot, choices):  # cannot happen by construction; the greedy answer needs no solver to be trusted
         problem = outcome.problem
         answer = first_answer(problem, outcome.allowed)
         safe = Outcome(problem, answer, outcome.allowed, free.desired, outcome.too_small)
-        choices = _choices(snapshot, sized, safe, explain=explain)
+        choices = _choices(snapshot, sized, safe)
     _memory_for(snapshot).planned(len(sized))
     return Plan(
         choices=choices,
@@ -201,11 +225,10 @@ def _pin(problem: Problem, allowed: Flags, sized: Sequence[Sized], pinned: set[i
     return flags
 
 
-def _choices(snapshot: Snapshot, sized: Sequence[Sized], outcome: Outcome, *, explain: bool) -> tuple[Choice, ...]:
+def _choices(snapshot: Snapshot, sized: Sequence[Sized], outcome: Outcome) -> tuple[Choice, ...]:
     adviser = _memory_for(snapshot).adviser
     return tuple(
-        choice_of(adviser, it.state, it.options, outcome, i, stays=_stays(snapshot, it), explain=explain)
-        for i, it in enumerate(sized)
+        choice_of(adviser, it.state, it.options, outcome, i, stays=_stays(snapshot, it)) for i, it in enumerate(sized)
     )
 
 

@@ -3,6 +3,7 @@
 Decides when to look and in which order things happen; what is decided comes from `planning` and `power`.
 
     planner cycle: 1. look  2. judge meters  3. plan  4. transition  5. adopt (charge before write)  6. wake executor
+                   7. explain
     guard tick:    1. look  2. judge meters  3. assess caps  4. choose sheds  5. adopt  6. wake executor  7. report
 
 Invariants: one decision at a time (a lock spans look to adopt); a decision is in the fleet's memory, hence charged,
@@ -29,7 +30,7 @@ from lowbeam.kube import (
 )
 from lowbeam.kube.errors import Deposed
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
-from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, plan
+from lowbeam.planning import Plan, Snapshot, WorkloadState
 from lowbeam.planning.plan import sizer_for
 from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
@@ -42,21 +43,18 @@ from lowbeam.runtime.health import Health
 from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
-from lowbeam.runtime.observer import Observer, advice
+from lowbeam.runtime.observer import Observer
 from lowbeam.runtime.power_control import PowerControl
 from lowbeam.runtime.recovery import last_action, recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.thinking import explain, think
 from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
 
 log = structlog.get_logger("lowbeam.controller")
-
-
-def _think(snapshot: Snapshot, world: World) -> tuple[Plan, dict[WorkloadKey, Choice]]:
-    return plan(snapshot), advice(world)
 
 
 class Controller:
@@ -250,18 +248,17 @@ class Controller:
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             began_ms = self._clock.monotonic_ms()
-            answer, advised = await asyncio.to_thread(_think, snapshot, world)
-            self._planned_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
+            thoughts = await think(snapshot, world)
             async with self._deciding:
                 if self._fleet is not fleet:
                     return  # not the leader any longer, or again and with another memory
                 # What happened meanwhile counts: caps, pods and what the guard shed are those of now.
-                world, self._plan = self._look(), answer
+                world, self._plan = self._look(), thoughts.plan
                 books = self._read_meters(world, fleet)
-                self._power.look(world, books, answer, fleet)
-                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
-                for key in advised.keys() & world.requirements.keys() - set(world.enforced()):
-                    fleet.of(key).choice = advised[key]
+                self._power.look(world, books, self._plan, fleet)
+                changed = self._power.follow(fleet, books, self._plan, self._snapshot(world, fleet, books.charges))
+                for key in thoughts.advice.keys() & world.requirements.keys() - set(world.enforced()):
+                    fleet.of(key).choice = thoughts.advice[key]
                 there = generations.keys() & world.raw_workloads.keys()
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._announce(world, fleet, changed)
@@ -269,6 +266,8 @@ class Controller:
         self._work.add(*changed, *edited)
         self._edited -= noticed
         self._templates_changed &= not everything
+        await explain(snapshot, thoughts.plan.choices, fleet, lambda: self._urgent.is_set() or self._fleet is not fleet)
+        self._planned_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
 
     async def _guard_once(self, fleet: Fleet) -> None:
         with metrics.guard_seconds.time():

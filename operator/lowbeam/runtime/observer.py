@@ -20,8 +20,7 @@ from lowbeam.kube import (
     POWER_CAPS,
     object_key,
 )
-from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, plan
-from lowbeam.power.caps import CapTree
+from lowbeam.planning import Plan
 from lowbeam.power.trust import Reason
 from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
@@ -39,15 +38,6 @@ from lowbeam.telemetry import Telemetry
 
 SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
-
-
-def advice(world: World) -> dict[WorkloadKey, Choice]:
-    """Plan each workload that only wants advice on its own: it takes nothing from the others."""
-    return {
-        key: plan(Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(needs),))).choices[0]
-        for key, needs in world.requirements.items()
-        if world.workloads[key].spec.mode is WorkloadMode.ADVISE
-    }
 
 
 class Observer:
