@@ -96,7 +96,7 @@ def test_an_answer_over_a_core_of_the_columns_keeps_every_row_and_is_best_where_
 ) -> None:
     it = problem(list(fleet), caps, shelves)
     for columns in (1, 8):
-        with patch.object(optimise, "CORE_COLUMNS", columns):
+        with patch.multiple(optimise, WHOLE_COLUMNS=0, CORE_COLUMNS=columns):
             answer = solve(it, np.ones(it.owner.size, dtype=np.bool_))
         assert it.fits(answer.choice)
         event(f"{columns} columns: {'proven' if answer.exact else 'not proven'}")
@@ -109,13 +109,13 @@ def test_an_answer_over_a_core_of_the_columns_keeps_every_row_and_is_best_where_
     st.integers(5, 12).flatmap(lambda n: st.tuples(*(entries(i, 6) for i in range(n)))),
     CAPS,
     SHELVES,
-    st.sampled_from([optimise.CORE_COLUMNS, 20]),
+    st.sampled_from([optimise.WHOLE_COLUMNS, 0]),
 )
 def test_nobody_important_is_dimmed_while_somebody_less_important_could_still_give_way(
-    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...], columns: int
+    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...], whole: int
 ) -> None:
     it = problem(list(fleet), caps, shelves)
-    with patch.object(optimise, "CORE_COLUMNS", columns):
+    with patch.multiple(optimise, WHOLE_COLUMNS=whole, CORE_COLUMNS=20):
         choice = solve(it, np.ones(it.owner.size, dtype=np.bool_)).choice
     used = it.usage[:, choice].sum(axis=1)
     for high, low in product(range(len(fleet)), repeat=2):

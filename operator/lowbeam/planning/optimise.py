@@ -36,8 +36,10 @@ Floats = NDArray[np.float64]
 NODE_BUDGET = 400_000
 """Branch-and-bound nodes x columns per pass: small fleets are always finished, large ones end in seconds."""
 MIN_NODES = 20
-CORE_COLUMNS = 6000
-"""A pass with more columns is solved over a core of so many (tools/bench: 171 s became 12 s for 2,000 workloads)."""
+WHOLE_COLUMNS = 30_000
+"""Passes of up to so many columns (500 workloads) are solved as they are, and nearly all of them proven."""
+CORE_COLUMNS = 6_000
+"""Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
 _OBJECTIVE_SPAN = 1e5
@@ -133,7 +135,7 @@ def _run_highs(
     span = float(max(1, np.abs(loss[columns]).max()))
     scale = min(1.0, _OBJECTIVE_SPAN / span)
     objective, best_without = (loss * scale).astype(np.float64), np.inf
-    if columns.size > CORE_COLUMNS:
+    if columns.size > WHOLE_COLUMNS:
         columns, best_without = _core(problem, columns, objective, kept, start)
     solver = _model(problem, columns, objective, kept, integral=True).solver
     solver.setOptionValue("mip_rel_gap", 0.0)
