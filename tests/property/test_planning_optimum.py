@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from unittest.mock import patch
 
@@ -71,10 +72,15 @@ def worth(it: Problem, choice: Ints) -> list[int]:
     return [*paused, *lost, int(it.cost[choice].sum())]
 
 
+def combinations(it: Problem) -> Iterator[Ints]:
+    """All that keep the rows."""
+    spans = [range(it.columns_of(i).start, it.columns_of(i).stop) for i in range(len(it.entries))]
+    return (choice for choice in map(np.array, product(*spans)) if it.fits(choice))
+
+
 def least_worth(it: Problem) -> list[int]:
     """By trying every combination."""
-    spans = [range(it.columns_of(i).start, it.columns_of(i).stop) for i in range(len(it.entries))]
-    return min(worth(it, np.array(c)) for c in product(*spans) if it.fits(np.array(c)))
+    return min(worth(it, choice) for choice in combinations(it))
 
 
 @settings(max_examples=120, deadline=None)
@@ -102,6 +108,23 @@ def test_an_answer_over_a_core_of_the_columns_keeps_every_row_and_is_best_where_
         event(f"{columns} columns: {'proven' if answer.exact else 'not proven'}")
         if answer.exact:
             assert worth(it, answer.choice) == least_worth(it)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.integers(2, 4).flatmap(lambda n: st.tuples(*(entries(i, 5) for i in range(n)))), CAPS, SHELVES)
+def test_no_answer_with_a_column_outside_of_the_core_is_below_its_bound(
+    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]
+) -> None:
+    it, columns = problem(list(fleet), caps, shelves), np.arange(sum(len(entry.options) + 1 for entry in fleet))
+    nothing = it.start[1:] - 1
+    with patch.object(optimise, "CORE_COLUMNS", len(fleet) + 2):
+        core, bound = optimise._core(it, columns, it.unserved.astype(np.float64), [], nothing)
+    assert set(nothing.tolist()) <= set(core.tolist())
+    outside = [choice for choice in combinations(it) if not np.isin(choice, core).all()]
+    event("something left out" if outside else "nothing left out")
+    assert all(it.unserved[choice].sum() >= bound - 1e-6 for choice in outside)
+    if core.size < columns.size:
+        assert np.isfinite(bound)
 
 
 @settings(max_examples=60, deadline=None)

@@ -235,3 +235,26 @@ TestPowerControl = PowerControl.TestCase
 TestPowerControl.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_a_smaller_option_waits_for_pods_of_its_own_placement_that_still_end() -> None:
+    """Found by the machine above: 300 W were ending, and 100 W began beside them under a full cap."""
+
+    def an(model: str, batch: int, replicas: int, pool: str) -> Option:
+        wanted = (model, batch, replicas, pool)
+        return next(o for o in OPTIONS if o and (o.model, o.batch_limit, o.replicas, o.pool) == wanted)
+
+    state = PowerControl()
+    state.start()
+    for wanted in (
+        (an("m8", 8, 1, ""), an("m8", 8, 3, ""), an("m8", 8, 3, "")),
+        (an("m8", 64, 1, "row"), None, an("m4", 8, 3, "")),
+        (an("m4", 8, 1, ""), an("m8", 64, 1, "row"), an("m8", 8, 1, "")),
+    ):
+        state.plan(wanted=wanted, binding="")
+        state.the_executor_works()
+    smaller = an("m8", 8, 1, "")
+    assert state.targets["b", "w3"].option != smaller
+    state.drained_pods_are_gone()
+    state.plan(wanted=wanted, binding="")
+    assert state.targets["b", "w3"].option == smaller

@@ -10,6 +10,7 @@ import pytest
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.cli.plan import snapshot_of
+from lowbeam.planning import plan
 from lowbeam.planning.committed import Order, Target
 from lowbeam.planning.plan import sizer_for
 from lowbeam.planning.words import option_text
@@ -25,6 +26,7 @@ from lowbeam.sizing import Requirements, Sizer
 from tests.builders import catalogue_of, model, stock, workload
 from tests.unit.test_runtime_status import CHOICE, FACTS, NOW
 from tests.unit.test_runtime_world import TODAY, iw, node
+from tools.bench.instances import unlimited
 
 
 def _recovered(status: Mapping[str, Any], needs: Requirements, children: list[Child], sizer: Sizer) -> WorkloadMemory:
@@ -188,3 +190,44 @@ def test_a_fleet_that_no_status_tells_of_runs_on_and_its_history_begins() -> Non
     assert (told.decision.action, told.decision.message) == (reasons.SELECTED, option_text(running["team", "acted-on"]))
     assert told.history == (told.decision,)
     assert fleet.of(("team", "advised")).history == ()
+
+
+def test_an_untold_decision_follows_what_the_history_says_already() -> None:
+    earlier = {"time": "2026-11-21T08:00:00Z", "decisionId": "d-1", "action": "Replaced", "message": "scaled to zero"}
+    raw = {**iw("w"), "status": {"observedGeneration": 1, "history": [earlier]}}
+    bare = Objects(workloads=(raw,), nodes=(node("n1"),))
+    world = build_world(bare, TODAY, Parser())
+    sizer = sizer_for(snapshot_of(world))
+    option = sizer.options_for(world.requirements["team", "w"]).options[0]
+    child = Child("w-x", "u", Placement.of(option), "x", option.replicas, 0, {})
+
+    read = recover_fleet(replace(world, children={("team", "w"): [child]}), sizer, NOW).of(("team", "w"))
+
+    assert read.decision is not None
+    assert [entry.action for entry in read.history] == [reasons.SELECTED, "Replaced"]
+
+
+def test_what_was_decided_without_caps_is_recovered_as_it_was() -> None:
+    """Also its batch limit, which changes in place and is in no Deployment."""
+    snapshot = unlimited(40)
+    sizer, choices = sizer_for(snapshot), plan(snapshot, explain=False).choices
+    needs = {state.requirements.key: state.requirements for state in snapshot.workloads}
+    decided = {choice.key: choice.option for choice in choices if choice.option is not None}
+    assert len({option.batch_limit for option in decided.values()}) > 3
+    for key, option in decided.items():
+        child = Child("w-x", "u", Placement.of(option), "x", option.replicas, 0, {})
+        read = _recovered({}, needs[key], [child], sizer)
+        assert read.target is not None
+        assert read.target.option is not None
+        assert read.target.option.setting == option.setting
+        assert read.planned_generation == 0, "no spec is known to be answered"
+
+
+def test_a_deployment_that_somebody_scaled_is_recovered_with_the_replicas_that_it_has() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    made = sizer.options_for(needs, None).options[0]
+    read = _recovered({}, needs, [Child("w-x", "u", Placement.of(made), "x", made.replicas + 2, 0, {})], sizer)
+    assert read.target is not None
+    assert read.target.option is not None
+    assert read.target.option.replicas == made.replicas + 2

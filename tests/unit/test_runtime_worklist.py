@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lowbeam.runtime.clock import SystemClock
-from lowbeam.runtime.worklist import GATHER_SECONDS, LONGEST_RETRY_SECONDS, Worklist
+from lowbeam.runtime.worklist import GATHER_SECONDS, LONGEST_REST_SECONDS, LONGEST_RETRY_SECONDS, Worklist
 from tests.fakes.clock import settle
 
 A, B = ("team", "a"), ("team", "b")
@@ -89,8 +89,13 @@ async def test_a_refused_workload_is_tried_again_ever_more_slowly_and_at_once_wh
         assert handler.calls.count(A) == done
 
 
-@pytest.mark.parametrize(("look_seconds", "rests"), [(0.0, GATHER_SECONDS), (0.002, GATHER_SECONDS), (0.3, 3.0)])
-async def test_looks_at_a_big_fleet_leave_nine_tenths_of_the_time_to_others(look_seconds: float, rests: float) -> None:
+@pytest.mark.parametrize(
+    ("look_seconds", "rests"),
+    [(0.0, GATHER_SECONDS), (0.002, GATHER_SECONDS), (0.03, 0.3), (2.0, LONGEST_REST_SECONDS)],
+)
+async def test_looks_at_a_big_fleet_leave_most_of_the_time_to_others_and_hold_up_no_write_for_long(
+    look_seconds: float, rests: float
+) -> None:
     async with running(look_seconds) as (worklist, _, clock):
         worklist.add(A)
         await settle()

@@ -1,4 +1,4 @@
-"""The exact optimum under all caps together, by HiGHS, in lexicographic passes.
+"""The optimum under all caps together, by HiGHS, in lexicographic passes.
 
 Decides one column per workload. Order of the goals, each kept while the next is sought:
   1. from the highest priority down: nobody who should run gets nothing
@@ -42,6 +42,9 @@ CORE_COLUMNS = 6_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
+_ALL_MOVES = 0.4
+"""What it costs to leave the best answer so far with every workload: less than the smallest loss with what the gap
+leaves open, so that it decides between equal answers only. What a pass does not ask for stays as it is."""
 _OBJECTIVE_SPAN = 1e5
 """Costs are scaled to at most this, well inside the solver's tolerances."""
 
@@ -79,8 +82,29 @@ class _Search:
         self.left = allowed.copy()
         self.left[problem.start[1:] - 1] = True
         self.kept: list[tuple[Ints, int]] = []
-        self.best = first_answer(problem, self.left)
+        self.best = self._begin()
         self.exact = True
+
+    def _begin(self) -> Ints:
+        """What runs, with improvements, or the greedy answer where that is better: a plan that could not be proven
+        moves nobody for an answer that is no better."""
+        greedy = first_answer(self.problem, self.left)
+        running = np.where(self.left[self.problem.running], self.problem.running, self.problem.start[1:] - 1)
+        if not self.problem.fits(running):
+            return greedy
+        running = improve(self.problem, self.left, running, by_priority(self.problem))
+        return min(running, greedy, key=self._worth)
+
+    def _worth(self, choice: Ints) -> list[int]:
+        """The goals in their order; smaller is better."""
+        priorities = np.array([entry.needs.priority for entry in self.problem.entries])
+        levels = [choice[priorities == priority] for priority in sorted(set(priorities.tolist()), reverse=True)]
+        losses = (self.problem.unserved, self.problem.shortfall)
+        return [
+            *(int(self.problem.paused[columns].sum()) for columns in levels),
+            *(int(loss[columns].sum()) for columns in levels for loss in losses),
+            int(self.problem.cost[choice].sum()),
+        ]
 
     def minimise(self, loss: Ints) -> None:
         """Make `loss` (per column) as small as the kept levels allow, and keep it there."""
@@ -134,7 +158,9 @@ def _run_highs(
     """(answer or None, proven) of one pass over `columns`. The answer is not yet checked."""
     span = float(max(1, np.abs(loss[columns]).max()))
     scale = min(1.0, _OBJECTIVE_SPAN / span)
-    objective, best_without = (loss * scale).astype(np.float64), np.inf
+    moves = np.ones(loss.size)
+    moves[start] = 0.0
+    objective, best_without = (loss + moves * (_ALL_MOVES / len(problem.entries))) * scale, np.inf
     if columns.size > WHOLE_COLUMNS:
         columns, best_without = _core(problem, columns, objective, kept, start)
     solver = _model(problem, columns, objective, kept, integral=True).solver
@@ -159,8 +185,8 @@ def _run_highs(
 def _core(
     problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], start: Ints
 ) -> tuple[Ints, float]:
-    """The columns of `start` and of the linear relaxation, then those of the least reduced cost, each workload's best
-    before anybody's second; and the least loss that any answer with another column can have."""
+    """The columns of `start` and of the linear relaxation, then those of the least reduced cost (of equal ones each
+    workload's best before anybody's second); and the least loss that any answer with another column can have."""
     solver = _model(problem, columns, objective, kept, integral=False).solver
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:

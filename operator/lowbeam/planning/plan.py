@@ -69,11 +69,14 @@ def explained(snapshot: Snapshot, choices: Sequence[Choice], *, known: bool = Fa
     ask = adviser.known if known else adviser.explain
     made = []
     for choice in choices:
-        answer = None
-        if choice.desired is not None:
-            answer = ask(needs[choice.key], option=choice.option, desired=choice.desired, cap=choice.binding_cap)
+        if choice.desired is None:  # there is nothing to compare with
+            made.append(replace(choice, explained=True))
+            continue
+        answer = ask(needs[choice.key], option=choice.option, desired=choice.desired, cap=choice.binding_cap)
         if answer is not None:
-            choice = replace(choice, alternatives=answer.alternatives, recommendations=answer.recommendations)
+            choice = replace(
+                choice, alternatives=answer.alternatives, recommendations=answer.recommendations, explained=True
+            )
         made.append(choice)
     return tuple(made)
 

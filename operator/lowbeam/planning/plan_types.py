@@ -46,6 +46,8 @@ class Choice:
     rejections: tuple[Rejection, ...] = ()
     recommendations: tuple[Advice, ...] = ()
     """What looser wishes would save, the largest saving first."""
+    explained: bool = False
+    """Whether alternatives and recommendations are worked out; they come after the decision."""
 
     @property
     def key(self) -> tuple[str, str]:

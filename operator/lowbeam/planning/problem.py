@@ -113,6 +113,8 @@ class Problem:
     """rows x columns."""
     start: Ints
     """First column of each entry, and the number of columns at the end."""
+    running: Ints
+    """Per entry the column that changes nothing, or that of nothing."""
 
     def columns_of(self, entry: int) -> slice:
         """Columns of one entry."""
@@ -185,7 +187,14 @@ def build(entries: Sequence[Entry], rows: Rows) -> Problem:
         tie=tie,
         usage=_usage(entries, rows, columns, len(option), worst),
         start=start,
+        running=_running(owner, nothing, same),
     )
+
+
+def _running(owner: Ints, nothing: Ints, same: Ints) -> Ints:
+    columns = nothing.copy()
+    columns[owner[same]] = same
+    return columns
 
 
 def _as_running(entries: Sequence[Entry], start: Ints) -> tuple[Ints, Ints]:

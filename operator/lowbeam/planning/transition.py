@@ -98,7 +98,7 @@ def next_targets(
         if _same(choice.option, target.option):
             walk.keep(key, choice)
         elif _lowers(snapshot.caps, choice, target.option):
-            walk.down(key, choice.option, choice.binding_cap, forced=_forced(snapshot.caps, plan, choice, target))
+            walk.lower(key, choice, forced=_forced(snapshot.caps, plan, choice, target))
         else:
             ups.append((key, choice))
     priority = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
@@ -199,6 +199,16 @@ class _Walk:
         if cap != target.dimmed_by:
             since = None if not cap else target.dimmed_since_ms if target.dimmed_by else self._now_ms
             self.targets[key] = replace(target, dimmed_by=cap, dimmed_since_ms=since)
+
+    def lower(self, key: Key, choice: Choice, *, forced: bool) -> None:
+        """Down, as the plan has it. Where pods of the same placement are still ending, the new ones would draw beside
+        them: without room for both it waits until they are gone."""
+        order = self._order(key, choice.option)
+        raises = self._ledger.change(key, replace(self.targets[key], option=choice.option, order=order))
+        if blocked := self._ledger.over(raises):
+            self._held[key] = self._no_headroom(blocked, raises)
+            return
+        self.down(key, choice.option, choice.binding_cap, forced=forced)
 
     def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
         self._take(key, option, self._order(key, option), Direction.DOWN, cap if forced else "")

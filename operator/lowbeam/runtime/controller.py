@@ -49,7 +49,7 @@ from lowbeam.runtime.recovery import last_action, recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.runtime.thinking import explain, think
+from lowbeam.runtime.thinking import advise, explain, think, wanting_advice
 from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
@@ -240,7 +240,9 @@ class Controller:
             async with self._deciding:
                 if self.mirror.never_seen():
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
-                world = self._look()
+                self._input.clear()
+                self._urgent.clear()  # what was said until now is in this look
+                world = planned = self._look()
                 everything, noticed = self._templates_changed, frozenset(self._edited)
                 edited = set(world.requirements) if everything else noticed & set(world.requirements)
                 fleet.forget_all_but(set(world.raw_workloads))
@@ -248,25 +250,28 @@ class Controller:
                 snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             began_ms = self._clock.monotonic_ms()
-            thoughts = await think(snapshot, world)
+            answer = await think(snapshot)
             async with self._deciding:
                 if self._fleet is not fleet:
                     return  # not the leader any longer, or again and with another memory
                 # What happened meanwhile counts: caps, pods and what the guard shed are those of now.
-                world, self._plan = self._look(), thoughts.plan
+                world, self._plan = self._look(), answer
                 books = self._read_meters(world, fleet)
-                self._power.look(world, books, self._plan, fleet)
-                changed = self._power.follow(fleet, books, self._plan, self._snapshot(world, fleet, books.charges))
-                for key in thoughts.advice.keys() & world.requirements.keys() - set(world.enforced()):
-                    fleet.of(key).choice = thoughts.advice[key]
-                there = generations.keys() & world.raw_workloads.keys()
+                self._power.look(world, books, answer, fleet)
+                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
+                there = generations.keys() & world.raw_workloads.keys() - set(wanting_advice(planned))
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._announce(world, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*changed, *edited)
         self._edited -= noticed
         self._templates_changed &= not everything
-        await explain(snapshot, thoughts.plan.choices, fleet, lambda: self._urgent.is_set() or self._fleet is not fleet)
+
+        def interrupted() -> bool:
+            return self._urgent.is_set() or self._fleet is not fleet
+
+        await advise(planned, self._look, fleet, generations, interrupted)
+        await explain(snapshot, answer.choices, fleet, interrupted)
         self._planned_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
 
     async def _guard_once(self, fleet: Fleet) -> None:

@@ -17,9 +17,14 @@ from lowbeam.planning.committed import Order, Target
 from lowbeam.planning.words import option_text
 from lowbeam.render import Placement
 from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
+from lowbeam.runtime.power_control import HISTORY_LENGTH
 from lowbeam.runtime.replicas import Child
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option, Requirements, Sizer
+from lowbeam.sizing.ways import HEADROOM_PERCENT
+
+UNTOLD = 0
+"""Generation of the spec that a decision answers which only Deployments tell of; a spec begins with 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,9 @@ def recover_fleet(world: World, sizer: Sizer, now: datetime) -> Fleet:
     for key in world.enforced():
         memory = fleet.workloads[key]
         option = memory.target.option if memory.target else None
-        if option is not None and not memory.history:  # its leader did not come to tell of the decision
+        if option is not None and memory.planned_generation == UNTOLD:
             memory.decision = Decision(now, fleet.decision_id(now), reasons.SELECTED, option_text(option))
-            memory.history = (memory.decision,)
+            memory.history = (memory.decision, *memory.history)[:HISTORY_LENGTH]
     return fleet
 
 
@@ -52,17 +57,23 @@ def recover(traces: Sequence[Trace], sizer: Sizer) -> list[WorkloadMemory]:
     """The memories of workloads, in order, from their statuses and their Deployments."""
     untold = [trace for trace in traces if _shows_more(trace)]
     sized = sizer.options_for_all([(trace.needs, None) for trace in untold])
-    shown = {id(trace): _shown(trace.children, it.options) for trace, it in zip(untold, sized, strict=True)}
+    shown = {
+        id(trace): _shown(trace.needs, trace.children, it.options) for trace, it in zip(untold, sized, strict=True)
+    }
     settings = []
     for trace in traces:
         selected = _as_written(trace.status.get("selected"), trace.children)
         settings.append(shown.get(id(trace)) if selected is None else _setting(selected))
     asked = [(trace.needs, setting) for trace, setting in zip(traces, settings, strict=True)]
     answers = sizer.options_for_all(asked)
-    return [
+    memories = [
         _memory(trace, paused=setting is None, running=None if setting is None else answer.running)
         for trace, setting, answer in zip(traces, settings, answers, strict=True)
     ]
+    for trace, memory in zip(traces, memories, strict=True):
+        if id(trace) in shown and memory.target is not None:
+            memory.planned_generation = UNTOLD  # which spec it answers, nobody knows
+    return memories
 
 
 def _memory(trace: Trace, *, paused: bool, running: Option | None) -> WorkloadMemory:
@@ -99,20 +110,24 @@ def _shows_more(trace: Trace) -> bool:
     return not told and bool(trace.children)
 
 
-def _shown(children: Sequence[Child], options: Iterable[Option]) -> Option | None:
+def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Option]) -> Option | None:
     """The option that the Deployments show; None when none of `options` could have made them.
 
     Several stand side by side while one replaces another: the one that serves counts. A batch limit that changes in
-    place is in no Deployment: of those that could be meant it is the one that needs the fewest watts at the demand.
+    place is in no Deployment: of those that could be meant it is the one that a plan without caps prefers.
     """
     child = max(children, key=lambda child: (child.ready_replicas, child.name))
     alike = [option for option in options if Placement.of(option) == child.placement]
     if not alike:
         return None
-    nearest = min(
-        alike,
-        key=lambda it: (abs(it.replicas - child.replicas), it.unserved_millirps, it.expected_milliwatts, it.id),
-    )
+    headroom = needs.demand.requests_per_second_milli * HEADROOM_PERCENT // 100
+
+    def preferred(it: Option) -> tuple[int | str, ...]:
+        lacking = max(0, headroom - it.capacity_millirps)
+        watts = (it.expected_milliwatts, lacking, it.worst_case_milliwatts)
+        return (abs(it.replicas - child.replicas), it.unserved_millirps, *watts, it.id)
+
+    nearest = min(alike, key=preferred)
     return replace(nearest, replicas=child.replicas or nearest.replicas)
 
 

@@ -91,7 +91,10 @@ def workload_status(
     if option is not None:
         status["selected"] = _selected(option)
         status["energy"] = _energy(option, facts, previous.get("energy", {}))
-    if choice is not None:
+    if choice is not None and not choice.explained and previous.get("selected") == status.get("selected"):
+        # Most likely a new leader's first plan: what was worked out before is still true, and need not come and go.
+        status |= {name: previous[name] for name in ("alternatives", "recommendations") if name in previous}
+    elif choice is not None:
         status["alternatives"] = [_alternative(a) for a in choice.alternatives[:3]]
         advised = (advice.text for advice in choice.recommendations)
         status["recommendations"] = [text[:512] for text in (*facts.notes, *advised)][:5]

@@ -1,14 +1,15 @@
-"""What takes long and needs no lock: planning in a thread, and the explanations after it.
+"""What takes long and needs no lock: planning in a thread, and what follows from it for readers only.
 
-Decides the order: first what to run, then, bit by bit, why. Explanations cost more than the plan itself in a fleet that
-is new, or whose cap was cut, and nobody's watts depend on them.
+Decides the order: first what to run, then, bit by bit, advice and explanations. Those cost more than the plan itself in
+a fleet that is new, or whose cap was cut, and nobody's watts depend on them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, explained, plan
@@ -17,43 +18,62 @@ from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.world import World
 
-EXPLAINED_TOGETHER = 32
-"""A cap that is cut meanwhile waits no longer than for so many explanations: about a tenth of a second."""
+TOGETHER = 32
+"""A cap that is cut meanwhile waits for so many explanations: some tenths of a second at most."""
+
+Interrupted = Callable[[], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Thoughts:
-    """What one planner cycle found."""
-
-    plan: Plan
-    """With the explanations that are known from earlier cycles."""
-    advice: dict[WorkloadKey, Choice]
-    """For the workloads that only want advice, each planned on its own: it takes nothing from the others."""
+async def think(snapshot: Snapshot) -> Plan:
+    """The plan, with the explanations that are known from earlier cycles."""
+    return await asyncio.to_thread(_think, snapshot)
 
 
-async def think(snapshot: Snapshot, world: World) -> Thoughts:
-    """Plan the snapshot; `world` is what it was made of."""
-    return await asyncio.to_thread(_think, snapshot, world)
+async def advise(
+    world: World,
+    now: Callable[[], World],
+    fleet: Fleet,
+    generations: Mapping[WorkloadKey, int],
+    interrupted: Interrupted,
+) -> None:
+    """Plan each workload that only wants advice on its own, as it takes nothing from the others; until done or
+    `interrupted`. `generations`: the specs that `world` was made of."""
+    alone = (
+        (key, Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(world.requirements[key]),)))
+        for key in wanting_advice(world)
+    )
+    while not interrupted() and (part := list(islice(alone, TOGETHER))):
+        answers = await asyncio.to_thread(_plan_each, part)
+        still = set(wanting_advice(now()))
+        for key, choice in answers:
+            if key in still:
+                memory = fleet.of(key)
+                memory.choice = choice
+                memory.planned(generations[key])
 
 
-async def explain(snapshot: Snapshot, choices: Sequence[Choice], fleet: Fleet, interrupted: Callable[[], bool]) -> None:
+def wanting_advice(world: World) -> list[WorkloadKey]:
+    """Workloads that only want advice."""
+    return [key for key in world.requirements if world.workloads[key].spec.mode is WorkloadMode.ADVISE]
+
+
+async def explain(snapshot: Snapshot, choices: Sequence[Choice], fleet: Fleet, interrupted: Interrupted) -> None:
     """Give the fleet's choices what they lack of explanations, until done or `interrupted`: the next cycle goes on."""
-    for start in range(0, len(choices), EXPLAINED_TOGETHER):
+    lacking = [choice for choice in choices if not choice.explained]
+    for start in range(0, len(lacking), TOGETHER):
         if interrupted():
             return
-        part = choices[start : start + EXPLAINED_TOGETHER]
+        part = lacking[start : start + TOGETHER]
         for before, after in zip(part, await asyncio.to_thread(explained, snapshot, part), strict=True):
             memory = fleet.workloads.get(before.key)
             if memory is not None and memory.choice is before:  # else another plan, or edit, was faster
                 memory.choice = after
 
 
-def _think(snapshot: Snapshot, world: World) -> Thoughts:
+def _think(snapshot: Snapshot) -> Plan:
     answer = plan(snapshot, explain=False)
-    known = replace(answer, choices=explained(snapshot, answer.choices, known=True))
-    alone = {
-        key: Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(needs),))
-        for key, needs in world.requirements.items()
-        if world.workloads[key].spec.mode is WorkloadMode.ADVISE
-    }
-    return Thoughts(known, {key: plan(asked).choices[0] for key, asked in alone.items()})
+    return replace(answer, choices=explained(snapshot, answer.choices, known=True))
+
+
+def _plan_each(asked: Sequence[tuple[WorkloadKey, Snapshot]]) -> list[tuple[WorkloadKey, Choice]]:
+    return [(key, plan(snapshot).choices[0]) for key, snapshot in asked]

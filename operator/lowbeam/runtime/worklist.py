@@ -22,7 +22,9 @@ LONGEST_RETRY_SECONDS = 16
 GATHER_SECONDS = 0.1
 """Changes of children come in bursts: a few passes instead of many."""
 LOOKS_TO_REST = 10
-"""A pass looks at the world anew after a change: of a big fleet no more than a tenth of the time."""
+"""A pass looks at the world anew after a change: of a big fleet no more than a tenth of the time ..."""
+LONGEST_REST_SECONDS = 1.0
+"""... as long as that holds up no write, a shed among them, for longer."""
 
 log = structlog.get_logger("lowbeam.worklist")
 
@@ -64,7 +66,8 @@ class Worklist:
                     self._retry_at_ms.pop(key, None)
                     self._busy.add(key)
                     group.create_task(self._pass(key), name=f"workload {'/'.join(key)}")
-                await self._clock.sleep(max(GATHER_SECONDS, LOOKS_TO_REST * self._look_seconds()))
+                rest = max(GATHER_SECONDS, LOOKS_TO_REST * self._look_seconds())
+                await self._clock.sleep(min(rest, LONGEST_REST_SECONDS))
 
     async def _until_due(self) -> None:
         """Return when something is due; what is due again by now is among it."""

@@ -1,0 +1,49 @@
+"""Large passes are branched over a core of their columns: nearly as good as whole ones, and calm."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+
+from lowbeam.planning import Plan, Snapshot, optimise, plan
+from tools.bench import instances
+
+
+def crowded(count: int, seed: int) -> Snapshot:
+    """A fleet in which caps of every kind and accelerators are short."""
+    start = instances.unlimited(count, seed)
+    return instances.under_every_limit(start, plan(start, explain=False), seed)
+
+
+def over_a_core(snapshot: Snapshot) -> Plan:
+    with patch.multiple(optimise, WHOLE_COLUMNS=0, CORE_COLUMNS=200):
+        return plan(snapshot, explain=False)
+
+
+def paused(snapshot: Snapshot, made: Plan) -> list[int]:
+    """Priorities of the workloads that run nothing, in order."""
+    priority = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
+    return sorted(priority[choice.key] for choice in made.choices if choice.option is None)
+
+
+def unserved(made: Plan) -> int:
+    return sum(choice.option.unserved_millirps for choice in made.choices if choice.option is not None)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_over_a_core_the_same_are_paused_and_little_more_is_left_unserved(seed: int) -> None:
+    snapshot = crowded(100, seed)
+    whole, core = plan(snapshot, explain=False), over_a_core(snapshot)
+    assert paused(snapshot, core) == paused(snapshot, whole)
+    assert unserved(core) <= 1.25 * unserved(whole)
+
+
+def test_in_a_world_that_does_not_change_plans_over_a_core_come_to_rest() -> None:
+    snapshot = crowded(100, 2)
+    made, moved = over_a_core(snapshot), []
+    for _ in range(6):
+        again = over_a_core(instances.running(snapshot, made))
+        moved.append(sum(a.option != b.option for a, b in zip(made.choices, again.choices, strict=True)))
+        made = again
+    assert moved[-1] == 0, moved
