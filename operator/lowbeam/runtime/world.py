@@ -66,11 +66,9 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Everything one cycle knows."""
+class Ground:
+    """What does not depend on workloads."""
 
-    catalogue: Catalogue
-    catalogue_problems: tuple[CatalogueProblem, ...]
     caps: CapTree
     cap_objects: Mapping[str, PowerCap]
     cap_problems: Mapping[str, Problem]
@@ -82,6 +80,14 @@ class World:
     """Pool of each node."""
     node_classes: Mapping[str, str]
     """Accelerator class of each node that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class World(Ground):
+    """Everything one cycle knows."""
+
+    catalogue: Catalogue
+    catalogue_problems: tuple[CatalogueProblem, ...]
     inventory: tuple[Inventory, ...]
     workloads: Mapping[WorkloadKey, InferenceWorkload]
     refusals: Mapping[WorkloadKey, Refusal]
@@ -243,22 +249,9 @@ def build_world(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """What does not depend on workloads; the fields as in `World`."""
-
-    caps: CapTree
-    cap_objects: Mapping[str, PowerCap]
-    cap_problems: Mapping[str, Problem]
-    pool_selectors: Mapping[str, Mapping[str, str]]
-    kept_out: Mapping[str, tuple[Mapping[str, str], ...]]
-    node_pools: Mapping[str, str]
-    node_classes: Mapping[str, str]
-
-
 def _ground(
     parser: Parser, catalogue: Catalogue, power_caps: Iterable[Raw], namespaces: Iterable[Raw], nodes: Iterable[Raw]
-) -> _Ground:
+) -> Ground:
     cap_objects: dict[str, PowerCap] = {}
     cap_problems: dict[str, Problem] = {}
     for raw in sorted(power_caps, key=_name):
@@ -273,7 +266,7 @@ def _ground(
     node_labels = {_name(node): node["metadata"].get("labels", {}) for node in nodes}
     matches = {name: pool_of_node(theirs, pools, tree) for name, theirs in node_labels.items()}
     classes = {name: class_of_node(theirs, catalogue) for name, theirs in node_labels.items()}
-    return _Ground(
+    return Ground(
         caps=replace(tree, problems=(*overlaps(matches), *tree.problems)),
         cap_objects=cap_objects,
         cap_problems=cap_problems,
