@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from prometheus_client.metrics import MetricWrapperBase
 
 from lowbeam.runtime import metrics
+from lowbeam.runtime.object_metrics import ObjectMetrics
+from lowbeam.runtime.world import Objects
 
 _HEAD = """\
-<!-- Generated from operator/lowbeam/runtime/metrics.py. Do not edit. -->
+<!-- Generated from operator/lowbeam/runtime/metrics.py and object_metrics.py. Do not edit. -->
 
 # Metrics of the operator
 
@@ -39,9 +41,9 @@ def _rows() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
         if isinstance(it, MetricWrapperBase):
             for family in it.describe():
                 yield _shown(family.name, family.type), family.type, tuple(it._labelnames), family.documentation
-    for family in metrics.ApiCalls({("list", "pods"): 1}).collect():
-        labels = tuple(family.samples[0].labels)
-        yield _shown(family.name, family.type), family.type, labels, family.documentation
+    for collector in (metrics.ApiCalls({}), ObjectMetrics(Objects)):
+        for family in collector.collect():
+            yield _shown(family.name, family.type), family.type, tuple(family._labelnames), family.documentation
 
 
 def _shown(name: str, kind: str) -> str:

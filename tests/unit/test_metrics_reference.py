@@ -8,15 +8,18 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 
 from lowbeam.runtime.metrics import REGISTRY, ApiCalls
+from lowbeam.runtime.object_metrics import ObjectMetrics
+from lowbeam.runtime.world import Objects
 from tools.generate import generated_files
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 
 def test_every_metric_that_is_served_is_on_the_page_with_its_type_and_meaning() -> None:
-    calls = CollectorRegistry()
-    calls.register(ApiCalls({("list", "pods"): 1}))
-    served = (generate_latest(REGISTRY) + generate_latest(calls)).decode()
+    others = CollectorRegistry()
+    others.register(ApiCalls({("list", "pods"): 1}))
+    others.register(ObjectMetrics(Objects))
+    served = (generate_latest(REGISTRY) + generate_latest(others)).decode()
     rows = {
         name: (kind, text)
         for name, kind, text in re.findall(r"^\| `(\S+)` \| (\w+) \| .*\| (.+) \|$", PAGE.read_text(), re.MULTILINE)

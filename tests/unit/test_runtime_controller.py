@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
@@ -18,6 +19,7 @@ from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
+from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects
@@ -155,7 +157,7 @@ async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_
         return plan(snapshot, explain=explain)
 
     monkeypatch.setattr("lowbeam.runtime.thinking.plan", plan_during_edits)
-    fleet = controller._lead()
+    fleet = await controller._lead()
     assert fleet is not None
     await controller._plan_once(fleet)
     edit(2)
@@ -184,3 +186,26 @@ async def test_a_write_that_a_moment_without_the_lease_refused_is_made_again() -
     assert await controller._carry_out(SEARCH) is True
     controller._leads, controller._fleet = (lambda: False), None
     assert await controller._carry_out(SEARCH) is True
+
+
+@pytest.mark.parametrize("still_leads", [True, False])
+async def test_both_loops_take_over_once_without_holding_up_the_lease_and_not_after_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch, still_leads: bool
+) -> None:
+    controller, goes_on, calls = a_controller(VirtualClock()), threading.Event(), []
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+
+    def recover_slowly(*world: Any) -> Fleet:
+        calls.append(goes_on.wait(10))
+        return recover_fleet(*world)
+
+    monkeypatch.setattr("lowbeam.runtime.controller.recover_fleet", recover_slowly)
+    loops = [asyncio.create_task(controller._lead()) for _ in range(2)]
+    await asyncio.sleep(0.01)  # so does whoever renews the Lease
+    assert not any(loop.done() for loop in loops)
+    controller._leads = lambda: still_leads
+    goes_on.set()
+    first, second = await asyncio.gather(*loops)
+    assert first is second
+    assert (first is not None) == still_leads
+    assert calls == [True] * (1 if still_leads else 2)

@@ -17,9 +17,10 @@ from lowbeam.kube import AioTransport, Applier, EventRecorder, KubeTransport, Le
 from lowbeam.runtime.clock import Clock, SystemClock
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Executor
-from lowbeam.runtime.health import Health, start_servers
+from lowbeam.runtime.health import Health, start_servers, watch_the_event_loop
 from lowbeam.runtime.metrics import REGISTRY, ApiCalls
 from lowbeam.runtime.mirror import Mirror
+from lowbeam.runtime.object_metrics import ObjectMetrics
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.telemetry import PrometheusFallback, PrometheusSource, Telemetry, WorkerPoller
@@ -95,9 +96,9 @@ class Application:
             )
             controller.mirror = mirror
             self.health.unsynced = lambda: [*mirror.unsynced(), *([elector.message] if elector.message else [])]
-            calls = ApiCalls(self.transport.calls)
-            REGISTRY.register(calls)
-            stack.callback(REGISTRY.unregister, calls)
+            for collector in (ApiCalls(self.transport.calls), ObjectMetrics(mirror.objects)):
+                REGISTRY.register(collector)
+                stack.callback(REGISTRY.unregister, collector)
             runners = await start_servers(self.health, self.settings.health_port, self.settings.metrics_port)
             for runner in runners:
                 stack.push_async_callback(runner.cleanup)
@@ -109,6 +110,7 @@ class Application:
                 telemetry.run(),
                 mirror.run(),
                 recorder.run(),
+                watch_the_event_loop(),
                 *([elector.run()] if self.settings.leader_election else []),
             )
             log.info("stopped", identity=self.settings.identity)

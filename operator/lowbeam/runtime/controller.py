@@ -157,7 +157,7 @@ class Controller:
             await self._clock.sleep(self._settings.guard_seconds)
 
     async def _as_leader(self, cycle: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
-        if fleet := self._lead():
+        if fleet := await self._lead():
             await cycle(fleet)
 
     async def _guarded(self, loop: str, cycle: Coroutine[Any, Any, None]) -> None:
@@ -193,26 +193,44 @@ class Controller:
         self._input.clear()
         self._urgent.clear()
 
-    def _lead(self) -> Fleet | None:
+    async def _lead(self) -> Fleet | None:
         """The memory of a leader, None for everybody else; a new leader reads it from the objects first."""
         leads = self._leads() and not self._cut_off()
         self._health.is_leader = leads
         metrics.leader.set(leads)
         if not leads:
-            self._fleet = self._world = None
+            self._step_down()
         elif self._fleet is None:
-            self._world = None  # statuses that another leader wrote do not wake anybody
-            self._loads = LoadWatch(
-                self._settings.demand_window_seconds, written_observations(self.mirror.objects().workloads)
-            )
-            self._fleet = self._recover()
-            last = {c["metadata"]["name"]: last_action(c.get("status", {})) for c in self.mirror.objects().power_caps}
-            self._power = PowerControl(self._clock, self._fleet, {cap: done for cap, done in last.items() if done})
-            self._plan = None
-            self._work.add(*self._look().requirements)
-            self._urgent.set()  # nothing is written before the first plan, not even a shed: it must not wait its turn
-            self._input.set()
+            async with self._deciding:  # both loops come here, one takes over
+                if self._fleet is None:
+                    await self._take_over()
         return self._fleet
+
+    def _step_down(self) -> None:
+        if self._fleet is not None:
+            if self._reporting is not None:
+                self._reporting.cancel()
+            self._reporter.forget((), ())  # its series would stand beside the successor's
+        self._fleet = self._world = None
+
+    async def _take_over(self) -> None:
+        """Remember what runs. In a thread, for a large fleet takes seconds and the Lease is to be renewed meanwhile."""
+        self._world = None  # statuses that another leader wrote do not wake anybody
+        objects = self.mirror.objects()
+        self._loads = LoadWatch(self._settings.demand_window_seconds, written_observations(objects.workloads))
+        world = self._look()
+        sizer = sizer_for(self._snapshot(world, Fleet()))
+        fleet = await asyncio.to_thread(recover_fleet, world, sizer, self._clock.now())
+        if not self._leads():
+            return  # not any more: the next look says so
+        log.info("leading", workloads=len(fleet.workloads), recovered=len(fleet.targets()))
+        last = {cap["metadata"]["name"]: last_action(cap.get("status", {})) for cap in objects.power_caps}
+        self._fleet = fleet
+        self._power = PowerControl(self._clock, fleet, {cap: done for cap, done in last.items() if done})
+        self._plan = None
+        self._work.add(*self._look().requirements)
+        self._urgent.set()  # nothing is written before the first plan, not even a shed: it must not wait its turn
+        self._input.set()
 
     def _cut_off(self) -> bool:
         """Whether a process that does not lead yet has stale mirrors: what another leader decided might be unseen.
@@ -226,12 +244,6 @@ class Controller:
         if self._cut_off_since_ms is None:
             self._cut_off_since_ms = now_ms
         return now_ms - self._cut_off_since_ms <= (LONGEST_BACKOFF_SECONDS + 1) * 1000
-
-    def _recover(self) -> Fleet:
-        world = self._look()
-        fleet = recover_fleet(world, sizer_for(self._snapshot(world, Fleet())), self._clock.now())
-        log.info("leading", workloads=len(fleet.workloads), recovered=len(fleet.targets()))
-        return fleet
 
     # ---- one cycle each
 

@@ -6,6 +6,7 @@ is ready too: it could take over at once).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,10 +15,12 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lowbeam.runtime.clock import Clock
-from lowbeam.runtime.metrics import REGISTRY
+from lowbeam.runtime.metrics import REGISTRY, loop_lag_seconds
 
 SILENT_LOOP_MS = 120_000
 """Longer than any planner cycle and any retry; a loop that is silent for so long is stuck."""
+
+LAG_INTERVAL_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -42,6 +45,15 @@ class Health:
         """Loops that are stuck."""
         now_ms = self.clock.monotonic_ms()
         return sorted(name for name, beat in self.beats_ms.items() if now_ms - beat > SILENT_LOOP_MS)
+
+
+async def watch_the_event_loop() -> None:
+    """Measure how late it wakes, for ever: the Lease, the guard and the probes all wait for it."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_INTERVAL_SECONDS
+        await asyncio.sleep(LAG_INTERVAL_SECONDS)
+        loop_lag_seconds.observe(max(0.0, loop.time() - due))
 
 
 async def start_servers(health: Health, health_port: int, metrics_port: int) -> list[web.AppRunner]:

@@ -57,6 +57,12 @@ planner_seconds = Histogram(
 )
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
 guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
+loop_lag_seconds = Histogram(
+    "lowbeam_event_loop_lag_seconds",
+    "How much later than asked the event loop wakes, four times a second",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
 
 OF_CAPS = (cap_usable_watts, cap_measured_watts, cap_committed_watts, cap_coverage_ratio)
 OF_WORKLOADS = (workload_committed_watts, workload_measured_watts, workload_dimmed, workload_demand)
