@@ -2,7 +2,8 @@
 
     crds/*.yaml                              from operator/lowbeam/api
     charts/lowbeam/templates/crds/*.yaml     the same bytes, wrapped in the chart's switches
-    docs/reference/*.md                      from the field descriptions; metrics.md from the operator's metrics
+    docs/reference/*.md                      from the field descriptions; metrics.md from the operator's metrics,
+                                             alerts.md from the chart's rules
 
 Never edits anything else. Exit code 1 when --check finds a difference.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from lowbeam.api.crdgen import render_crds
 from lowbeam.api.reference import render_reference
+from tools.alertspage import render_alerts
 from tools.chartsync import chart_crds
 from tools.metricspage import render_metrics
 
@@ -29,6 +31,7 @@ def generated_files() -> dict[Path, str]:
         **chart_crds(crds),
         **{ROOT / "docs" / "reference" / name: text for name, text in render_reference().items()},
         ROOT / "docs" / "reference" / "metrics.md": render_metrics(),
+        ROOT / "docs" / "reference" / "alerts.md": render_alerts(),
     }
 
 

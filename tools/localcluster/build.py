@@ -78,7 +78,7 @@ def ensure(part: Part) -> Path:
         if target.is_dir():
             return target
         started = time.monotonic()
-        say(f"building {part.name} ({', '.join(part.binaries)})")
+        say(f"building {part.name} ({', '.join(part.binaries) or 'files only'})")
         scratch = Path(tempfile.mkdtemp(prefix=f".{part.name}-", dir=home))
         try:
             _go_build(part, scratch)

@@ -113,6 +113,24 @@ _ALL = (
         {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
+    Part(
+        "promtool",
+        "common",
+        {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+        tags="remove_all_sd,enable_kubernetes_sd",
+    ),
+    Part(
+        "monitoring",
+        "monitoring",
+        {},
+        assets=(
+            "github.com/prometheus-operator/prometheus-operator",
+            tuple(
+                f"example/prometheus-operator-crd/monitoring.coreos.com_{kinds}.yaml"
+                for kinds in ("podmonitors", "prometheusrules")
+            ),
+        ),
+    ),
     Part("helm", "common", {"helm": "helm.sh/helm/v4/cmd/helm"}),
     Part("helm-unittest", "common", {"helm-unittest": "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"}),
     Part("kubeconform", "kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}),

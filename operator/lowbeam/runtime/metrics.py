@@ -30,6 +30,9 @@ cap_committed_watts = Gauge(
 cap_coverage_ratio = Gauge(
     "lowbeam_cap_coverage_ratio", "Share of accelerators with a fresh reading", ["cap"], registry=REGISTRY
 )
+cap_enforced = Gauge(
+    "lowbeam_cap_enforced", "1 while a cap is kept, 0 while it only observes or is refused", ["cap"], registry=REGISTRY
+)
 workload_committed_watts = Gauge(
     "lowbeam_workload_committed_watts",
     "Watts that a workload could draw at most",
@@ -64,7 +67,7 @@ loop_lag_seconds = Histogram(
     registry=REGISTRY,
 )
 
-OF_CAPS = (cap_usable_watts, cap_measured_watts, cap_committed_watts, cap_coverage_ratio)
+OF_CAPS = (cap_usable_watts, cap_measured_watts, cap_committed_watts, cap_coverage_ratio, cap_enforced)
 OF_WORKLOADS = (workload_committed_watts, workload_measured_watts, workload_dimmed, workload_demand)
 
 
