@@ -19,10 +19,10 @@ _HEAD = """\
 # Metrics of the operator
 
 Served on port 9400 under `/metrics` (`--metrics-port`). The chart makes a Service for it, and with
-`metrics.podMonitor.enabled` PodMonitors for the operator and for the pods of workloads; [alerts](alerts.md) go with them. A
-counter and a histogram begin anew with each process; series of a cap or a workload end with it. What `reason` says:
-[reasons.md](reasons.md). Watts of each pod are in the [worker's](../worker.md) own metrics, those of each board in the
-[node agent's](../node-agent.md).
+`metrics.podMonitor.enabled` PodMonitors for the operator and for the pods of workloads; [alerts](alerts.md) go with
+them. A counter and a histogram begin anew with each process; series of a cap or a workload end with it. What `reason`
+says: [reasons.md](reasons.md). Watts of each pod are in the [worker's](../worker.md) own metrics, those of each board
+in the [node agent's](../node-agent.md).
 
 | metric | type | labels | meaning |
 |---|---|---|---|
