@@ -1,10 +1,11 @@
-"""What an operator costs as its fleet grows: memory, CPU, writes, time to Ready, length of its cycles."""
+"""What an operator costs as its fleet grows: memory, CPU, writes, time to Ready, length of its cycles, a successor."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from . import instances
@@ -21,6 +22,8 @@ _CALM_SECONDS = 45.0
 _STEADY_SECONDS = 30.0
 _PLANNER = "lowbeam_planner_cycle_seconds"
 _GUARD = "lowbeam_guard_tick_seconds"
+_LAG = "lowbeam_event_loop_lag_seconds"
+_TAKEN_OVER_SECONDS = 120.0
 
 Figures = dict[str, str]
 
@@ -74,6 +77,9 @@ async def _grow(ground: Playground, count: int, say: Callable[[str], None]) -> F
         await asyncio.sleep(_STEADY_SECONDS)
         steady, cpu_after, emulator_after = _now(ground)
         now_mib, peak_mib = ground.operator.memory_mib()
+        # 3. Another takes over.
+        say("killed, and started again")
+        successor = await _succeed(ground, seen)
         children = sum(raw.get("status", {}).get("readyReplicas", 0) for raw in seen.workloads())
         return {
             "replicas": str(children),
@@ -90,7 +96,33 @@ async def _grow(ground: Playground, count: int, say: Callable[[str], None]) -> F
             **_cycles("guard tick until Ready", _GUARD, idle, grown),
             **_cycles("planner cycle, steady", _PLANNER, calm, steady),
             **_cycles("guard tick, steady", _GUARD, calm, steady),
+            **_lateness("until Ready", idle, grown),
+            **_lateness("while steady", calm, steady),
+            **successor,
         }
+
+
+async def _succeed(ground: Playground, seen: Watching) -> Figures:
+    """The operator is killed; the next one waits for the Lease, reads back what runs, and plans."""
+    seen.acts.clear()
+    killed = time.monotonic()
+    ground.operator.kill_and_start_again()
+    found: Metrics | None = None
+    while found is None or not found.total(f"{_PLANNER}_count"):
+        await asyncio.sleep(1)  # a look costs the operator a page of all its series
+        ground.check()
+        if time.monotonic() - killed > _TAKEN_OVER_SECONDS:
+            raise RuntimeError(f"no plan {_TAKEN_OVER_SECONDS:.0f} s after a kill; log: {ground.operator.log}")
+        with suppress(OSError):
+            found = Metrics.read(ground.metrics_port)
+    planned = time.monotonic() - killed
+    await asyncio.sleep(_CALM_SECONDS)
+    changed = sum(what.startswith("Deployment") for _, what in seen.acts)
+    return {
+        "killed -> successor has planned, s": number(planned),
+        "Deployments that it changed": str(changed),
+        **_lateness("in the successor", None, Metrics.read(ground.metrics_port)),
+    }
 
 
 async def _tell(seen: Watching, count: int, say: Callable[[str], None]) -> None:
@@ -121,3 +153,8 @@ def _short(kind: str) -> str:
 def _cycles(title: str, histogram: str, before: Metrics, after: Metrics) -> Figures:
     count, mean, highest = after.duration(histogram, before)
     return {f"{title}, s (mean; p99 at most)": f"{number(mean, 3)}; {number(highest, 3)} (n={count})"}
+
+
+def _lateness(title: str, before: Metrics | None, after: Metrics) -> Figures:
+    count, mean, highest = after.duration(_LAG, before, quantile=1.0)
+    return {f"event loop late {title}, s (mean; at most)": f"{number(mean, 3)}; {number(highest, 3)} (n={count})"}

@@ -33,13 +33,23 @@ class Program:
 
     def __init__(self, log: Path, environment: Mapping[str, str], *arguments: str) -> None:
         self.log = log
-        with log.open("w") as output:
+        self._environment, self._arguments = dict(environment), arguments
+        self._start()
+
+    def _start(self) -> None:
+        with self.log.open("a") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lowbeam", *arguments],
-                env=dict(environment),
+                [sys.executable, "-m", "lowbeam", *self._arguments],
+                env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+    def kill_and_start_again(self) -> None:
+        """The same command anew, as after a crash: nothing is given back first."""
+        self._process.kill()
+        self._process.wait()
+        self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +116,10 @@ class Metrics:
                 found[labels["resource"]] = found.get(labels["resource"], 0.0) + value
         return found
 
-    def duration(self, histogram: str, before: Metrics | None = None) -> tuple[int, float | None, float | None]:
-        """(observations, mean seconds, upper bound of the bucket with the p99) since `before`."""
+    def duration(
+        self, histogram: str, before: Metrics | None = None, quantile: float = 0.99
+    ) -> tuple[int, float | None, float | None]:
+        """(observations, mean seconds, upper bound of the bucket with the quantile) since `before`."""
 
         def since(name: str) -> float:
             return self.total(name) - (before.total(name) if before else 0.0)
@@ -120,7 +132,7 @@ class Metrics:
             (float(dict(labels)["le"]), value - old.get(labels, 0.0))
             for labels, value in self.values[f"{histogram}_bucket"].items()
         ]
-        return round(count), since(f"{histogram}_sum") / count, bucket_quantile(buckets, 0.99)
+        return round(count), since(f"{histogram}_sum") / count, bucket_quantile(buckets, quantile)
 
 
 def free_port() -> int:
