@@ -369,3 +369,26 @@ def test_keeping_only_some_paths_drops_the_rest_and_tolerates_what_is_not_there(
         "metadata": {"name": "n1", "labels": {"a": "b"}},
         "status": {"allocatable": {"cpu": "4"}},
     }
+
+
+async def test_streams_that_are_closed_at_once_are_not_asked_for_without_a_pause(
+    server: FakeTransport, clock: VirtualClock, watched: Any
+) -> None:
+    server.put(PODS, pod("a"))
+    mirror = watched()
+    await mirror.informer.wait_synced()
+    asked: list[Request] = []
+
+    def close(request: Request) -> None:
+        asked.append(request)
+        server.end_watches()
+
+    server.fault = close
+    server.end_watches()
+    await clock.advance(60)
+    assert mirror.informer.synced
+    assert len(asked) < 60
+    server.fault = lambda _: None
+    server.put(PODS, pod("b"))
+    await clock.advance(5)
+    assert mirror.names() == {"a", "b"}

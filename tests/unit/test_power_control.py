@@ -121,3 +121,18 @@ async def test_what_a_new_leader_finds_running_and_can_plan_nothing_for_is_not_e
     assert leader.fleet.of(KEY).target is None, "a target without an option ends the pods"
     await leader.cycles(1, world(10_000, asked()))
     assert leader.fleet.options()[KEY] is not None
+
+
+async def test_what_a_new_leader_finds_running_goes_on_while_growth_is_held() -> None:
+    """Its status names no option of today, the plan another, and without fresh readings nothing may grow."""
+    leader, seen = Leader(), world(10_000, asked())
+    found = ReplicaCharge(*KEY, "", "p0", None, 60_000, None, ReplicaState.LIVE, "of yesterday")
+    books = Books((Reading(*KEY, "", "p0", 1, None, 0, 60_000),), (found,), {})
+    snapshot = Snapshot(seen.catalogue, seen.caps, seen.inventory, (WorkloadState(seen.requirements[KEY], None),))
+    made = plan(snapshot)
+    await leader.clock.advance(100)
+    leader.power.look(seen, books, made, leader.fleet)
+    leader.power.follow(leader.fleet, books, made, snapshot)
+    memory = leader.fleet.of(KEY)
+    assert memory.held is not None
+    assert memory.target is None, "a target without an option ends the pods"

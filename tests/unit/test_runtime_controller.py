@@ -15,7 +15,7 @@ from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
 from lowbeam.kube.errors import Deposed, Request
 from lowbeam.planning import Plan, Snapshot, plan
-from lowbeam.runtime.controller import Controller
+from lowbeam.runtime.controller import RESTORE_WINDOW_MS, Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
@@ -94,6 +94,7 @@ def a_leader_of(key: WorkloadKey) -> tuple[Controller, WorkloadMemory]:
     world.workloads = {key: MagicMock()}
     world.workloads[key].spec.mode = WorkloadMode.ENFORCE
     controller._world, controller._fleet, controller._plan = world, fleet, MagicMock()
+    controller._looked_on = controller._clock.now().date()
     controller.mirror = MagicMock()
     controller.mirror.never_seen.return_value = []
     fleet.of(key).target = MagicMock()
@@ -108,7 +109,7 @@ async def test_a_pass_of_before_a_decision_does_not_say_that_it_is_carried_out(
     memory.planned(1)
     meanwhile: list[Callable[[WorkloadMemory], object]] = [decides_anew]
 
-    async def carry_out(*_: object) -> Outcome:
+    async def carry_out(*_: object, **__: object) -> Outcome:
         while meanwhile:
             meanwhile.pop()(memory)
         return Outcome()
@@ -209,3 +210,66 @@ async def test_both_loops_take_over_once_without_holding_up_the_lease_and_not_af
     assert first is second
     assert (first is not None) == still_leads
     assert calls == [True] * (1 if still_leads else 2)
+
+
+async def test_what_was_shed_is_carried_out_whatever_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = a_controller(VirtualClock())
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    fleet = await controller._lead()
+    assert fleet is not None
+    handed: list[WorkloadKey] = []
+    monkeypatch.setattr(controller._work, "supersede", lambda *keys: handed.extend(keys))
+    monkeypatch.setattr(controller._power, "guard", lambda *_: {SEARCH})
+    monkeypatch.setattr(controller, "_look_at_loads", MagicMock(side_effect=ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        await controller._guard_once(fleet)
+    assert handed == [SEARCH]
+
+
+async def test_an_opt_in_runs_out_with_its_day_though_nothing_else_changes() -> None:
+    clock = VirtualClock()
+    controller, mirror = a_controller(clock), MirrorOfOneWorkload()
+    controller.mirror = mirror  # type: ignore[assignment]
+    world = controller._look()
+    assert controller._look() is world
+    await clock.advance(24 * 3600)
+    assert controller._look() is not world
+
+
+@pytest.mark.parametrize("capped", [True, False])
+async def test_a_new_leader_lets_no_batch_limit_rise_under_a_cap_before_a_minute_of_readings(capped: bool) -> None:
+    clock = VirtualClock()
+    controller, memory = a_leader_of(SEARCH)
+    controller._clock = clock
+    assert controller._world is not None
+    controller._world.caps.caps = ("cap",) if capped else ()  # type: ignore[misc]
+    memory.rises_from_ms = clock.monotonic_ms() + RESTORE_WINDOW_MS
+    may_rise: list[bool] = []
+
+    async def carry_out(*_: object, **how: bool) -> Outcome:
+        may_rise.append(how["may_rise"])
+        return Outcome()
+
+    controller._executor.carry_out = carry_out  # type: ignore[method-assign]
+    await controller._carry_out(SEARCH)
+    await clock.advance(61)
+    await controller._carry_out(SEARCH)
+    assert may_rise == [not capped, True]
+
+
+async def test_a_leader_that_takes_over_says_from_when_batch_limits_may_rise() -> None:
+    controller = a_controller(VirtualClock())
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    fleet = await controller._lead()
+    assert fleet is not None
+    assert fleet.of(("team", "chat")).rises_from_ms == controller._clock.monotonic_ms() + RESTORE_WINDOW_MS
+
+
+async def test_a_loop_that_is_busy_for_minutes_is_alive_and_one_that_is_stuck_is_not() -> None:
+    clock = VirtualClock()
+    health = Health(clock)
+    async with health.working("planner"):
+        await clock.advance(600)
+        assert health.silent() == []
+        await clock.advance(600)
+        assert health.silent() == ["planner"]

@@ -100,3 +100,18 @@ async def test_looks_at_a_big_fleet_leave_most_of_the_time_to_others_and_hold_up
         worklist.add(A)
         await settle()
     assert set(clock.slept) == {rests}
+
+
+async def test_a_pass_that_hangs_on_what_no_longer_counts_gives_way_at_once() -> None:
+    async with running() as (worklist, handler, _):
+        handler.hangs[A] = asyncio.Event()
+        worklist.add(A, B)
+        await settle()
+        handler.hangs.clear()
+        worklist.supersede(A, B)
+        await settle()
+        assert sorted(handler.calls) == [A, A, B, B], "nobody had to answer first"
+        worklist.supersede(A)
+        worklist.supersede(A)  # before its pass has begun
+        await settle()
+        assert handler.calls[4:] == [A]

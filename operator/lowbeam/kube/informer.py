@@ -40,6 +40,9 @@ LONGEST_BACKOFF_SECONDS = 5.0
 PERMISSION_BACKOFF_SECONDS = 15.0
 """Somebody has to change RBAC or install a CRD: asking more often does not help."""
 WATCH_SECONDS = 300
+SHORT_WATCH_MS = 1000
+SHORT_WATCHES = 3
+"""After so many in a row something closes streams at once, and would be asked again for ever without a pause."""
 RELIST_AFTER_MS = 10 * 60 * 1000
 """A restored etcd can go back in time without any watch noticing; a complete list this often bounds the error."""
 
@@ -152,11 +155,15 @@ class Informer:
 
     async def run(self) -> None:
         """Keep the mirror true until cancelled."""
+        short = 0
         while True:
+            began_ms = self._monotonic_ms()
             try:
                 await self._list_and_watch()
-                self._backoff_seconds = FIRST_BACKOFF_SECONDS
-                continue
+                short = short + 1 if self._monotonic_ms() - began_ms < SHORT_WATCH_MS else 0
+                if short <= SHORT_WATCHES:
+                    self._backoff_seconds = FIRST_BACKOFF_SECONDS
+                    continue
             except Gone:
                 # Not a failure: the server has forgotten our version, the next round lists and compares.
                 self._version = ""

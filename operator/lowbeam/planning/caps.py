@@ -86,5 +86,10 @@ def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Fl
             "Raise spec.watts, lower a floor, or consent with belowFloor: WhenCapped."
         )
         if not cap.pause_lowest:
-            remaining &= ~(runs & (problem.usage[row] > must[problem.owner]))
+            use = problem.usage[row]
+            some = np.full(len(problem.entries), np.iinfo(np.int64).max)
+            np.minimum.at(some, problem.owner[rests & (use > 0)], use[rests & (use > 0)])
+            # Whoever could go elsewhere needs nothing here, but may stay at its least: elsewhere there may be no room.
+            may = np.where(must > 0, must, some)
+            remaining &= ~(runs & (use > may[problem.owner]))
     return sentences, remaining

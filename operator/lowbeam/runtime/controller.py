@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import date
 from typing import Any
 
 import structlog
@@ -53,6 +54,11 @@ from lowbeam.runtime.thinking import advise, explain, think, wanting_advice
 from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
+
+LONGEST_REST_SECONDS = 30.0
+"""Between two plans, however long they take."""
+RESTORE_WINDOW_MS = 60_000
+"""Readings have to be fresh for so long before anything draws more."""
 
 log = structlog.get_logger("lowbeam.controller")
 
@@ -95,6 +101,7 @@ class Controller:
         self._input = asyncio.Event()
         self._urgent = asyncio.Event()
         self._looked_seconds = 0.0
+        self._looked_on: date | None = None
         self._work = Worklist(self._carry_out, clock, lambda: self._looked_seconds)
         self._tasks: asyncio.TaskGroup
         self._reporting: asyncio.Task[None] | None = None
@@ -146,8 +153,8 @@ class Controller:
 
     async def _planner_loop(self) -> None:
         while True:
-            self._health.beat("planner")
-            await self._guarded("planner", self._as_leader(self._plan_once))
+            async with self._health.working("planner"):
+                await self._guarded("planner", self._as_leader(self._plan_once))
             await self._wait_for_input()
 
     async def _guard_loop(self) -> None:
@@ -173,7 +180,7 @@ class Controller:
         if not self._urgent.is_set():
             # A big fleet takes long to plan: rest as long, so that the other loops get half of the time at least.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._planned_seconds):
+                async with asyncio.timeout(min(self._planned_seconds, LONGEST_REST_SECONDS)):
                     await self._urgent.wait()
         seconds = self._settings.planner_seconds
         if self._fleet is not None and (retry_at_ms := self._power.retry_at_ms(self._fleet)) is not None:
@@ -225,6 +232,8 @@ class Controller:
             return  # not any more: the next look says so
         log.info("leading", workloads=len(fleet.workloads), recovered=len(fleet.targets()))
         last = {cap["metadata"]["name"]: last_action(cap.get("status", {})) for cap in objects.power_caps}
+        for memory in fleet.workloads.values():
+            memory.rises_from_ms = self._clock.monotonic_ms() + RESTORE_WINDOW_MS
         self._fleet = fleet
         self._power = PowerControl(self._clock, fleet, {cap: done for cap, done in last.items() if done})
         self._plan = None
@@ -273,9 +282,10 @@ class Controller:
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
                 there = generations.keys() & world.raw_workloads.keys() - set(wanting_advice(planned))
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
+        self._work.supersede(*changed)
         self._announce(world, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
-        self._work.add(*changed, *edited)
+        self._work.add(*edited)
         self._edited -= noticed
         self._templates_changed &= not everything
 
@@ -293,12 +303,13 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._poller.set_endpoints(self._executor.endpoints(world))
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
+                self._work.supersede(*changed)  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
         self._announce(world, fleet, changed)
         for key, message in self._power.ineffective():
             if key in world.raw_workloads:
                 self._reporter.ineffective(world.raw_workloads[key], message)
-        self._work.add(*changed, *self._executor.unconfirmed(world, fleet, self._poller.samples()))
+        self._work.add(*self._executor.unconfirmed(world, fleet, self._poller.samples()))
         if self._reporting is None or self._reporting.done():  # a slow API server must not slow the guard down
             report = self._observer.report(
                 world,
@@ -328,7 +339,8 @@ class Controller:
         if memory.target is None or world.workloads[key].spec.mode is not WorkloadMode.ENFORCE:
             return True
         decided = memory.decision, memory.planned_generation
-        outcome = await self._executor.carry_out(world, key, memory.target, self._poller.samples())
+        may_rise = not world.caps.caps or self._clock.monotonic_ms() >= memory.rises_from_ms
+        outcome = await self._executor.carry_out(world, key, memory.target, self._poller.samples(), may_rise=may_rise)
         if decided == (memory.decision, memory.planned_generation):  # else decided anew: the next pass carries that out
             memory.waiting_for = outcome.waiting_for
         if outcome.error is not None and str(outcome.error) != str(memory.write_error):
@@ -340,8 +352,9 @@ class Controller:
 
     def _look(self) -> World:
         """The world as the informers hold it; built anew only after a change."""
-        if self._world is None:
-            began_ms, today = self._clock.monotonic_ms(), self._clock.now().date()
+        today = self._clock.now().date()
+        if self._world is None or self._looked_on != today:  # an opt-in runs out with its day, whatever else happens
+            began_ms, self._looked_on = self._clock.monotonic_ms(), today
             self._world = build_world(self.mirror.objects(), today, self._parser, self._loads.observations())
             self._looked_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
         return self._world

@@ -57,8 +57,10 @@ class Executor:
             control_key=settings.control_key,
         )
 
-    async def carry_out(self, world: World, key: WorkloadKey, target: Target, samples: Mapping[str, Sample]) -> Outcome:
-        """One pass over one workload."""
+    async def carry_out(
+        self, world: World, key: WorkloadKey, target: Target, samples: Mapping[str, Sample], *, may_rise: bool = True
+    ) -> Outcome:
+        """One pass over one workload; without `may_rise` no batch limit that runs is raised."""
         outcome = Outcome()
         # Watts are freed before anything waits for the API server; more are taken only after replicas were written.
         refused = await self._set_batch_limits(world, key, target.option, samples, lower=True)
@@ -75,7 +77,10 @@ class Executor:
         if target.option is not None and self._surplus(world, key, target.option):
             outcome.waiting_for = outcome.waiting_for or "surplus replicas to end before the batch limit may rise"
             return outcome
-        refused += await self._set_batch_limits(world, key, target.option, samples, lower=False)
+        if may_rise:
+            refused += await self._set_batch_limits(world, key, target.option, samples, lower=False)
+        elif target.option is not None and self._pending(world, key, target.option, samples):
+            outcome.waiting_for = outcome.waiting_for or "fresh readings before the batch limit may rise"
         if refused and not outcome.waiting_for:
             outcome.waiting_for = f"a batch limit to be taken: {refused[0]}"
         return outcome

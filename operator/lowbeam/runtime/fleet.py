@@ -59,6 +59,8 @@ class WorkloadMemory:
     """What the executor waits for; empty when the children are as decided."""
     planned_generation: int | None = None
     """The spec that target and choice answer; None before the first plan."""
+    rises_from_ms: int = 0
+    """Before this nothing that runs takes a higher batch limit: a leader before may have dimmed it and not told."""
     write_error: KubeError | None = None
     """Why the last write of a child was refused; None when it was not."""
 

@@ -7,7 +7,8 @@ is ready too: it could take over at once).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,7 +19,10 @@ from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.metrics import REGISTRY, loop_lag_seconds
 
 SILENT_LOOP_MS = 120_000
-"""Longer than any planner cycle and any retry; a loop that is silent for so long is stuck."""
+"""Longer than any guard tick and any retry; a loop that is silent for so long is stuck."""
+LONGEST_WORK_SECONDS = 900
+"""A thread that plans for longer is stuck: 1,000 workloads of as many priorities take some minutes."""
+BEAT_SECONDS = 10
 
 LAG_INTERVAL_SECONDS = 0.25
 
@@ -35,6 +39,20 @@ class Health:
     def beat(self, loop: str) -> None:
         """A loop came around."""
         self.beats_ms[loop] = self.clock.monotonic_ms()
+
+    @asynccontextmanager
+    async def working(self, loop: str) -> AsyncIterator[None]:
+        """A loop may be busy for so long as this block takes, but for `LONGEST_WORK_SECONDS` at most."""
+        heart = asyncio.create_task(self._beat_on(loop))
+        try:
+            yield
+        finally:
+            heart.cancel()
+
+    async def _beat_on(self, loop: str) -> None:
+        for _ in range(LONGEST_WORK_SECONDS // BEAT_SECONDS):
+            self.beat(loop)
+            await self.clock.sleep(BEAT_SECONDS)
 
     def planner_age_seconds(self) -> float | None:
         """Seconds since the planner loop last came around; None before the first time."""

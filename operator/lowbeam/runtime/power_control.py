@@ -29,7 +29,7 @@ from lowbeam.power.progress import Promise
 from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.decisions import decision_of, dimming_of
-from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Decision, Fleet
+from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Decision, Fleet, WorkloadMemory
 from lowbeam.runtime.meters import Books
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.status_cap import CapFacts
@@ -180,13 +180,14 @@ class PowerControl:
         if planned:  # what is no longer planned (Advise, a spec that is refused) waits for nothing
             for key in fleet.workloads.keys() - transition.targets.keys():
                 fleet.of(key).held = None
+        found = {(charge.namespace, charge.workload) for charge in books.charges}
         for key, target in transition.targets.items():
             memory = fleet.of(key)
-            if memory.target is None and key not in steps and (memory.choice is None or memory.choice.keeps_running):
-                continue  # what a new leader found running, and nothing is decided about: it stays
-            memory.target = target
             if planned or key in steps:
                 memory.held = transition.held.get(key)
+            if memory.target is None and key not in steps and _is_undecided(memory, runs=key in found):
+                continue  # what a new leader found running, and nothing is decided about: it stays
+            memory.target = target
             if key in steps:
                 memory.waiting_for = NOT_CARRIED_OUT
             desired = memory.choice.desired if memory.choice else None
@@ -211,7 +212,7 @@ class PowerControl:
             now=now,
             decision_id=fleet.decision_id(now),
         )
-        memory.decision = decision
+        memory.decision, memory.rises_from_ms = decision, 0
         memory.history = (decision, *memory.history)[:HISTORY_LENGTH]
         cap = step.cap or target.dimmed_by
         if cap and decision.action in (reasons.DIMMED, reasons.PAUSED, reasons.RESTORED):
@@ -220,6 +221,12 @@ class PowerControl:
 
     def _views(self) -> Mapping[str, CapView]:
         return self._seen.views if self._seen else {}
+
+
+def _is_undecided(memory: WorkloadMemory, *, runs: bool) -> bool:
+    """Whether there is no plan for it, none but to keep what runs, or one that is held while something else `runs`."""
+    choice = memory.choice
+    return choice is None or choice.keeps_running or (runs and choice.option is not None)
 
 
 def _restoring(world: World, fleet: Fleet) -> frozenset[str]:
