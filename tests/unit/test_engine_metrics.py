@@ -51,7 +51,7 @@ def test_series_of_several_engines_and_endings_are_added() -> None:
     assert read(Engine.VLLM, text) == EngineCounts(completed=6, running=4)
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "1e160", "9223372036854775808"])
 def test_what_is_no_count_is_no_answer(value: str) -> None:
     with pytest.raises(ValueError, match="completed is"):
         read(Engine.VLLM, f"vllm:request_success_total {value}\n")

@@ -23,6 +23,7 @@ from lowbeam.runtime.world import Objects, Observation, Parser, World, build_wor
 from lowbeam.sizing import Demand, Inventory, Sizer
 from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.measured_power import power_curve
+from lowbeam.sizing.requirements import MOST_MILLIRPS
 from lowbeam.telemetry import Sample, SampleSource
 
 CATALOGUE = load_builtin()
@@ -159,6 +160,25 @@ def test_a_rise_reaches_sizing_within_a_minute_or_so() -> None:
     play.looks(14, 600)
     assert play.demand is not None
     assert play.demand.requests_per_second_milli > 20_000
+
+
+def test_one_absurd_counter_raises_nobodys_figure_and_stops_no_sizing() -> None:
+    play = Play(replica(1))
+    play.looks(8 * 61, 100)
+    known = play.demand
+    play.received["pod-1"] += 2**62
+    play.looks(8 * 61, 100)
+    assert play.demand == known
+
+
+def test_what_an_earlier_operator_wrote_is_bounded_before_anything_is_sized_for_it() -> None:
+    load = {"basis": "Observed", "requestsPerSecond": str(10**17), "inputTokens": 500, "outputTokens": 400}
+    written = raw(observedGeneration=1, load=load | {"burstinessPercent": 100})
+    built = build_world(Objects(workloads=(raw(),)), date(2026, 11, 21), Parser(), written_observations([written]))
+    sizer = Sizer(CATALOGUE, (Inventory("", "h100", 16, 8),))
+    needs = built.requirements[KEY]
+    assert needs.demand.requests_per_second_milli == MOST_MILLIRPS
+    assert not any(option.unserved_millirps == 0 for option in sizer.options_for(needs).options)
 
 
 def test_silence_changes_nothing_and_is_named() -> None:

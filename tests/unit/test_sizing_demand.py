@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowbeam.api.v1alpha1.base import MAX_TOKENS
 from lowbeam.sizing import Demand
 from lowbeam.sizing.demand import (
     ENOUGH,
@@ -28,6 +29,7 @@ from lowbeam.sizing.demand import (
     stepped,
     surge,
 )
+from lowbeam.sizing.requirements import MOST_MILLIRPS
 
 STEP = 1 + STEP_PERCENT / 100
 DECLARED = Demand(10_000, input_tokens=300, output_tokens=200)
@@ -88,6 +90,13 @@ def test_one_burst_raises_the_figure_at_once_and_is_forgotten_within_the_hour() 
     assert rate(burst) >= 6000
     assert rate(after(burst, 2000, 2000)) >= 6000
     assert rate(after(burst, *[2000] * 6)) < 6000
+
+
+def test_no_load_is_sized_for_that_an_owner_could_not_declare() -> None:
+    told = {"input_tokens": 10**15, "output_tokens": 10**15}
+    for state in (after(first_state(DECLARED), 10**25, **told), surge(first_state(DECLARED), 10**25, 60_000)):
+        assert rate(state) == MOST_MILLIRPS
+        assert max(state.demand.input_tokens, state.demand.output_tokens) <= MAX_TOKENS
 
 
 def test_windows_that_are_missing_change_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowbeam.api.wire import LARGEST_COUNT
 from lowbeam.sizing.demand import Window
 from lowbeam.sizing.demand_windows import LONGEST_MS, OpenWindow, Reading, close, look, surged
 
@@ -66,6 +67,26 @@ def test_the_rate_is_what_all_replicas_got_together() -> None:
 def test_a_counter_that_starts_anew_is_neither_zero_nor_a_jump() -> None:
     restarted = [*rising(20, 30, start=5_000_000), *rising(20, 31)]
     assert millirps(played(counted(restarted))) == pytest.approx(2000, rel=0.02)
+
+
+@pytest.mark.parametrize("counter", ["received", "completed", "input_tokens", "output_tokens"])
+def test_a_counter_that_jumps_beyond_any_load_is_not_believed_and_the_rest_goes_on(counter: str) -> None:
+    looks = counted(rising(20), rising(20))
+    at = LARGEST_COUNT - 10_000
+    for number in range(30, 61):
+        liar, honest = looks[number][0]
+        looks[number] = ([replace(liar, **{counter: at + 20 * number}), honest], 2)
+    looks = [([replace(it, **{counter: getattr(it, counter) or 0}) for it in many], ready) for many, ready in looks]
+    window = played(looks)
+    assert millirps(window) == pytest.approx(4000, rel=0.02)
+    seen = surged(window, WINDOW_MS)
+    assert seen is not None
+    assert seen[0] * 1000 / seen[1] == pytest.approx(4, rel=0.02)
+    assert max(window.completed, window.input_tokens, window.output_tokens) < 10_000
+
+
+def test_a_replica_whose_counter_always_jumps_makes_no_window() -> None:
+    assert closed(played(counted([number * 10**12 for number in range(61)]))) is None
 
 
 def test_a_silent_replica_is_thought_to_get_what_the_others_get() -> None:

@@ -24,6 +24,7 @@ Invariants: watts and joules are totals over the devices of the pod; `None` mean
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -31,6 +32,12 @@ from pydantic.alias_generators import to_camel
 SERVING_PORT = 8080
 CONTROL_PORT = 9465
 AGENT_PORT = 9466
+
+LARGEST_COUNT = 2**63 - 1
+"""A worker that counts beyond it is not believed: its answer is refused as a whole."""
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Counted = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+"""A `Count` of at least one."""
 
 
 class WireModel(BaseModel):
@@ -83,15 +90,13 @@ class RunningProfile(WireModel):
     model: str
     precision: str
     reasoning: str = "Off"
-    batch_limit: int = Field(ge=1, description="Most requests (decoders) or rows (encoders) in one engine step")
-    generation: int = Field(default=0, ge=0, description="Generation of the last accepted change; 0 = as started")
-    token_budget: int | None = Field(
-        default=None, ge=1, description="Most tokens (encoders: padded) in one engine step"
-    )
-    default_output_tokens: int | None = Field(default=None, ge=1, description="Longest answer where none is asked for")
-    max_output_tokens: int | None = Field(default=None, ge=1, description="Longest answer that may be asked for")
-    default_thinking_tokens: int | None = Field(default=None, ge=0, description="None = thinking ends by itself")
-    max_thinking_tokens: int | None = Field(default=None, ge=0, description="None = no ceiling")
+    batch_limit: Counted = Field(description="Most requests (decoders) or rows (encoders) in one engine step")
+    generation: Count = Field(default=0, description="Generation of the last accepted change; 0 = as started")
+    token_budget: Counted | None = Field(default=None, description="Most tokens (encoders: padded) in one engine step")
+    default_output_tokens: Counted | None = Field(default=None, description="Longest answer where none is asked for")
+    max_output_tokens: Counted | None = Field(default=None, description="Longest answer that may be asked for")
+    default_thinking_tokens: Count | None = Field(default=None, description="None = thinking ends by itself")
+    max_thinking_tokens: Count | None = Field(default=None, description="None = no ceiling")
     requests_per_second: float | None = Field(default=None, gt=0, description="Admission rate; None = no limit")
     power_budget_watts: float | None = Field(
         default=None, gt=0, description="Admission pauses above it; None = no limit"
@@ -118,18 +123,18 @@ class WorkerTelemetry(WireModel):
     profile: RunningProfile
     method: MeterMethod
     scope: MeterScope
-    sampled_at_seconds: float = Field(gt=0, description="Unix time of the meter reading itself, not of the answer")
-    watts: float | None = None
+    sampled_at_seconds: float = Field(
+        gt=0, le=1e11, description="Unix time of the meter reading itself, not of the answer"
+    )
+    watts: float | None = Field(default=None, ge=-1e15, le=1e15, description="A wrong unit fits; the guard judges it")
     devices: tuple[DeviceReading, ...] = ()
     energy_joules: EnergyParts | None = None
-    requests_running: int = Field(default=0, ge=0)
-    requests_waiting: int = Field(default=0, ge=0)
-    requests_total: int = Field(default=0, ge=0, description="Completed since start")
-    requests_received_total: int = Field(
-        default=0, ge=0, description="Accepted or refused since start: the offered load"
-    )
-    input_tokens_total: int = Field(default=0, ge=0)
-    output_tokens_total: int = Field(default=0, ge=0)
+    requests_running: Count = 0
+    requests_waiting: Count = 0
+    requests_total: Count = Field(default=0, description="Completed since start")
+    requests_received_total: Count = Field(default=0, description="Accepted or refused since start: the offered load")
+    input_tokens_total: Count = 0
+    output_tokens_total: Count = 0
     cpu_seconds_total: float = Field(default=0.0, ge=0)
 
 

@@ -30,7 +30,7 @@ from lowbeam.runtime.replicas import Replica, WorkloadKey
 from lowbeam.runtime.world import Observation, Raw, World
 from lowbeam.sizing import Demand, Option
 from lowbeam.sizing.correction import Correction, ProfileKey, digest_of, key_of
-from lowbeam.sizing.demand import LoadState, first_state, in_gap, learn, redeclare, surge
+from lowbeam.sizing.demand import LoadState, bounded, first_state, in_gap, learn, redeclare, surge
 from lowbeam.sizing.demand_windows import LONGEST_MS, Interval, OpenWindow, Reading, close, look, surged
 from lowbeam.sizing.measured_power import Comparison, Judgement, PowerCurve, power_curve, vote
 from lowbeam.sizing.requirements import declared_demand
@@ -304,13 +304,14 @@ def written_observations(workloads: Iterable[Raw]) -> dict[WorkloadKey, Observat
 
 
 def _written_demand(load: Mapping[str, Any]) -> Demand:
-    return Demand(
+    written = Demand(
         requests_per_second_milli=int(Decimal(load["requestsPerSecond"]) * 1000),
         input_tokens=load["inputTokens"],
         output_tokens=load["outputTokens"],
         basis=LoadBasis.OBSERVED.value,
         arrival_cv_percent=load["burstinessPercent"],
     )
+    return bounded(written)
 
 
 def _written_correction(raw: Mapping[str, Any]) -> Correction:

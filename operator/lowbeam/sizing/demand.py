@@ -16,7 +16,8 @@ How, and why
   come back every second to be counted. The same where it was dimmed or short of replicas and nobody could tell.
 
 Invariants: nothing is concluded from a missing window, whatever its length; the rate is never below the floor while a
-start is cold, nor above the largest margin and a step times the highest rate seen; burstiness is never below Poisson.
+start is cold, nor above the largest margin and a step times the highest rate seen; burstiness is never below Poisson;
+no figure is above what spec.load may say, whatever was seen.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from lowbeam.api.v1alpha1.base import MAX_TOKENS
 from lowbeam.api.v1alpha1.provenance import LoadBasis
-from lowbeam.sizing.requirements import Demand
+from lowbeam.sizing.requirements import MOST_MILLIRPS, Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,16 @@ def margin(margins: tuple[int, ...], rules: Rules = RULES) -> float:
     return min(rules.largest_margin, max(1.0, ranked[place] / _PERMILLE))
 
 
+def bounded(demand: Demand) -> Demand:
+    """No more than spec.load may say: sizing counts in 64 bits, and one workload's figure must not stop the others."""
+    return replace(
+        demand,
+        requests_per_second_milli=min(demand.requests_per_second_milli, MOST_MILLIRPS),
+        input_tokens=min(demand.input_tokens, MAX_TOKENS),
+        output_tokens=min(demand.output_tokens, MAX_TOKENS),
+    )
+
+
 def stepped(value: float, current: int, *, may_fall: bool = True) -> int:
     """`value` on the ladder of steps, or `current` while that is high enough and not `STEPS_DOWN` steps too high."""
     falls = value * _STEP**STEPS_DOWN < current
@@ -201,21 +213,19 @@ def _in_use(state: LoadState, expected: float, *, may_fall: bool) -> LoadState:
     if expected < floor:
         rate = stepped(floor, current.requests_per_second_milli, may_fall=may_fall)
         whole = guess.requests_per_second_milli
-        return replace(state, demand=replace(guess, requests_per_second_milli=rate if state.seen else whole))
+        return replace(state, demand=bounded(replace(guess, requests_per_second_milli=rate if state.seen else whole)))
     output_tokens = current.output_tokens
     if state.declared.output_tokens > 1:  # else the task generates no text, whatever its workers count
         output_tokens = _mean_in_use(state.output_tokens, output_tokens)
     cv = SMOOTHEST_CV_PERCENT if state.cv_percent is None else max(SMOOTHEST_CV_PERCENT, state.cv_percent)
-    return replace(
-        state,
-        demand=Demand(
-            requests_per_second_milli=stepped(expected, current.requests_per_second_milli, may_fall=may_fall),
-            input_tokens=_mean_in_use(state.input_tokens, current.input_tokens),
-            output_tokens=output_tokens,
-            basis=LoadBasis.OBSERVED.value,
-            arrival_cv_percent=min(LARGEST_CV_PERCENT, stepped(cv, current.arrival_cv_percent)),
-        ),
+    observed = Demand(
+        requests_per_second_milli=stepped(expected, current.requests_per_second_milli, may_fall=may_fall),
+        input_tokens=_mean_in_use(state.input_tokens, current.input_tokens),
+        output_tokens=output_tokens,
+        basis=LoadBasis.OBSERVED.value,
+        arrival_cv_percent=min(LARGEST_CV_PERCENT, stepped(cv, current.arrival_cv_percent)),
     )
+    return replace(state, demand=bounded(observed))
 
 
 def _mean_in_use(mean: float | None, current: int) -> int:

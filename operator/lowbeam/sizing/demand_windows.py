@@ -7,7 +7,8 @@ How
   replicas that have something new, times the replicas that are ready, is the rate of the workload until then. Replicas
   that come, go or are silent for a while change nothing but how much of the window was seen.
 - A counter that fell is a restarted process: that interval is left out, neither 0 nor a jump. So is an interval longer
-  than `LONGEST_MS`: it tells of the time before.
+  than `LONGEST_MS`: it tells of the time before. So is one in which one replica counted more than spec.load may say of
+  the whole workload: that counter is not believed, and what was known stays.
 - A look at which less than `SEEN_PERCENT` of the ready replicas have something new is left out, and a window of which
   less than that share was seen is no window. Missing is not zero.
 - Burstiness is the index of dispersion of the counts of all replicas from look to look: its square root is the
@@ -24,7 +25,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from lowbeam.api.v1alpha1.base import MAX_TOKENS
 from lowbeam.sizing.demand import Window
+from lowbeam.sizing.requirements import MOST_MILLIRPS
 
 LONGEST_MS = 60_000
 """Longest time between two readings of one replica that still says something about now."""
@@ -155,9 +158,18 @@ def interval_between(before: Reading, after: Reading) -> Interval | None:
     completed = _difference(before.completed, after.completed) or 0
     input_tokens = _difference(before.input_tokens, after.input_tokens) or 0
     output_tokens = _difference(before.output_tokens, after.output_tokens) or 0
-    if min(requests, completed, input_tokens, output_tokens) < 0:
-        return None
-    return Interval(milliseconds, requests, completed, input_tokens, output_tokens, _saturated(before, after))
+    counted = Interval(milliseconds, requests, completed, input_tokens, output_tokens, _saturated(before, after))
+    return counted if _believed(counted, still_inside=(after.running or 0) + (after.waiting or 0)) else None
+
+
+def _believed(it: Interval, *, still_inside: int) -> bool:
+    """Whether no counter fell, and none rose by more than spec.load may say. Of tokens, requests that have not ended
+    may have had some already."""
+    if min(it.requests, it.completed, it.input_tokens, it.output_tokens) < 0:
+        return False
+    most_requests = max(1.0, it.milliseconds * MOST_MILLIRPS / 1_000_000)
+    most_tokens = (it.requests + it.completed + still_inside + 1) * MAX_TOKENS
+    return max(it.requests, it.completed) <= most_requests and max(it.input_tokens, it.output_tokens) <= most_tokens
 
 
 def surged(window: OpenWindow, window_ms: int) -> tuple[int, int] | None:

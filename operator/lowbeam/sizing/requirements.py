@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.base import MAX_REQUESTS_PER_MINUTE
 from lowbeam.api.v1alpha1.inferenceworkload import BelowFloor, Engine, Feature, InferenceWorkloadSpec, OptIn, Quality
 from lowbeam.catalog.comparison import benchmarks_of
 from lowbeam.catalog.facts import Catalogue, Reasoning, TaskFacts
@@ -20,6 +21,9 @@ from lowbeam.sizing.inventory import Inventory
 _FREE_REASONING = (Reasoning.OFF, Reasoning.LOW)
 """What needs no opt-in."""
 _CLASSES = "spec.placement.acceleratorClasses"
+
+MOST_MILLIRPS = -(-MAX_REQUESTS_PER_MINUTE * 1000 // 60)
+"""The highest rate that spec.load may say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ Prometheus; only the few lines that count are parsed, because an exposition has 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from lowbeam.api.v1alpha1 import Engine
+from lowbeam.api.wire import LARGEST_COUNT
 
 SERIES: Final[Mapping[Engine, Mapping[str, str]]] = {
     # vllm/v1/metrics/loggers.py of 0.33.0. `request_success` counts every end, aborts too.
@@ -94,7 +94,7 @@ def read(engine: Engine, text: str) -> EngineCounts:
 def counts_of(sums: Mapping[str, float]) -> EngineCounts:
     """Sums by field; raises ValueError where one is no count."""
     for field, value in sums.items():
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= value < LARGEST_COUNT:
             raise ValueError(f"{field} is {value:g}")
     return EngineCounts(**{field: round(value) for field, value in sums.items()})
 

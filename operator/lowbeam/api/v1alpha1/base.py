@@ -167,6 +167,10 @@ Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=32)]
 MAX_WATTS = 1_000_000_000
 """One gigawatt: above any site, and small enough that milliwatts times percents fit a 64-bit integer."""
 
+MAX_REQUESTS_PER_MINUTE = 100_000_000
+MAX_TOKENS = 10_000_000
+"""Of one request, or of one answer."""
+
 Watts = Annotated[int, Field(ge=0, le=MAX_WATTS)]
 CamelWord = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
 """One word that programs compare: a condition type, a reason, an action."""

@@ -15,6 +15,8 @@ from pydantic import Field
 
 from lowbeam.api.v1alpha1.base import (
     AGE,
+    MAX_REQUESTS_PER_MINUTE,
+    MAX_TOKENS,
     MAX_WATTS,
     ApiModel,
     DecimalString,
@@ -81,11 +83,11 @@ class Engine(StrEnum):
 class Load(ApiModel):
     """How much work is expected."""
 
-    requests_per_minute: Annotated[int, Field(ge=0, le=100_000_000)]
+    requests_per_minute: Annotated[int, Field(ge=0, le=MAX_REQUESTS_PER_MINUTE)]
     """Requests in a busy minute."""
-    input_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    input_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     """Tokens in a typical request."""
-    output_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
+    output_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """Tokens in a typical answer; 0 or 1 for tasks that generate no text."""
 
 

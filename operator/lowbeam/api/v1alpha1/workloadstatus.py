@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lowbeam.api.v1alpha1.base import (
+    MAX_TOKENS,
     ApiModel,
     CamelWord,
     Conditions,
@@ -83,9 +84,9 @@ class Load(ApiModel):
     """Declared = spec.load, or a share of it; Observed = what telemetry saw."""
     requests_per_second: DecimalString
     """Rate; an upper quantile of the next ten minutes where it is observed."""
-    input_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    input_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
     """Mean of a request."""
-    output_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
+    output_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """Mean of an answer."""
     burstiness_percent: Annotated[int, Field(ge=100, le=1000)]
     """Coefficient of variation of the time between requests; 100 = Poisson."""
