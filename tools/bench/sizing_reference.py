@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model
 from lowbeam.sizing import latency
@@ -29,7 +30,7 @@ class _Point:
     batch: int
     rate: float
     milliwatts: float
-    worst: float
+    worst: int
     p95_ms: float
     service_ms: float
     slope: float
@@ -84,7 +85,7 @@ def _of_profile(  # noqa: PLR0917 - the facts of one profile
                 continue
             rate = min(demand / count, capacity)
             expected = round(_watts(points, idle, rate) * count)
-            worst = round(point.worst * count)
+            worst = point.worst * count
             joules = expected / max(rate * count, 1e-9) if rate > 0 else point.milliwatts / point.rate
             limit = needs.max_millijoules_per_request
             if limit is not None and joules > limit:
@@ -102,15 +103,16 @@ def _points(needs: Requirements, profile: EnergyProfile, model: Model, accelerat
     stretch, extra, prompt = _length_effect(needs, profile, model, accelerator)
     boards, tokens = max(1, profile.accelerators), max(1, profile.output_tokens)
     limit = accelerator.max_milliwatts * boards or math.inf
-    worst = float(accelerator.idle_milliwatts * boards)
+    worst = accelerator.idle_milliwatts * boards
     smaller: list[tuple[int, float]] = []
     points = []
     peak = 0
     for it in profile.points:
+        upper = Fraction(it.milliwatts * (100 + profile.uncertainty_percent), 100)
+        worst = max(worst, math.ceil(min(upper, limit)))
         if it.requests_per_second_milli <= peak:
             continue
         peak = it.requests_per_second_milli
-        worst = max(worst, min(it.milliwatts * (1 + profile.uncertainty_percent / 100), limit))
         full = it.batch * 1000 / (peak / 1000)
         flat = [max(0.0, (s - full * (b / it.batch)) / (1 - b / it.batch)) for b, s in smaller]
         smaller.append((it.batch, full))

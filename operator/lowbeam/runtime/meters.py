@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lowbeam.api.wire import MeterMethod
@@ -25,6 +25,8 @@ from lowbeam.render import Placement
 from lowbeam.runtime.replicas import Replica, WorkloadKey
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
+from lowbeam.sizing.correction import Correction
+from lowbeam.sizing.worst_case import raised, worst_case_at, worst_cases
 from lowbeam.telemetry import Sample
 
 OBSERVED_MS = 900_000
@@ -196,7 +198,15 @@ class Meters:
         elif on_target and target is not None and confirmed is not None and confirmed <= target.batch_limit:
             worst = replica_milliwatts(target)
         else:
-            worst = worst_case_milliwatts(world.catalogue, placement, task, confirmed, limits.worst_case_milliwatts)
+            needs = world.requirements.get(key)
+            worst = worst_case_milliwatts(
+                world.catalogue,
+                placement,
+                task,
+                confirmed,
+                limits.worst_case_milliwatts,
+                corrections=needs.corrections if needs is not None else (),
+            )
         state = ReplicaState.LIVE if replica.scheduled else ReplicaState.PENDING
         return ReplicaCharge(
             namespace=key[0],
@@ -234,14 +244,26 @@ def _plus(known: int | None, more: int | None) -> int | None:
 
 
 def worst_case_milliwatts(
-    catalogue: Catalogue, placement: Placement, task: str, batch_limit: int | None, boards_milliwatts: int
+    catalogue: Catalogue,
+    placement: Placement,
+    task: str,
+    batch_limit: int | None,
+    boards_milliwatts: int,
+    *,
+    corrections: Sequence[Correction] = (),
 ) -> int:
-    """Highest draw of one replica at a batch limit (None: any), from its profile; without one its boards' maximum."""
+    """Highest draw of one replica at a batch limit (None: any), from its profile; without one its boards' maximum.
+
+    The same figure as that of an option: what is decided for a replica changes nothing until the replica does it.
+    """
     profile = profile_of(catalogue, placement, task)
     if profile is None:
         return boards_milliwatts
-    points = [p.milliwatts for p in profile.points if batch_limit is None or p.batch <= batch_limit]
-    return min(max(points or [profile.points[0].milliwatts]), boards_milliwatts)
+    accelerator = catalogue.accelerator_classes.get(placement.accelerator_class)
+    idle = accelerator.idle_milliwatts * max(1, profile.accelerators) if accelerator is not None else 0
+    each = worst_cases(profile, limit_milliwatts=boards_milliwatts, idle_milliwatts=idle)
+    percent = next((it.percent for it in corrections if it.is_of(profile)), 100)
+    return raised(worst_case_at(profile, each, batch_limit), percent, boards_milliwatts)
 
 
 def profile_of(catalogue: Catalogue, placement: Placement, task: str) -> EnergyProfile | None:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, ProfilePoint
+from lowbeam.sizing.worst_case import worst_cases
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,7 +51,7 @@ class Curves:
     milliwatts: Floats
     """Measured, of all accelerators of the replica."""
     worst_milliwatts: Floats
-    """Highest figure at this batch or below: what the committed ledger charges under this batch limit."""
+    """`worst_cases`: what the committed ledger charges under this batch limit."""
     latency_p50_ms: Floats
     latency_p95_ms: Floats
     service_ms: Floats
@@ -170,15 +171,14 @@ def _points(profile: EnergyProfile, accelerator: AcceleratorClass) -> list[tuple
     """The columns of one profile's points."""
     boards = max(1, profile.accelerators)
     tokens = max(1, profile.output_tokens)
-    limit = accelerator.max_milliwatts * boards or float("inf")
-    upper = 1 + profile.uncertainty_percent / 100
+    limit, idle = accelerator.max_milliwatts * boards, accelerator.idle_milliwatts * boards
+    worst_of_each = worst_cases(profile, limit_milliwatts=limit, idle_milliwatts=idle)
     rows: list[tuple[float, ...]] = []
-    peak, worst = 0, float(accelerator.idle_milliwatts * boards)
-    for point in profile.points:
+    peak = 0
+    for point, worst in zip(profile.points, worst_of_each, strict=True):
         if point.requests_per_second_milli <= peak:
             continue
         peak = point.requests_per_second_milli
-        worst = max(worst, min(point.milliwatts * upper, limit))
         p50_us, p95_us = point.inter_token_p50_us, point.inter_token_p95_us
         itl_p50 = point.latency_p50_ms / tokens if p50_us is None else p50_us / 1000
         itl_p95 = point.latency_p95_ms / tokens if p95_us is None else p95_us / 1000

@@ -159,12 +159,11 @@ def ways_of(asked: Sequence[Asked], loads: Loads, capacities: Capacities) -> Bat
     capacity = capacities.per_second[layer, at]
     rate = np.minimum(millirps / 1000 / count, capacity)
     expected = np.rint(profile_curves.expected_milliwatts(curves, profile, rate) * count)
-    worst = np.rint(curves.worst_milliwatts[at] * count)
+    worst = curves.worst_milliwatts[at] * count
     percent = allowed.watts_percent[row]
     if (percent != 100).any():
-        expected, worst = (
-            np.rint(it) for it in corrected(expected, worst, percent, allowed.limit_milliwatts[row] * count)
-        )
+        expected, worst = corrected(expected, worst, percent, allowed.limit_milliwatts[row] * count)
+        expected, worst = np.rint(expected), np.ceil(worst)
     joules = expected / np.maximum(rate * count, 1e-9)
     if not wanted.millirps.all():
         # At no load the energy per request is the one at the batch limit: idle watts over zero requests mean nothing.
