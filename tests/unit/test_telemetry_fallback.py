@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from lowbeam.api.wire import MeterMethod, MeterScope
+import pytest
+
+from lowbeam.api.wire import MeterMethod, MeterScope, RunningProfile
+from lowbeam.power.trust import LATE_MS
 from lowbeam.telemetry import PodLoad, Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
 from lowbeam.telemetry.engine_metrics import EngineCounts
 from lowbeam.telemetry.fallback import PrometheusFallback
@@ -57,7 +61,7 @@ async def test_prometheus_is_asked_only_about_pods_whose_own_port_is_silent() ->
     workers = Workers({"native": sample("native", SampleSource.WORKER, 100)}, {"vllm": unreachable, "lost": lost})
     power = {uid: sample(uid, SampleSource.PROMETHEUS, 300) for uid in ("native", "vllm")}
     prometheus: Any = Prometheus(dict(power))
-    telemetry = PrometheusFallback(workers, prometheus)
+    telemetry = PrometheusFallback(workers, prometheus, monotonic_ms=lambda: 0)
     telemetry.set_endpoints(ENDPOINTS)
 
     await telemetry.ask_once()
@@ -69,7 +73,7 @@ async def test_prometheus_is_asked_only_about_pods_whose_own_port_is_silent() ->
 
 async def test_a_pod_that_is_gone_is_forgotten() -> None:
     prometheus: Any = Prometheus({"vllm": sample("vllm", SampleSource.PROMETHEUS, 300)})
-    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus, monotonic_ms=lambda: 0)
     telemetry.set_endpoints(ENDPOINTS)
     await telemetry.ask_once()
 
@@ -82,7 +86,7 @@ async def test_counters_of_an_engine_come_with_its_watts_or_without_a_meter() ->
     load = PodLoad(70, EngineCounts(completed=90, running=8, waiting=2, input_tokens=900))
     power = {"vllm": sample("vllm", SampleSource.PROMETHEUS, 300)}
     prometheus: Any = Prometheus(dict(power), {"vllm": load, "lost": load})
-    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus, monotonic_ms=lambda: 0)
     telemetry.set_endpoints(ENDPOINTS)
     await telemetry.ask_once()
 
@@ -96,8 +100,64 @@ async def test_counters_of_an_engine_come_with_its_watts_or_without_a_meter() ->
 async def test_a_wrong_meter_stays_wrong_whatever_the_engine_counts() -> None:
     wrong = SampleError("vllm", SampleSource.PROMETHEUS, 0, SampleProblem.BAD_SCHEMA, "milliwatts")
     prometheus: Any = Prometheus({"vllm": wrong}, {"vllm": PodLoad(70, EngineCounts(completed=90))})
-    telemetry = PrometheusFallback(Workers({}, {}), prometheus)
+    telemetry = PrometheusFallback(Workers({}, {}), prometheus, monotonic_ms=lambda: 0)
     telemetry.set_endpoints(ENDPOINTS)
     await telemetry.ask_once()
     assert "vllm" not in telemetry.samples()
     assert telemetry.errors()["vllm"] is wrong
+
+
+async def test_a_worker_that_went_silent_is_asked_about_once_it_is_late() -> None:
+    profile = RunningProfile(model="m", precision="bf16", batch_limit=4)
+    once = replace(sample("native", SampleSource.WORKER, 100), profile=profile, joules_total=9.0, requests_running=3)
+    workers, now_ms = Workers({"native": once}, {}), 0
+    power: dict[str, Sample | SampleError] = {}
+    prometheus: Any = Prometheus(power)
+    telemetry = PrometheusFallback(workers, prometheus, monotonic_ms=lambda: now_ms)
+    telemetry.set_endpoints(ENDPOINTS[:1])
+
+    now_ms = LATE_MS
+    await telemetry.ask_once()
+    assert prometheus.asked == []
+
+    now_ms = LATE_MS + 1
+    power["native"] = replace(sample("native", SampleSource.PROMETHEUS, 300), sampled_at_ms=-1)
+    await telemetry.ask_once()
+    assert telemetry.samples()["native"] is once, "an older scrape says less"
+
+    power["native"] = replace(sample("native", SampleSource.PROMETHEUS, 300), sampled_at_ms=4_000, received_at_ms=5)
+    await telemetry.ask_once()
+    newer = telemetry.samples()["native"]
+    assert (newer.source, newer.milliwatts, newer.sampled_at_ms) == (SampleSource.PROMETHEUS, 300, 4_000)
+    assert newer.profile is profile, "nothing but the worker changes it"
+    assert newer.received_at_ms == once.received_at_ms, "a change of it is not tried anew with every scrape"
+    assert (newer.joules_total, newer.requests_running) == (None, None), "what was counted then says nothing about now"
+
+    back = workers._samples["native"] = replace(once, sampled_at_ms=now_ms)
+    assert telemetry.samples()["native"] is back, "at once, before Prometheus is asked again"
+
+
+async def test_the_last_word_of_a_silent_worker_stands_where_prometheus_has_only_a_wrong_one() -> None:
+    once = sample("native", SampleSource.WORKER, 100)
+    wrong = SampleError("native", SampleSource.PROMETHEUS, 0, SampleProblem.BAD_SCHEMA, "milliwatts")
+    prometheus: Any = Prometheus({"native": wrong})
+    telemetry = PrometheusFallback(Workers({"native": once}, {}), prometheus, monotonic_ms=lambda: 60_000)
+    telemetry.set_endpoints(ENDPOINTS[:1])
+    await telemetry.ask_once()
+    assert telemetry.samples() == {"native": once}
+
+
+@pytest.mark.parametrize(("scraped_at_ms", "received", "counted_at_ms"), [(50_000, 100, 50_000), (10, 7, 20)])
+async def test_of_a_silent_engine_the_newer_counters_count(
+    scraped_at_ms: int, received: int, counted_at_ms: int
+) -> None:
+    own = replace(sample("vllm", SampleSource.ENGINE, 0), milliwatts=None, sampled_at_ms=20, counted_at_ms=20)
+    own = replace(own, requests_received_total=7)
+    power = replace(sample("vllm", SampleSource.PROMETHEUS, 300), sampled_at_ms=55_000)
+    prometheus: Any = Prometheus({"vllm": power}, {"vllm": PodLoad(scraped_at_ms, EngineCounts(completed=100))})
+    telemetry = PrometheusFallback(Workers({"vllm": own}, {}), prometheus, monotonic_ms=lambda: 60_000)
+    telemetry.set_endpoints(ENDPOINTS)
+    await telemetry.ask_once()
+    read = telemetry.samples()["vllm"]
+    assert (read.milliwatts, read.sampled_at_ms) == (300, 55_000)
+    assert (read.requests_received_total, read.counted_at_ms) == (received, counted_at_ms)

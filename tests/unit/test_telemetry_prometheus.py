@@ -286,7 +286,7 @@ async def test_neither_error_nor_log_shows_the_password_of_the_url(url: str, cap
     async with PrometheusSource(url, monotonic_ms=clock.monotonic_ms, now=clock.now) as source:
         with pytest.raises(PrometheusUnavailable) as raised:
             await source.pod_power(PODS)
-        telemetry = PrometheusFallback(workers, source, sleep=end)
+        telemetry = PrometheusFallback(workers, source, monotonic_ms=clock.monotonic_ms, sleep=end)
         telemetry.set_endpoints([WorkerEndpoint("uid-0", *POD, "http://10.0.0.1:9465")])
         with capture_logs() as logged, pytest.raises(asyncio.CancelledError):
             await telemetry._ask_prometheus()

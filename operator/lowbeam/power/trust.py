@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
+LATE_MS = 5_000
+"""An older reading is late (control.md)."""
 LATE_MARGIN_PERCENT = 10
 """A reading older than the late age: the last value plus this."""
 CLAMP_PERCENT = 105
@@ -69,7 +71,7 @@ class MeterLimits:
     """Idle watts times the boards."""
     enforced_milliwatts: int | None = None
     """The power limit read back from the boards; None when unknown."""
-    late_ms: int = 5_000
+    late_ms: int = LATE_MS
     stale_ms: int = 15_000
 
     @property

@@ -130,7 +130,7 @@ class Application:
         prometheus = await stack.enter_async_context(
             PrometheusSource(self.settings.prometheus_url, monotonic_ms=self.clock.monotonic_ms, now=self.clock.now)
         )
-        return PrometheusFallback(workers, prometheus, sleep=self.clock.sleep)
+        return PrometheusFallback(workers, prometheus, monotonic_ms=self.clock.monotonic_ms, sleep=self.clock.sleep)
 
 
 async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:

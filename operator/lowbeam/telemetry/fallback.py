@@ -1,7 +1,9 @@
 """Replicas first, Prometheus for what they cannot say: watts of other engines, and all of a pod that is silent.
 
-Decides whose reading counts: a worker's own is newer and says more, so it always wins. An engine that is not ours
-counts its requests itself and knows no watts: these come from Prometheus. An answer of neither stays unknown.
+Decides whose reading counts: a worker's own says more, so it wins as long as it is the newer one. Prometheus is asked
+about a pod from the age on at which the guard holds its reading for late, so that its answer is there when the reading
+is stale. An engine that is not ours counts its requests itself and knows no watts: these come from Prometheus. An
+answer of neither stays unknown.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult
+from lowbeam.power.trust import LATE_MS
 from lowbeam.telemetry.control_client import WorkerEndpoint
 from lowbeam.telemetry.prometheus_source import PodLoad, PrometheusSource, PrometheusUnavailable
 from lowbeam.telemetry.samples import Sample, SampleError, SampleSource
@@ -50,11 +53,13 @@ class PrometheusFallback:
         workers: Telemetry,
         prometheus: PrometheusSource,
         *,
+        monotonic_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         period_seconds: float = 5.0,
     ) -> None:
         self._workers = workers
         self._prometheus = prometheus
+        self._monotonic_ms = monotonic_ms
         self._sleep = sleep
         self._period_seconds = period_seconds
         self._endpoints: dict[str, WorkerEndpoint] = {}
@@ -70,12 +75,12 @@ class PrometheusFallback:
         """See `Telemetry`."""
         found = {uid: it for uid, it in self._found.items() if uid in self._endpoints}
         read = {uid: it for uid, it in found.items() if isinstance(it, Sample)}
-        for uid, sample in self._workers.samples().items():
-            power = found.get(uid)
-            if sample.source is not SampleSource.ENGINE or power is None:
-                read[uid] = sample
-            elif isinstance(power, Sample):
-                read[uid] = _metered(sample, power)
+        for uid, own in self._workers.samples().items():
+            other = found.get(uid)
+            if isinstance(other, Sample):
+                read[uid] = _newest(own, other)
+            elif other is None or own.source is not SampleSource.ENGINE:
+                read[uid] = own
         return read
 
     def errors(self) -> Mapping[str, SampleError]:
@@ -99,7 +104,9 @@ class PrometheusFallback:
     async def ask_once(self) -> None:
         """One question about the pods that say nothing themselves, or nothing of their watts."""
         samples = self._workers.samples()
-        silent = self._endpoints.keys() - samples.keys()
+        now_ms = self._monotonic_ms()
+        heard = {uid for uid, sample in samples.items() if sample.age_ms(now_ms) <= LATE_MS}
+        silent = self._endpoints.keys() - heard
         unmetered = {uid for uid, sample in samples.items() if sample.source is SampleSource.ENGINE}
         pods = {(e.namespace, e.pod): uid for uid, e in self._endpoints.items() if uid in silent | unmetered}
         if not pods:
@@ -138,6 +145,24 @@ def _without_meter(uid: str, load: PodLoad) -> Sample:
         method=MeterMethod.UNAVAILABLE,
         scope=MeterScope.NONE,
     )
+
+
+def _newest(own: Sample, other: Sample) -> Sample:
+    """What the replica and Prometheus say together.
+
+    Profile and state are what the worker last said, when it did: nobody else knows them, and a change of its profile is
+    tried once per answer.
+    """
+    if own.source is SampleSource.ENGINE:
+        counts_are_newer = other.counted_at_ms is not None and other.counted_at_ms > _counted_at_ms(own)
+        return other if counts_are_newer else _metered(own, other)
+    if own.sampled_at_ms >= other.sampled_at_ms:
+        return own
+    return dataclasses.replace(other, profile=own.profile, state=own.state, received_at_ms=own.received_at_ms)
+
+
+def _counted_at_ms(sample: Sample) -> int:
+    return sample.sampled_at_ms if sample.counted_at_ms is None else sample.counted_at_ms
 
 
 def _with_load(sample: Sample, load: PodLoad) -> Sample:
