@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from lowbeam.api.wire import MeterMethod, ProfileChange, ProfileChangeResult
+from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult
 from lowbeam.telemetry import (
     Sample,
     SampleError,
@@ -21,6 +21,7 @@ from lowbeam.telemetry import (
     WorkerEndpoint,
     WorkerPoller,
     control_client,
+    worker_source,
 )
 from tests.fakes.clock import VirtualClock, settle
 
@@ -240,7 +241,7 @@ async def test_each_worker_is_asked_once_per_period_and_not_all_together(clock: 
     class Client:
         async def read(self, endpoint: WorkerEndpoint) -> SampleError:
             asked.append((clock.monotonic_ms(), endpoint.pod_uid))
-            return SampleError(endpoint.pod_uid, SampleSource.WORKER, 0, SampleProblem.TIMEOUT, "")
+            return SampleError(endpoint.pod_uid, SampleSource.WORKER, 0, SampleProblem.REFUSED, "")
 
     poller = WorkerPoller(monotonic_ms=clock.monotonic_ms, now=clock.now, sleep=clock.sleep)
     poller._client = Client()  # type: ignore[assignment]
@@ -256,6 +257,72 @@ async def test_each_worker_is_asked_once_per_period_and_not_all_together(clock: 
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await settle()
+
+
+class Cut:
+    """Workers behind a network of which a part is cut off: nobody there answers within the time-out."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock, self.cut, self.asked = clock, set[str](), dict[str, list[int]]()
+
+    async def read(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
+        uid = endpoint.pod_uid
+        self.asked.setdefault(uid, []).append(self.clock.monotonic_ms())
+        if uid not in self.cut:
+            now_ms = self.clock.monotonic_ms()
+            return Sample(uid, SampleSource.WORKER, now_ms, now_ms, 1, MeterMethod.NVML, MeterScope.DEVICE)
+        await self.clock.sleep(control_client.READ_TIMEOUT_SECONDS)
+        return SampleError(uid, SampleSource.WORKER, self.clock.monotonic_ms(), SampleProblem.TIMEOUT, "no answer")
+
+
+@pytest.fixture
+async def network(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[WorkerPoller, Cut]]:
+    monkeypatch.setattr(worker_source, "CONCURRENCY", 6)
+    monkeypatch.setattr(worker_source, "RETRY_PLACES", 2)
+    cut = Cut(clock)
+    poller = WorkerPoller(monotonic_ms=clock.monotonic_ms, now=clock.now, sleep=clock.sleep)
+    poller._client = cut  # type: ignore[assignment]
+    poller.set_endpoints(WorkerEndpoint(f"uid-{n}", "a", "w", "http://x") for n in range(24))
+    task = asyncio.create_task(poller.run())
+    yield poller, cut
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_many_dead_workers_make_no_reading_of_a_living_one_late(
+    network: tuple[WorkerPoller, Cut], clock: VirtualClock
+) -> None:
+    poller, network_cut = network
+    await clock.advance(4)
+    network_cut.cut = {f"uid-{n}" for n in range(18)}
+    oldest_ms = 0
+    for _ in range(60):
+        await clock.advance(1)
+        now_ms = clock.monotonic_ms()
+        ages = [it.age_ms(now_ms) for uid, it in poller.samples().items() if uid not in network_cut.cut]
+        oldest_ms = max(oldest_ms, *ages)
+        assert len(ages) == 6
+    assert oldest_ms <= 5_000 + 1_500, "places of the living are held by each dead one for a time-out, once"
+    assert max(ages) <= 2_200
+
+
+async def test_a_worker_that_times_out_is_asked_ever_more_seldom_and_is_back_in_its_rhythm_at_once(
+    network: tuple[WorkerPoller, Cut], clock: VirtualClock
+) -> None:
+    poller, network_cut = network
+    network_cut.cut = {"uid-0"}
+    await clock.advance(90)
+    asked = network_cut.asked["uid-0"]
+    gaps = [after - before for before, after in itertools.pairwise(asked)]
+    assert gaps == sorted(gaps)
+    assert (min(gaps), max(gaps)) == (pytest.approx(2_000, abs=2_000), pytest.approx(10_000, abs=200))
+    network_cut.cut = set()
+    await clock.advance(12)
+    first = len(asked)
+    await clock.advance(10)
+    assert len(asked) - first == pytest.approx(5, abs=1)
+    assert "uid-0" in poller.samples()
+    assert "uid-0" not in poller.errors()
 
 
 async def test_a_profile_change_is_sent_with_its_token_and_its_result_comes_back(

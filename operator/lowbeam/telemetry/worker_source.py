@@ -4,8 +4,10 @@ Decides when whom to ask. Never decides what an old answer counts as: it keeps t
 grows, and the error of the last attempt beside it.
 
 Invariants
-- Each endpoint is asked once per period, at its own moment within it (from its uid): never all at once.
-- A slow or dead worker costs one of `CONCURRENCY` places for at most the read time-out and delays nobody's next turn.
+- Each endpoint is asked once per period, at its own moment within it (from its uid): never all at once. One that timed
+  out is asked half as often each time, down to once in `LONGEST_PERIOD_SECONDS`, until it answers.
+- A worker that timed out is asked again in one of `RETRY_PLACES`, for which only its like wait. So a dead one holds a
+  place of the living for the read time-out, once.
 - A pod that is no longer among the endpoints is forgotten at once.
 """
 
@@ -24,7 +26,12 @@ from lowbeam.api.wire import ProfileChange, ProfileChangeResult
 from lowbeam.telemetry.control_client import ControlClient, WorkerEndpoint
 from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem
 
-CONCURRENCY = 64
+CONCURRENCY = 512
+"""700 workers that fall silent at once hold about so many, for one read time-out; a healthy fleet holds a handful."""
+RETRY_PLACES = 128
+"""700 dead ones hold 105, each asked once in `LONGEST_PERIOD_SECONDS`: who is back does not wait for them."""
+LONGEST_PERIOD_SECONDS = 10.0
+"""Until a worker that is back is heard; less than the age at which a reading is stale."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +55,14 @@ class WorkerPoller:
         self._client = ControlClient(monotonic_ms=monotonic_ms, now=now)
         self._stack = AsyncExitStack()
         self._places = asyncio.Semaphore(CONCURRENCY)
+        self._retry_places = asyncio.Semaphore(RETRY_PLACES)
         self._endpoints: dict[str, WorkerEndpoint] = {}
         self._due_ms: dict[str, int] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._samples: dict[str, Sample] = {}
         self._errors: dict[str, SampleError] = {}
+        self._timeouts: dict[str, int] = {}
+        """In a row, of each endpoint whose last attempt timed out."""
 
     async def __aenter__(self) -> WorkerPoller:
         await self._stack.enter_async_context(self._client)
@@ -89,8 +99,9 @@ class WorkerPoller:
                 for uid, due_ms in list(self._due_ms.items()):
                     if due_ms <= now_ms:
                         # From the due moment, not from now: the rhythm does not drift. Turns missed are not made up.
-                        missed = (now_ms - due_ms) // self._period_ms
-                        self._due_ms[uid] = due_ms + (missed + 1) * self._period_ms
+                        period_ms = self._period_ms_of(uid)
+                        missed = (now_ms - due_ms) // period_ms
+                        self._due_ms[uid] = due_ms + (missed + 1) * period_ms
                         self._start_asking(uid)
                 await self._sleep(self._period_ms / 1000 / 20)
         finally:
@@ -108,6 +119,11 @@ class WorkerPoller:
             self._start_asking(uid)
         await asyncio.gather(*self._asking.values())
 
+    def _period_ms_of(self, uid: str) -> int:
+        longest_ms = max(self._period_ms, round(LONGEST_PERIOD_SECONDS * 1000))
+        doublings = min(self._timeouts.get(uid, 0), longest_ms.bit_length())
+        return min(longest_ms, self._period_ms << doublings)
+
     def _start_asking(self, uid: str) -> None:
         if uid in self._asking:
             return
@@ -116,11 +132,12 @@ class WorkerPoller:
         task.add_done_callback(lambda _: self._asking.pop(uid, None) if self._asking.get(uid) is task else None)
 
     async def _ask(self, endpoint: WorkerEndpoint) -> None:
-        async with self._places:
-            answer = await self._client.read(endpoint)
         uid = endpoint.pod_uid
+        async with self._retry_places if uid in self._timeouts else self._places:
+            answer = await self._client.read(endpoint)
         if self._endpoints.get(uid) != endpoint:
             return
+        self._count_timeout(uid, isinstance(answer, SampleError) and answer.problem is SampleProblem.TIMEOUT)
         if isinstance(answer, Sample):
             self._samples[uid] = answer
             if self._errors.pop(uid, None) is not None:
@@ -134,8 +151,14 @@ class WorkerPoller:
         if answer.disproves:
             self._samples.pop(uid, None)
 
+    def _count_timeout(self, uid: str, timed_out: bool) -> None:
+        if timed_out:
+            self._timeouts[uid] = self._timeouts.get(uid, 0) + 1
+        elif self._timeouts.pop(uid, None) is not None:
+            self._due_ms[uid] = min(self._due_ms[uid], self._monotonic_ms() + self._period_ms)
+
     def _forget(self, uid: str) -> None:
-        for memory in (self._endpoints, self._due_ms, self._samples, self._errors):
+        for memory in (self._endpoints, self._due_ms, self._samples, self._errors, self._timeouts):
             memory.pop(uid, None)
         if task := self._asking.pop(uid, None):
             task.cancel()
