@@ -27,7 +27,7 @@ from lowbeam_worker.memory import (
     give_back,
     weight_bytes,
 )
-from lowbeam_worker.models import CannotLoadError, Loaded, fits_in_place, load, peek, put_in, reload
+from lowbeam_worker.models import CannotLoadError, Loaded, check_kind, fits_in_place, load, peek, put_in, reload
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.rows import generation_of
 from lowbeam_worker.running import RunningModel, Service, Source
@@ -104,6 +104,7 @@ def _check_room_beside(worker: Worker, source: Source, device: torch.device, bat
     known = peek(source.path, allow_downloads=worker.options.allow_downloads)
     if known is None:
         return
+    check_kind(source.path, worker.options.task, known[0])
     needed = _footprint(worker, source, device, batch_limit, known).peak_bytes
     what = f"model {source.name!r} at {source.precision}"
     try:

@@ -54,6 +54,17 @@ _CLASSES = {
     Task.TEXT_GENERATION: AutoModelForCausalLM,
     Task.CODE_COMPLETION: AutoModelForCausalLM,
 }
+COMPANY_MATTERS = {
+    "canine": "it joins neighbouring characters, padding too",
+    "convbert": "it convolves over neighbouring tokens, padding too",
+    "fnet": "it mixes all tokens of a row and takes no mask",
+    "funnel": "it joins neighbouring tokens, padding too",
+    "nystromformer": "it sums up a row by landmarks that padding shifts",
+    "reformer": "it sorts the tokens of a row by hashes, padding too",
+    "xlnet": "it reads the end of a row, where padding is",
+    "yoso": "it sums up a row by a hash that padding shifts",
+}
+"""`model_type` of encoders that see the padding on the right of a row, with how: the mask is not enough for them."""
 
 
 class CannotLoadError(Exception):
@@ -138,31 +149,23 @@ def load(
         model, tokenizer = make_random_llama(dtype)
         stored = weights_of(model)  # before quantised layers hide them
         return Loaded(_place(model, precision, device), tokenizer, None, device, stored)
-    name, offline = _name(source), not allow_downloads
+    name = _name(source)
     try:
         known = peek(source, allow_downloads=allow_downloads)
         if known is not None:  # less than this cannot work; being killed by the kernel would explain nothing
             check_room(
                 f"model {source!r} at {precision}", weight_bytes(known[1], precision, device)[1], free_bytes(device)
             )
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline, trust_remote_code=False)
-        model, report = _CLASSES[task].from_pretrained(
-            name,
-            dtype=dtype,
-            local_files_only=offline,
-            trust_remote_code=False,
-            use_safetensors=None if allow_pickle else True,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
+        tokenizer, model, report = _read(name, task, dtype, offline=not allow_downloads, allow_pickle=allow_pickle)
         folder = _folder(name)
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        hint = "" if _is_here(name) else _where_from(allow_downloads)
         raise CannotLoadError(
-            f"model {source!r} cannot be loaded for --task {task}: {_first_line(error)}. Mount its folder and name it "
-            "with --model-path" + ("" if allow_downloads else ", or start with --allow-downloads")
+            f"model {source!r} cannot be loaded for --task {task}: {_first_line(error)}{hint}"
         ) from error
     except NoRoomError as error:
         raise CannotLoadError(f"{error}; raise the memory limit, or choose a smaller model or precision") from error
+    check_kind(source, task, model.config)
     missing = _missing(model, report, task)
     if missing:
         raise CannotLoadError(
@@ -173,6 +176,32 @@ def load(
         raise CannotLoadError(f"model {source!r} has no tokenizer.json; convert its tokenizer with transformers first")
     stored = known[1] if known else weights_of(model)
     return Loaded(_place(model, precision, device), tokenizer, folder, device, stored)
+
+
+def check_kind(source: str, task: Task, config: Any) -> None:
+    """Refuse an encoder whose answers depend on who shares the batch. Raises CannotLoadError."""
+    why = None if task.generative else COMPANY_MATTERS.get(config.model_type)
+    if why:
+        raise CannotLoadError(
+            f"model {source!r} is a {config.model_type}: {why}, so that an answer would depend on which texts share "
+            "its batch; choose a model of another kind"
+        )
+
+
+def _read(name: str, task: Task, dtype: torch.dtype, *, offline: bool, allow_pickle: bool) -> tuple[Any, Any, Any]:
+    """Tokenizer, model, and what its files lacked."""
+    tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=offline, trust_remote_code=False)
+    model, report = _CLASSES[task].from_pretrained(
+        name,
+        dtype=dtype,
+        local_files_only=offline,
+        trust_remote_code=False,
+        use_safetensors=None if allow_pickle else True,
+        output_loading_info=True,
+        # Continuous batching pages sdpa; an encoder runs on what transformers chooses, for some have nothing else.
+        **({"attn_implementation": "sdpa"} if task.generative else {}),
+    )
+    return tokenizer, model, report
 
 
 def reload(
@@ -247,6 +276,19 @@ def _name(source: str) -> str:
 
 def _folder(name: str) -> Path:
     return Path(name) if Path(name).is_dir() else _cached_folder(name)
+
+
+def _is_here(name: str) -> bool:
+    try:
+        return (_folder(name) / "config.json").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _where_from(allow_downloads: bool) -> str:
+    """The end of a message about a model that is not on this machine."""
+    other = "" if allow_downloads else ", or start with --allow-downloads"
+    return f". Mount its folder and name it with --model-path{other}"
 
 
 def _package_folder(package: str) -> Path:
