@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import torch
 from openai import OpenAI
+from transformers import BertForSequenceClassification
 
 from lowbeam.api.wire import ProfileChangeResult, WorkerTelemetry
 from lowbeam_worker.models import CannotLoadError, choose_device, load
@@ -22,6 +24,7 @@ from lowbeam_worker.random_llama import Shape, make_random_llama
 from lowbeam_worker.sentence import embedder, read_recipe
 from tests.ports import free_port
 from tests.worker.conftest import LLAMA, MINILM, WorkerProcess
+from tests.worker.tiny import save_bert
 
 CHAT = ("--task", "text-generation", "--model", "tiny", "--model-path", LLAMA, "--max-output-tokens", "900")
 CERTIFICATES = ssl.create_default_context()
@@ -120,6 +123,25 @@ def test_a_worker_that_cannot_start_says_why_and_what_to_do() -> None:
     assert "model '/nowhere/at-all' cannot be loaded for --task text-generation" in done.stderr
     assert "Mount its folder and name it with --model-path" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_model_is_broken_ends_with_the_reason(tmp_path: Path) -> None:
+    config = save_bert(BertForSequenceClassification, tmp_path) / "config.json"
+    broken = json.loads(config.read_text(encoding="utf-8")) | {"num_attention_heads": 0}
+    config.write_text(json.dumps(broken), encoding="utf-8")
+    command = [sys.executable, "-m", "lowbeam_worker", "--task", "text-classification", "--model", "broken"]
+    ports = ("--port", str(free_port()), "--control-port", str(free_port()))
+    done = subprocess.run(
+        [*command, "--model-path", str(tmp_path), "--device", "cpu", *ports],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "lowbeam-worker ends: model" in last
+    assert "ZeroDivisionError: " in last
 
 
 def test_a_worker_whose_port_is_taken_says_which_and_ends() -> None:

