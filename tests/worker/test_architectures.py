@@ -20,6 +20,8 @@ from transformers import (
     DistilBertForQuestionAnswering,
     FNetConfig,
     FNetForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     MPNetConfig,
     MPNetForSequenceClassification,
     MPNetModel,
@@ -136,3 +138,18 @@ def test_only_a_model_that_is_not_here_is_to_be_mounted(tmp_path: Path) -> None:
     assert "Mount its folder" not in str(here.value)
     with pytest.raises(CannotLoadError, match="Mount its folder and name it with --model-path"):
         read(tmp_path / "elsewhere", Task.FEATURE_EXTRACTION)
+
+
+@pytest.mark.parametrize("padding", [None, 5, -1])
+@pytest.mark.parametrize("row", [[7, 9], [7, 5, 9], [7, 9, 5], [7, 0, 9, 0]])
+def test_a_decoder_that_classifies_answers_in_company_as_transformers_alone(
+    padding: int | None, row: list[int], tmp_path: Path
+) -> None:
+    """Its padding is not the tokenizer's (0), and either may stand in a text."""
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=len(SPECIAL) + len(WORDS), num_labels=3)
+    config.pad_token_id = padding
+    loaded = read(save(GPT2ForSequenceClassification(config), tmp_path), Task.TEXT_CLASSIFICATION)
+    with torch.inference_mode():
+        expected = loaded.model(input_ids=torch.tensor([row])).logits[0].numpy()
+    given = class_logits(loaded)([list(range(8, 20)), row])[1]
+    assert np.abs(given - expected).max() < 1e-4

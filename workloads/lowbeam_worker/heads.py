@@ -18,8 +18,15 @@ from lowbeam_worker.rows import generation_of, pad
 
 
 def class_logits(loaded: Loaded) -> Forward:
-    """One figure per label."""
-    return _logits(loaded)
+    """One figure per label.
+
+    A decoder that classifies reads the last token of a row that is not its padding. Where it names no padding, or one
+    that it does not have, rows go one at a time: there is then nothing to tell the end of a shorter one by.
+    """
+    forward = _logits(loaded)
+    if loaded.padding is not None:
+        return forward
+    return lambda batch: np.concatenate([forward([row]) for row in batch])
 
 
 def token_logits(loaded: Loaded) -> Forward:

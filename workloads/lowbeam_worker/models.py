@@ -107,6 +107,20 @@ class Loaded:
         return None if stated is None else int(stated)
 
     @property
+    def embeddings(self) -> int | None:
+        """Ids that the model has a row for; None: it looks them up in another way."""
+        try:
+            return getattr(self.model.get_input_embeddings(), "num_embeddings", None)
+        except NotImplementedError:
+            return None
+
+    @property
+    def padding(self) -> int | None:
+        """The id by which the model itself tells padding from text; None: it names none that it has."""
+        named, rows = getattr(self.model.config.get_text_config(), "pad_token_id", None), self.embeddings
+        return named if named is not None and named >= 0 and (rows is None or named < rows) else None
+
+    @property
     def is_random(self) -> bool:
         """True when the weights are random numbers: answers mean nothing."""
         return self.folder is None

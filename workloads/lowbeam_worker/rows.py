@@ -47,10 +47,14 @@ def generation_of(row: Sequence[int]) -> tuple[tuple[str, int | float], ...]:
 
 
 def pad(batch: Sequence[Sequence[int]], loaded: Loaded) -> dict[str, torch.Tensor]:
-    """The model's inputs: ids, mask and, where rows have them, segments; shorter rows are filled on the right."""
+    """The model's inputs: ids, mask and, where rows have them, segments; shorter rows are filled on the right.
+
+    They are filled with the model's own padding, which may be another than the tokenizer's: some models do not look at
+    the mask to find where a row ends.
+    """
     longest = max(len(row) for row in batch)
     inputs = {
-        "input_ids": _rectangle(batch, longest, loaded.tokenizer.pad_token_id or 0),
+        "input_ids": _rectangle(batch, longest, loaded.padding or 0),
         "attention_mask": _rectangle([[1] * len(row) for row in batch], longest, 0),
     }
     segments = [row.segments if isinstance(row, TokenRow) else None for row in batch]
