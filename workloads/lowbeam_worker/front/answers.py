@@ -91,7 +91,7 @@ class AnswerService:
     def _room(self, question: Question, index: int, length: int, overlap: int) -> int:
         """Tokens that the question leaves for the text in a piece of this length."""
         tokenizer = self._runner.tokenizer
-        self._runner.checked_text((question.question,), index, "inputs")
+        self._runner.check_text(question.question, index, "inputs")
         asked = len(tokenizer(question.question, add_special_tokens=False, verbose=False)["input_ids"])
         room = length - asked - int(tokenizer.num_special_tokens_to_add(pair=True))
         if overlap >= room:

@@ -156,8 +156,7 @@ class ZeroShotService:
         if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
             raise invalid("The template must have one {} where the label goes.", "parameters.hypothesis_template")
         texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-        for index, text in enumerate(texts):
-            self._runner.checked_text((text,), index, "inputs")
+        await self._runner.check_texts(texts, "inputs")
         self._runner.check_count(len(texts) * len(labels), "inputs")
         pairs: list[Text] = [(text, template.replace("{}", label)) for text in texts for label in labels]
         rows = await self._runner.tokenise(pairs, param="inputs")

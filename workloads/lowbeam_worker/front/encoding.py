@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -21,14 +22,13 @@ from lowbeam_worker.energy.ledger import Account
 from lowbeam_worker.engines.base import EngineClosedError
 from lowbeam_worker.engines.encoder import EncoderEngine, Vector
 from lowbeam_worker.front.reading import MAX_ROWS
+from lowbeam_worker.front.shortening import Shortening
 from lowbeam_worker.refusal import engine_failed, invalid, overloaded, too_long, unavailable, wrong_model
 from lowbeam_worker.rows import TokenRow, encoded_rows
 from lowbeam_worker.worker import Usage, Worker
 
 MAX_WAITING_ROWS = 4096
 """Beyond this many waiting rows a request is refused with 429: it would wait longer than its client does."""
-CHARACTERS_PER_TOKEN = 64
-"""No tokenizer puts more text than this into a token on average; longer texts are refused, or cut, unread."""
 _TOKENISED_AT_ONCE = 64
 """Rows of a request between two looks at their lengths."""
 _COUNTED_CHARACTERS = 65536
@@ -50,6 +50,7 @@ class RowRunner:
         self.max_tokens = max_tokens
         self._engine = engine
         self._vocabulary = len(tokenizer)
+        self._shortening = Shortening(tokenizer)
         self._pool = ThreadPoolExecutor(1, "tokenizer")
 
     def account(self) -> Account:
@@ -82,11 +83,11 @@ class RowRunner:
     ) -> list[TokenRow]:
         """A row for each text or pair; Refusal for one that is empty or too long."""
         self.check_count(len(texts), param)
-        texts = [self.checked_text(text, index, param, truncate=truncate) for index, text in enumerate(texts)]
-        batch = [text if len(text) == 2 else text[0] for text in texts]
 
         def tokenise() -> list[TokenRow]:
             rows: list[TokenRow] = []
+            given = self._checked(texts, param, truncate=truncate, from_left=from_left)
+            batch = [text if len(text) == 2 else text[0] for text in given]
             previous, self.tokenizer.truncation_side = self.tokenizer.truncation_side, "left" if from_left else "right"
             try:
                 limit = self.max_tokens if truncate else None
@@ -124,16 +125,30 @@ class RowRunner:
                 raise invalid(f"There are at least {pieces} pieces; one request takes at most {MAX_ROWS}.", param)
         return pieces
 
-    def checked_text(self, text: Text, index: int, param: str, *, truncate: bool = False) -> Text:
-        """Not empty, and not so long that tokenising it would be a waste."""
-        most = CHARACTERS_PER_TOKEN * self.max_tokens
-        if not any(part.strip() for part in text):
-            raise invalid(f"Input {index} is empty; send at least one word.", param)
-        longest = max(map(len, text))
-        if not truncate and longest > most:
-            message = f"Input {index} has {longest} characters; this model takes at most {self.max_tokens} tokens."
-            raise too_long(message, param)
-        return tuple(part[:most] for part in text)
+    async def check_texts(self, texts: Sequence[str], param: str, *, truncate: bool = False) -> None:
+        """What `tokenise` would refuse, for texts that are made into others first."""
+        await self.in_pool(lambda: self._checked([(text,) for text in texts], param, truncate=truncate))
+
+    def check_text(self, text: str, index: int, param: str, *, truncate: bool = False) -> None:
+        """The same for one text; in the pool, for it may take its time."""
+        self._checked([(text,)], param, index, truncate=truncate)
+
+    def _checked(
+        self, texts: Sequence[Text], param: str, first: int = 0, *, truncate: bool, from_left: bool = False
+    ) -> list[Text]:
+        """Not empty, and not so long that tokenising them would be a waste."""
+        most, checked = self._shortening.characters_per_token * self.max_tokens, []
+        # Pairs repeat a text, such as the query of a ranking.
+        shorten = cache(lambda part: self._shortening(part, most, from_left=from_left))
+        for index, text in enumerate(texts, first):
+            if all(not part or part.isspace() for part in text):
+                raise invalid(f"Input {index} is empty; send at least one word.", param)
+            checked.append(tuple(map(shorten, text)))
+            if not truncate and max(map(len, checked[-1])) > most:
+                longest = max(map(len, text))
+                message = f"Input {index} has {longest} characters; this model takes at most {self.max_tokens} tokens."
+                raise too_long(message, param)
+        return checked
 
     def checked_ids(self, ids: Sequence[int], index: int, param: str) -> TokenRow:
         """What would make the model fail is refused here."""

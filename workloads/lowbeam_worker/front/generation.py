@@ -23,10 +23,10 @@ from lowbeam_worker.engines.base import EngineClosedError
 from lowbeam_worker.engines.decoder import DecoderEngine
 from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
 from lowbeam_worker.engines.sampling import SamplingWish, ThinkingLimit, TokenLogprobs
-from lowbeam_worker.front.encoding import CHARACTERS_PER_TOKEN
 from lowbeam_worker.front.openai_bodies import ChatBody, CompletionBody, SamplingBody, StreamOptions
 from lowbeam_worker.front.reading import read_body
 from lowbeam_worker.front.shapes import ChatShape, CompletionShape, Piece, Shape, token_counts, usage_body
+from lowbeam_worker.front.shortening import CHARACTERS_PER_TOKEN
 from lowbeam_worker.front.text import TextStream
 from lowbeam_worker.front.thinking import ThinkingModel
 from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, too_long, unavailable, wrong_model

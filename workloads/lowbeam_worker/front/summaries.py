@@ -59,8 +59,7 @@ class SummaryService:
         body = await read_body(request, SummaryBody)
         self._runner.check_model(body.model)
         texts = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-        for index, text in enumerate(texts):
-            self._runner.checked_text((text,), index, "inputs", truncate=body.parameters.truncation)
+        await self._runner.check_texts(texts, "inputs", truncate=body.parameters.truncation)
         tokens = await self._runner.tokenise(
             [(self._prefix + text,) for text in texts], param="inputs", truncate=body.parameters.truncation
         )

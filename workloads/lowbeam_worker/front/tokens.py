@@ -84,7 +84,7 @@ class TokenService:
 
     async def _pieces(self, text: str, index: int, stride: int | None) -> tuple[list[TokenRow], Any]:
         # With a stride the whole text is read; how much of it there may be was counted.
-        self._runner.checked_text((text,), index, "inputs", truncate=stride is not None)
+        await self._runner.in_pool(lambda: self._runner.check_text(text, index, "inputs", truncate=stride is not None))
         more = {} if stride is None else {"return_overflowing_tokens": True, "stride": stride}
         encoded = await self._runner.in_pool(
             lambda: self._runner.tokenizer(
