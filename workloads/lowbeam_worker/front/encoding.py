@@ -72,10 +72,10 @@ class RowRunner:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def warm_up(self) -> None:
-        """The shortest row, the longest row, and a batch that is as full as batches get."""
+        """The shortest row, the longest row, and a batch that is as full as one request can make it."""
         ids = self.tokenizer("warm", add_special_tokens=False)["input_ids"][:1] or [0]
         short, long = TokenRow(ids), TokenRow(ids * self.max_tokens)
-        for rows in ([short], [long], [short] * self._engine.limits.batch):
+        for rows in ([short], [long], [short] * min(self._engine.limits.batch, MAX_ROWS)):
             await self.run(rows, self.own_account())
 
     async def tokenise(
