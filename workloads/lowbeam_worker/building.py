@@ -168,7 +168,7 @@ def _encoder(worker: Worker, name: str, loaded: Loaded, batch_limit: int) -> tup
         packed=pack(loaded.model),
         kind=generation_of,
     )
-    runner = RowRunner(worker, name, engine, loaded.tokenizer, max_tokens(loaded, recipe))
+    runner = RowRunner(worker, name, engine, loaded, max_tokens(loaded, recipe))
     service: Service
     if recipe is not None:
         from lowbeam_worker.front.embeddings import EmbeddingService  # noqa: PLC0415 - each task loads its own routes

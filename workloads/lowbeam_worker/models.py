@@ -115,6 +115,15 @@ class Loaded:
             return None
 
     @property
+    def vocabulary(self) -> int:
+        """Ids below this one are known to both, tokenizer and model: either may have more than the other.
+
+        A model with a few ids less is served: only the texts that need them cannot be answered.
+        """
+        known = len(self.tokenizer)
+        return known if self.embeddings is None else min(known, self.embeddings)
+
+    @property
     def padding(self) -> int | None:
         """The id by which the model itself tells padding from text; None: it names none that it has."""
         named, rows = getattr(self.model.config.get_text_config(), "pad_token_id", None), self.embeddings
@@ -204,7 +213,9 @@ def load(
     if not tokenizer.is_fast:
         raise CannotLoadError(f"model {source!r} has no tokenizer.json; convert its tokenizer with transformers first")
     stored = known[1] if known else weights_of(model)
-    return Loaded(_place(model, precision, device), tokenizer, folder, device, stored)
+    loaded = Loaded(_place(model, precision, device), tokenizer, folder, device, stored)
+    _check_ids(source, loaded)
+    return loaded
 
 
 def check_kind(source: str, task: Task, config: Any) -> None:
@@ -231,6 +242,16 @@ def _read(name: str, task: Task, dtype: torch.dtype, *, offline: bool, allow_pic
         **({"attn_implementation": "sdpa"} if task.generative else {}),
     )
     return tokenizer, model, report
+
+
+def _check_ids(source: str, loaded: Loaded) -> None:
+    """Refuse a tokenizer of another model, whose ids no text could do without. Raises CannotLoadError."""
+    most = max(loaded.tokenizer("warm")["input_ids"], default=0)
+    if most >= loaded.vocabulary:
+        raise CannotLoadError(
+            f"model {source!r} has {loaded.vocabulary} token ids, and its tokenizer gives any text the id {most}; put "
+            "the tokenizer beside it that it was trained with"
+        )
 
 
 def reload(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 from starlette.responses import Response
@@ -23,6 +23,7 @@ from lowbeam_worker.engines.base import EngineClosedError
 from lowbeam_worker.engines.encoder import EncoderEngine, Vector
 from lowbeam_worker.front.reading import MAX_ROWS
 from lowbeam_worker.front.shortening import Shortening
+from lowbeam_worker.models import Loaded
 from lowbeam_worker.refusal import engine_failed, invalid, overloaded, too_long, unavailable, wrong_model
 from lowbeam_worker.rows import TokenRow, encoded_rows
 from lowbeam_worker.worker import Usage, Worker
@@ -42,15 +43,15 @@ Result = TypeVar("Result")
 class RowRunner:
     """Tokenizer and engine of one encoder model, behind the checks."""
 
-    def __init__(self, worker: Worker, model: str, engine: EncoderEngine, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, worker: Worker, model: str, engine: EncoderEngine, loaded: Loaded, max_tokens: int) -> None:
         self.worker = worker
         self.model = model
         """Its name, also while another one takes over."""
-        self.tokenizer = tokenizer
+        self.tokenizer = loaded.tokenizer
         self.max_tokens = max_tokens
         self._engine = engine
-        self._vocabulary = len(tokenizer)
-        self._shortening = Shortening(tokenizer)
+        self._vocabulary = loaded.vocabulary
+        self._shortening = Shortening(loaded.tokenizer)
         self._pool = ThreadPoolExecutor(1, "tokenizer")
 
     def account(self) -> Account:
@@ -157,7 +158,8 @@ class RowRunner:
         if len(ids) > self.max_tokens:
             raise too_long(f"Input {index} has {len(ids)} tokens; this model takes at most {self.max_tokens}.", param)
         if min(ids) < 0 or max(ids) >= self._vocabulary:
-            raise invalid(f"Input {index} has a token id outside 0 to {self._vocabulary - 1}.", param)
+            wrong = next(it for it in ids if not 0 <= it < self._vocabulary)
+            raise invalid(f"Input {index} has the token id {wrong}; this model has 0 to {self._vocabulary - 1}.", param)
         return ids if isinstance(ids, TokenRow) else TokenRow(ids)
 
     async def run(self, rows: Sequence[TokenRow], account: Account, param: str = "inputs") -> list[Vector]:
