@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import torch
 
+from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines import decoder as decoder_module
 from lowbeam_worker.engines.base import EngineClosedError
 from lowbeam_worker.engines.decoder import BadRequestError, DecoderEngine, GenerationFailedError, SamplingWish
 from lowbeam_worker.engines.sampling import ThinkingLimit
+from lowbeam_worker.models import RANDOM_LLAMA, CannotLoadError, load
+from lowbeam_worker.options import Precision, Task
 from tests.worker.decoders import ask, prompt, reference, running_engine, whole
 
 pytestmark = pytest.mark.asyncio
@@ -140,6 +144,60 @@ async def test_a_device_that_is_gone_trips_readiness_and_fails_everyone_with_the
     assert "CUDA error" in engine.failed
     with pytest.raises(EngineClosedError, match="cannot run"):
         ask(engine, prompt(1))
+
+
+async def test_a_request_that_the_loop_cannot_take_in_fails_alone_and_with_the_reason(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await until(lambda: engine._loop is not None)
+    manager = engine._loop._manager  # type: ignore[union-attr]
+    add_request = manager.add_request
+
+    def picky(ids: list[int], **more: object) -> object:
+        if ids == [7, 7, 7]:
+            raise TypeError("an integer is required")
+        return add_request(ids, **more)
+
+    monkeypatch.setattr(manager, "add_request", picky)
+    innocents = [asyncio.create_task(whole(ask(engine, prompt(number)))) for number in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(GenerationFailedError, match="cannot take it in: an integer is required"):
+        await whole(ask(engine, [7, 7, 7]))
+    assert await asyncio.gather(*innocents) == [reference(prompt(number), ANSWER_TOKENS) for number in range(4)]
+    assert engine.failed is None
+    assert engine.stats().running == engine.stats().waiting == engine.stats().restarts == 0
+
+
+async def test_a_supervisor_that_fails_tells_everyone_and_still_lets_the_engine_stop(
+    engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await until(lambda: engine._loop is not None)
+    loop = engine._loop
+    assert loop is not None
+    running = asyncio.create_task(whole(ask(engine, prompt(1), 900)))
+
+    def broken(_: float) -> float:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    await until(lambda: engine.stats().running == 1)
+    monkeypatch.setattr(engine._steps, "seconds_in_step", broken)
+    engine._wake.set()
+    with pytest.raises(GenerationFailedError, match="nobody foresaw this"):
+        await running
+    assert "ZeroDivisionError" in str(engine.failed)
+    assert any(record.exc_info for record in caplog.records)
+    with pytest.raises(EngineClosedError, match="cannot run"):
+        ask(engine, prompt(1))
+    await engine.stop()
+    assert not loop._manager.is_running()
+
+
+@pytest.mark.parametrize("stated", ["x", [2, "x"], 1.5, True, [None]])
+async def test_an_end_of_sequence_that_is_no_token_id_is_refused_when_the_model_is_loaded(stated: object) -> None:
+    loaded = load(RANDOM_LLAMA, Task.TEXT_GENERATION, Precision.FP32, torch.device("cpu"), allow_downloads=False)
+    loaded.model.generation_config.eos_token_id = stated
+    with pytest.raises(CannotLoadError, match=r"eos_token_id is .*generation_config\.json"):
+        DecoderEngine(loaded, Ledger(), batch_limit=4)
 
 
 async def test_a_step_that_never_ends_trips_readiness(engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,16 +176,19 @@ class ContinuousBatching:
     ) -> bool:
         """Queue a validated request; `on_output` is called in the running event loop. False: the loop takes no more."""
         self._manager.register_result_handler(name, on_output)
-        accepted = self._manager.add_request(
-            list(ids),
-            request_id=name,
-            max_new_tokens=max_new_tokens,
-            streaming=True,
-            eos_token_id=[] if ignore_eos else self._eos_token_ids,
-            **({} if chooser is None else {"chooser": chooser}),
-        )
-        if accepted is None:
-            self._forget(name)
+        accepted = None
+        try:
+            accepted = self._manager.add_request(
+                list(ids),
+                request_id=name,
+                max_new_tokens=max_new_tokens,
+                streaming=True,
+                eos_token_id=[] if ignore_eos else self._eos_token_ids,
+                **({} if chooser is None else {"chooser": chooser}),
+            )
+        finally:
+            if accepted is None:
+                self._forget(name)
         return accepted is not None
 
     def cancel(self, name: str) -> None:

@@ -21,18 +21,17 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lowbeam_worker.energy.cost import StepCost
 from lowbeam_worker.energy.ledger import Account, Ledger
 from lowbeam_worker.engines.base import EngineClosedError, EngineStats, Limits, check_limits
-from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, Member, choose_sizes
+from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, choose_sizes
 from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
 from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish
+from lowbeam_worker.engines.steps import Steps
 from lowbeam_worker.models import CannotLoadError, Loaded
 
 __all__ = ["BadRequestError", "DecoderEngine", "Generation", "GenerationFailedError", "SamplingWish"]
@@ -75,7 +74,7 @@ class DecoderEngine:
         self._closed: str | None = None
         self._failed: str | None = None
         self._stopping = False
-        self._steps = _Steps(ledger, self._running)
+        self._steps = Steps(ledger, self._running)
 
     # --- Engine ------------------------------------------------------------------------------------------------------
 
@@ -104,7 +103,8 @@ class DecoderEngine:
         self._closed = self._closed or "the worker is shutting down"
         self._wake.set()
         if self._watch is not None:
-            await self._watch  # not cancelled: it may be starting a loop, whose thread would outlive it
+            # Not cancelled: it may be starting a loop, whose thread would outlive it. Nor may its failure keep a loop.
+            await asyncio.wait({self._watch})
         loop, self._loop = self._loop, None
         self._fail([*self._running.values(), *self._waiting], "the worker is shutting down")
         self._waiting.clear()
@@ -217,21 +217,34 @@ class DecoderEngine:
             # The context may end between two pages: a request that fills it is admitted alone.
             if self._running and promised + generation.cache_tokens > self._sizes.cache_tokens:
                 return
-            generation.enters_loop()
-            self._running[generation.name] = generation
-            accepted = self._loop.submit(
+            if not self._enters(self._loop, generation):
+                return
+            if generation.name in self._running:
+                promised += generation.cache_tokens
+
+    def _enters(self, loop: ContinuousBatching, generation: Generation) -> bool:
+        """Hand the first that waits to the loop. False: it takes no more; one that it cannot take in at all fails."""
+        generation.enters_loop()
+        self._running[generation.name] = generation
+        try:
+            accepted = loop.submit(
                 generation.name,
                 generation.sequence,
                 generation.tokens_left,
                 generation.chooser,
-                self._handler(self._loop, generation),
+                self._handler(loop, generation),
                 ignore_eos=generation.wish.ignore_eos,
             )
-            if not accepted:
-                del self._running[generation.name]
-                return
+        except Exception as error:
+            log.exception("the generation loop cannot take a request in")
             self._waiting.popleft()
-            promised += generation.cache_tokens
+            self._fail([generation], f"the generation loop cannot take it in: {error}")
+            return True
+        if accepted:
+            self._waiting.popleft()
+        else:
+            del self._running[generation.name]
+        return accepted
 
     def _handler(self, loop: ContinuousBatching, generation: Generation) -> Callable[[Any], None]:
         def on_output(output: Any) -> None:
@@ -259,6 +272,13 @@ class DecoderEngine:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
+        try:
+            await self._keep_running()
+        except Exception as error:  # nobody awaits this task while the engine runs: whoever waits would wait for ever
+            log.exception("the supervisor of the generation loop failed")
+            self._give_up(f"{type(error).__name__}: {error}")
+
+    async def _keep_running(self) -> None:
         while not self._stopping:
             reason = self._loop.why_dead() if self._loop else None
             if self._loop is None or reason:
@@ -331,54 +351,15 @@ class DecoderEngine:
             self._empty.set()
 
 
-class _Steps:
-    """Times the steps, in the loop's thread, and tells the ledger who was in them."""
-
-    def __init__(self, ledger: Ledger, running: dict[str, Generation]) -> None:
-        self.cost = StepCost()
-        self.count = self.tokens = 0
-        self._ledger = ledger
-        self._running = running
-        self._nobody = ledger.open_account(time.monotonic())
-        """Pays for a member whose client left in this very moment."""
-        self._lock = threading.Lock()
-        self._open: tuple[float, Sequence[Member]] | None = None
-
-    def step_begins(self, now_s: float, members: Sequence[Member]) -> None:
-        """Charge those who are in it from now on."""
-        with self._lock:
-            self._open = (now_s, members)
-        generations = [self._running.get(member.name) for member in members]
-        weights = self.cost.weights([(member.tokens, member.decodes) for member in members])
-        self._ledger.begin_step(
-            now_s,
-            [
-                (generation.account if generation else self._nobody, weight)
-                for generation, weight in zip(generations, weights, strict=True)
-            ],
-            time.process_time(),
-            self,
-        )
-
-    def step_ends(self, now_s: float) -> None:
-        """Learn what it cost."""
-        self._ledger.end_step(now_s, time.process_time(), self)
-        with self._lock:
-            began, self._open = self._open, None
-        if began is None:
-            return
-        self.count += 1
-        self.tokens += sum(member.tokens for member in began[1])
-        self.cost.learn([(member.tokens, member.decodes) for member in began[1]], now_s - began[0])
-
-    def seconds_in_step(self, now_s: float) -> float:
-        """How long the present step has been running; 0 between steps."""
-        with self._lock:
-            return now_s - self._open[0] if self._open else 0.0
-
-
 def _eos_token_ids(loaded: Loaded) -> list[int]:
     stated = loaded.model.generation_config.eos_token_id
     if stated is None:
         stated = loaded.tokenizer.eos_token_id
-    return [] if stated is None else [stated] if isinstance(stated, int) else list(stated)
+    if stated is None:
+        return []
+    ids = list(stated) if isinstance(stated, list | tuple) else [stated]
+    if any(type(one) is not int for one in ids):
+        raise CannotLoadError(
+            f"the model's eos_token_id is {stated!r}, which is no token id; correct it in its generation_config.json"
+        )
+    return ids
