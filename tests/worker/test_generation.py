@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from openai import AsyncOpenAI, BadRequestError
 
 from lowbeam_worker.engines.decoder import BadRequestError as Unrunnable
 from lowbeam_worker.engines.decoder import DecoderEngine, GenerationFailedError, SamplingWish
+from lowbeam_worker.engines.generation import Generation
 from lowbeam_worker.random_llama import make_random_llama
 from tests.worker.conftest import LocalWorker
 
@@ -129,6 +131,28 @@ async def test_a_stop_sequence_ends_the_answer_before_it(llama: LocalWorker) -> 
     assert cut["choices"][0]["text"] == full[: full.index(stop)]
     assert cut["choices"][0]["finish_reason"] == "stop"
     assert engine_of(llama).stats().running == 0
+
+
+async def test_tokens_that_were_written_after_a_stop_sequence_are_not_counted(
+    llama: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = (await complete(llama, prompt=PROMPTS[0], max_tokens=32))["choices"][0]["text"]
+    ask = {"prompt": PROMPTS[0], "max_tokens": 32, "stop": full[6:8]}
+    undisturbed = await complete(llama, **ask)
+    news = Generation.__aiter__
+
+    async def late(generation: Generation) -> AsyncIterator[list[int]]:
+        async for tokens in news(generation):
+            await asyncio.sleep(0.05)  # a busy worker: the engine is ahead of whoever looks at the text
+            yield tokens
+
+    monkeypatch.setattr(Generation, "__aiter__", late)
+    assert (await complete(llama, **ask))["usage"]["completion_tokens"] == undisturbed["usage"]["completion_tokens"]
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"model": "tiny", "temperature": 0, **ask, "stream": True, "stream_options": options}
+    events = (await llama.serving.post("/v1/completions", json=body)).text.splitlines()
+    counts = [json.loads(line[6:])["usage"]["completion_tokens"] for line in events if line.startswith("data: {")]
+    assert counts[-1] == counts[-2] == undisturbed["usage"]["completion_tokens"]
 
 
 @pytest.mark.parametrize(

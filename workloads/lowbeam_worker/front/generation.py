@@ -65,7 +65,7 @@ class _Answer:
     text_since: int = 0
     """Characters that went out since the last of them did."""
     seen: int = 0
-    """Tokens that were looked at; the generation may be ahead."""
+    """Tokens that were looked at, and count; the generation may be ahead, by what came after a stop sequence."""
 
 
 class DecoderService:
@@ -247,14 +247,12 @@ class DecoderService:
         generation = answer.generation
         if timing := generation.timing:
             self._worker.metrics.generated(self._model, *timing, len(generation.tokens))
-        return self._worker.usage(
-            self._model, answer.account, len(generation.ids), len(generation.tokens), answer.finish_reason
-        )
+        return self._worker.usage(self._model, answer.account, len(generation.ids), answer.seen, answer.finish_reason)
 
     def _usage_body(self, answer: _Answer, usage: Usage) -> dict[str, Any]:
         if not answer.prompt.thinks:
             return usage_body(usage, None)
-        thought = self._thinking.tokens(answer.generation.tokens, is_open=answer.prompt.opens_thinking)
+        thought = self._thinking.tokens(answer.generation.tokens[: answer.seen], is_open=answer.prompt.opens_thinking)
         return usage_body(usage, thought)
 
     async def _respond(self, body: SamplingBody, answer: _Answer, shape: Shape) -> Response:
