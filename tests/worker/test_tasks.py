@@ -226,6 +226,14 @@ LONG = "the cat sits on the mat " * 20
         ("answerer", {"question": "who?", "context": "a"}, {"max_seq_len": 99}, "parameters.max_seq_len", "above 48"),
         ("writer", LONG, {}, "inputs", "takes at most 48"),
         ("writer", "x", {"max_new_tokens": 1000}, "parameters.max_new_tokens", "at most 47 tokens"),
+        (
+            "writer",
+            "x",
+            {"min_new_tokens": 30, "max_new_tokens": 5},
+            "parameters.min_new_tokens",
+            "has at most 5 tokens; at least 30",
+        ),
+        ("writer", "x", {"min_new_tokens": 1000}, "parameters.min_new_tokens", "has at most 47 tokens"),
         ("writer", "x", {"do_sample": True}, "parameters.do_sample", "not supported"),
     ],
 )

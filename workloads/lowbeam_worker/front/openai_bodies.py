@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowbeam_worker.front.reading import Body, Strings, TokenIds
+from lowbeam_worker.front.reading import Body, Strings, TokenIds, only
 
 _MOST_STOPS = 4
 _MOST_STOP_CHARACTERS = 512
@@ -49,7 +49,7 @@ class StreamOptions(Body):
     include_usage: bool = False
     continuous_usage_stats: bool = False
     """vLLM's: with `include_usage`, each event says how many tokens there are so far. Load generators count by it."""
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: Annotated[bool, only(False)] = False
 
 
 class TextFormat(Body):
@@ -78,9 +78,9 @@ class SamplingBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
-    n: Literal[1] = 1
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
+    n: Annotated[int, only(1)] = 1
+    frequency_penalty: Annotated[float, only(0)] | None = None
+    presence_penalty: Annotated[float, only(0)] | None = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> SamplingBody:
@@ -139,8 +139,8 @@ class CompletionBody(SamplingBody):
     """POST /v1/completions. Several prompts are several requests."""
 
     prompt: Annotated[str, Field(min_length=1)] | TokenIds
-    best_of: Literal[1] = 1
-    echo: Literal[False] = False
+    best_of: Annotated[int, only(1)] = 1
+    echo: Annotated[bool, only(False)] = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
     @field_validator("prompt", mode="before")

@@ -15,7 +15,8 @@ import asyncio
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 from starlette.requests import Request
 
 from lowbeam_worker.refusal import Refusal, invalid, too_large, too_slow
@@ -28,6 +29,17 @@ BODY_SECONDS = 30.0
 
 TokenIds = Annotated[list[int], Field(fail_fast=True, min_length=1)]
 Strings = Annotated[list[str], Field(fail_fast=True)]
+
+
+def only(value: float) -> AfterValidator:
+    """The one value that means "not used", of the field's own type: pydantic's Literal takes true for 1."""
+
+    def check(given: float) -> float:
+        if given != value:
+            raise PydanticKnownError("literal_error", {"expected": str(value)})
+        return given
+
+    return AfterValidator(check)
 
 
 class Body(BaseModel):

@@ -83,6 +83,11 @@ class SummaryService:
             )
         given = wish.model_dump(exclude_none=True, exclude={"truncation", "max_new_tokens"})
         tokens = wish.max_new_tokens or min(self._usual_written, self._runner.worker.answers.usual, most)
+        if wish.min_new_tokens is not None and wish.min_new_tokens > tokens:
+            raise invalid(
+                f"This answer has at most {tokens} tokens; at least {wish.min_new_tokens} were asked for.",
+                "parameters.min_new_tokens",
+            )
         beams = self._config.num_beams if self._config.num_beams not in {None, 1} else _PIPELINE_BEAMS
         return tuple(sorted(({"num_beams": beams} | given | {"max_new_tokens": tokens}).items()))
 
