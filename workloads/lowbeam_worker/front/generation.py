@@ -62,8 +62,10 @@ class _Answer:
     finish_reason: str = "length"
     waiting: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities of tokens whose text is not certain yet."""
-    text_since: int = 0
-    """Characters that went out since the last of them did."""
+    told: int = 0
+    """Tokens whose log-probabilities went out."""
+    characters: int = 0
+    """Characters that went out."""
     seen: int = 0
     """Tokens that were looked at, and count; the generation may be ahead, by what came after a stop sequence."""
 
@@ -229,19 +231,21 @@ class DecoderService:
 
     def _certain(self, answer: _Answer, text: str, *, is_last: bool = False) -> Piece:
         """The text and the tokens that made it; tokens of held text wait, those of a stop sequence never go out."""
-        answer.text_since += len(text)
+        answer.characters += len(text)
         if answer.text.stopped:
-            kept, length = 0, 0
-            for one in answer.waiting:
-                length += len(str(self._tokenizer.decode([one.token], skip_special_tokens=True)))
-                if length > answer.text_since:
-                    break
-                kept += 1
-            del answer.waiting[kept:]
+            self._drop_stop(answer)
         elif answer.text.holds and not is_last:
             return Piece(text)
-        ready, answer.waiting, answer.text_since = answer.waiting, [], 0
+        ready, answer.waiting = answer.waiting, []
+        answer.told += len(ready)
         return Piece(text, ready)
+
+    def _drop_stop(self, answer: _Answer) -> None:
+        for kept in range(len(answer.waiting)):
+            ids = answer.generation.tokens[: answer.told + kept + 1]
+            if len(self._tokenizer.decode(ids, skip_special_tokens=True)) > answer.characters:
+                del answer.waiting[kept:]
+                return
 
     def _usage(self, answer: _Answer) -> Usage:
         generation = answer.generation

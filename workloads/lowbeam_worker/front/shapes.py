@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lowbeam_worker.engines.sampling import TokenLogprobs
+from lowbeam_worker.front.text import TokenTexts
 from lowbeam_worker.worker import Usage
 
 _BROKEN = "\ufffd"
@@ -33,7 +34,7 @@ class Shape:
         self._id = f"{self.prefix}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._model = model
-        self._tokenizer = tokenizer
+        self._texts = TokenTexts(tokenizer)
         self._with_logprobs = with_logprobs
 
     def frame(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -58,9 +59,6 @@ class Shape:
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model, "choices": choices}
-
-    def _text(self, token: int) -> str:
-        return str(self._tokenizer.decode([token]))
 
 
 class ChatShape(Shape):
@@ -100,17 +98,12 @@ class ChatShape(Shape):
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if not self._with_logprobs:
             return None
-        content = [
-            self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*other) for other in one.top]}
-            for one in tokens
-        ]
+        content = []
+        for one in tokens:
+            others = [_entry(self._texts.of(token), logprob) for token, logprob in one.top]
+            text, _ = self._texts.take(one.token)
+            content.append(_entry(text, one.logprob) | {"top_logprobs": others})
         return {"content": content, "refusal": None}
-
-    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._text(token)
-        # A token may be a part of a character, and then its text is not its bytes.
-        known = None if _BROKEN in text else list(text.encode())
-        return {"token": text, "logprob": logprob, "bytes": known}
 
 
 class CompletionShape(Shape):
@@ -142,16 +135,29 @@ class CompletionShape(Shape):
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if not self._with_logprobs:
             return None
-        texts, offsets = [self._text(one.token) for one in tokens], []
-        for text in texts:
+        texts: list[str] = []
+        offsets: list[int] = []
+        tops: list[dict[str, float]] = []
+        for one in tokens:
+            others = {self._texts.of(token): logprob for token, logprob in one.top}
+            text, is_shown = self._texts.take(one.token)
+            texts.append(text)
+            # OpenAI's "up to logprobs + 1": the token that was chosen is always among them.
+            tops.append(others | {text: one.logprob})
             offsets.append(self._offset)
-            self._offset += len(text)
+            self._offset += len(text) if is_shown else 0
         return {
             "tokens": texts,
             "token_logprobs": [one.logprob for one in tokens],
-            "top_logprobs": [{self._text(token): logprob for token, logprob in one.top} for one in tokens],
+            "top_logprobs": tops,
             "text_offset": offsets,
         }
+
+
+def _entry(text: str, logprob: float) -> dict[str, Any]:
+    # A token may be a part of a character, and then its text is not its bytes.
+    known = None if _BROKEN in text else list(text.encode())
+    return {"token": text, "logprob": logprob, "bytes": known}
 
 
 def token_counts(read: int, written: int) -> dict[str, int]:

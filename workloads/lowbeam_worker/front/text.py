@@ -71,6 +71,37 @@ class TextStream:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
 
+class TokenTexts:
+    """The text of each token of one answer, in their order: those of the tokens that are shown join to its text.
+
+    Tokenizers of SentencePiece's kind drop the space before the first word of whatever they decode. So a token's text
+    is what it adds to the one that was shown before it.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._before: list[int] = []
+        self._text_before = ""
+
+    def of(self, token: int) -> str:
+        """Text of a token that might come next."""
+        both = self._decode([*self._before, token])
+        if len(both) > len(self._text_before) and both.startswith(self._text_before):
+            return both[len(self._text_before) :]
+        return self._decode([token])  # a part of a character, or without text
+
+    def take(self, token: int) -> tuple[str, bool]:
+        """Text of the token that comes next, and whether answers show it: special tokens are left out of them."""
+        text = self.of(token)
+        if self._decode([token]) and not self._decode([token], skip_special_tokens=True):
+            return text, False
+        self._before, self._text_before = [token], self._decode([token])
+        return text, True
+
+    def _decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
