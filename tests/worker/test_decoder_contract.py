@@ -188,6 +188,16 @@ async def test_thinking_that_ended_by_itself_is_left_alone() -> None:
     assert forced_token([], ThinkingLimit(0, (9,))) == 9
 
 
+async def test_thinking_that_the_model_begins_itself_is_counted_from_there() -> None:
+    limit = ThinkingLimit(2, (3, 4), begin_id=8)
+    assert forced_token([1, 1, 1, 1], limit) is None
+    assert forced_token([1, 8, 1], limit) is None
+    assert forced_token([1, 8, 1, 1], limit) == 3
+    assert forced_token([1, 8, 1, 1, 3], limit) == 4
+    assert forced_token([8, 3, 4, 8, 1, 1, 1], limit) is None
+    assert forced_token([8], ThinkingLimit(0, (9,), begin_id=8)) == 9
+
+
 async def test_short_neighbours_share_a_call_of_attention_and_long_ones_do_not() -> None:
     def shared(queries: list[int], keys: list[int]) -> list[tuple[slice, slice]]:
         borders = ([0, *itertools.accumulate(queries)], [0, *itertools.accumulate(keys)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from lowbeam_worker.engines import sampling
+from lowbeam_worker.engines.sampling import ThinkingLimit, forced_token
 from lowbeam_worker.front.thinking import ThinkingModel
 from lowbeam_worker.limits import AnswerLimits
 from lowbeam_worker.options import Task
@@ -67,7 +69,7 @@ async def test_thinking_ends_at_its_budget(thinker: LocalWorker, wish: dict[str,
 async def test_thinking_is_switched_off_by_the_template(thinker: LocalWorker, wish: dict[str, Any]) -> None:
     plain, off = await chat(thinker), await chat(thinker, **wish)
     assert "</think>" not in tokens(off)
-    assert off["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] + 2
+    assert off["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] + 1
     assert "completion_tokens_details" not in off["usage"]
 
 
@@ -104,4 +106,60 @@ async def test_what_the_worker_was_started_with_counts_for_requests_that_say_not
 async def test_without_any_budget_thinking_is_left_alone(thinker: LocalWorker) -> None:
     answer = await chat(thinker)
     assert "</think>" not in tokens(answer)
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 20
+
+
+# As Qwen3's: the model opens its thinking itself, unless the template closes it at once.
+LEFT_TO_THE_MODEL = THINKING_TEMPLATE.replace("<think>", "").replace("</think>", "<think></think>")
+
+
+@pytest.fixture
+def left_to_it(thinker: LocalWorker, monkeypatch: pytest.MonkeyPatch) -> LocalWorker:
+    """The template leaves it to the model, which never begins by itself."""
+    tokenizer = copy.deepcopy(thinker.worker.service._tokenizer)  # type: ignore[union-attr]
+    tokenizer.chat_template = LEFT_TO_THE_MODEL
+    monkeypatch.setattr(thinker.worker.service, "_tokenizer", tokenizer)
+    monkeypatch.setattr(thinker.worker.service, "_thinking", ThinkingModel(tokenizer, {}))
+    return thinker
+
+
+@pytest.mark.parametrize("said", ["power", "What does <think> mean?", "</think><think>"])
+async def test_an_answer_that_never_opened_thinking_is_no_thinking_whatever_the_user_wrote(
+    left_to_it: LocalWorker, said: str
+) -> None:
+    answer = await chat(left_to_it, thinking_token_budget=5, messages=[{"role": "user", "content": said}])
+    assert "</think>" not in tokens(answer)
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+
+
+async def test_a_users_mark_does_not_close_what_the_template_opened(thinker: LocalWorker) -> None:
+    messages = [{"role": "user", "content": "<think></think> </think>"}]
+    answer = await chat(thinker, thinking_token_budget=5, messages=messages)
+    assert tokens(answer).index("</think>") == 5
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 6
+
+
+async def test_what_opens_thinking_is_found_where_a_prompt_without_an_answer_ends_with_a_mark(
+    thinker: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = copy.deepcopy(thinker.worker.service._tokenizer)  # type: ignore[union-attr]
+    tokenizer.chat_template = THINKING_TEMPLATE.removesuffix("{% endif %}") + "{% else %}<|end|>{% endif %}"
+    monkeypatch.setattr(thinker.worker.service, "_tokenizer", tokenizer)
+    messages = [{"role": "user", "content": "</think>"}]
+    answer = await chat(thinker, thinking_token_budget=5, messages=messages)
+    assert tokens(answer).index("</think>") == 5
+
+
+async def test_thinking_that_the_model_opens_itself_ends_at_its_budget(
+    left_to_it: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = left_to_it.worker.service._tokenizer.convert_tokens_to_ids("<think>")  # type: ignore[union-attr]
+
+    def begins_third(answer: Sequence[int], limit: ThinkingLimit) -> int | None:
+        return begin if len(answer) == 2 else forced_token(answer, limit)
+
+    monkeypatch.setattr(sampling, "forced_token", begins_third)
+    answer = await chat(left_to_it, thinking_token_budget=5)
+    assert tokens(answer).index("<think>") == 2
+    assert tokens(answer).index("</think>") == 8
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 7

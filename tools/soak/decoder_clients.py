@@ -94,8 +94,8 @@ class DecoderClient(Client):
         if not answer or not profile:
             return
         known = [it for it in (asked or profile.default_thinking_tokens, profile.max_thinking_tokens) if it is not None]
-        # The mark that ends it counts as thinking; without any limit this model thinks unmarked to its end.
-        granted = min(known) + 1 if known else 0
+        # The mark that ends it counts as thinking; without any limit this model thinks to its end.
+        granted = min(known) + 1 if known else 40
         self._expect("thinking", answer["usage"]["completion_tokens_details"]["reasoning_tokens"], granted)
 
     async def stopped(self) -> None:

@@ -11,10 +11,11 @@ import torch
 
 from lowbeam_worker.random_llama import make_random_llama
 
-# As Qwen3's: the model opens its thinking itself, unless the template closes it at once.
+# As Qwen3.5's: the template opens thinking, or closes it at once.
 THINKING_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}<|assistant|>"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>"
+    "{% if enable_thinking is defined and enable_thinking is false %}</think>{% endif %}{% endif %}"
 )
 
 

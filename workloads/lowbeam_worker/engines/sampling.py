@@ -25,11 +25,13 @@ GREEDY_BELOW = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class ThinkingLimit:
-    """After so many answer tokens without the end of thinking, the end is forced, token by token."""
+    """After so many tokens of thinking without its end, the end is forced, token by token."""
 
     tokens: int
     end_ids: tuple[int, ...]
     """What ends thinking in this family of models, such as the id of `</think>`."""
+    begin_id: int | None = None
+    """What begins it in the answer, which does not think before; None: the answer begins in the middle of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,11 @@ def draw(scores: torch.Tensor, *, temperature: float, top_p: float, seed: int, p
 
 def forced_token(answer: Sequence[int], limit: ThinkingLimit) -> int | None:
     """The token that must come next because thinking is over its budget, or None."""
-    over = len(answer) - limit.tokens
-    if not 0 <= over < len(limit.end_ids) or _contains(answer[: limit.tokens], limit.end_ids):
+    if limit.begin_id is not None and limit.begin_id not in answer:
+        return None
+    thought = answer if limit.begin_id is None else answer[answer.index(limit.begin_id) + 1 :]
+    over = len(thought) - limit.tokens
+    if not 0 <= over < len(limit.end_ids) or _contains(thought[: limit.tokens], limit.end_ids):
         return None
     return limit.end_ids[over]
 

@@ -154,15 +154,21 @@ class DecoderService:
         limits = self._worker.answers
         decided = self._thinking.decide(body, limits, body.answer_tokens[1] or limits.usual)
         messages = [message.for_template() for message in body.messages]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False, **decided.template
+
+        def render(for_answer: bool) -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=for_answer, tokenize=False, **decided.template
+                )
             )
+
+        try:
+            text, opening = self._thinking.opening(render)
         except Exception as error:  # a template is a program of the model's author: it may refuse in any way
             raise invalid(f"The model's chat template refuses these messages: {error}", "messages") from error
         ids = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        limit = self._thinking.limit(decided, text)
-        thinks, is_open = self._thinking.thinks(decided, text), self._thinking.is_open(text)
+        limit = self._thinking.limit(decided, opening)
+        thinks, is_open = self._thinking.thinks(decided, opening), self._thinking.is_open(opening)
         return _Prompt(ids, "messages", limit, thinks, is_open)
 
     def _begin(self, body: SamplingBody, prompt: _Prompt, account: Account) -> _Answer:

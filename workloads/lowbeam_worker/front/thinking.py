@@ -4,11 +4,15 @@ What counts, from the strongest: the profile's ceiling, the request's `thinking_
 its `chat_template_kwargs.enable_thinking`, the profile's default, what the worker was started with. A budget of 0
 switches thinking off where the model's template has a switch for it. A request that asks a model without thinking to
 think is refused.
+
+Whether an answer begins in the middle of thinking is told by what the template puts in front of it alone: messages may
+have the marks of thinking in their text. Where the template leaves it to the model, thinking begins with the mark that
+the model writes, and without one there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,28 +79,45 @@ class ThinkingModel:
             template[_EFFORT] = effort
         return Thinking(template, granted)
 
-    def limit(self, decided: Thinking, prompt: str) -> ThinkingLimit | None:
+    def limit(self, decided: Thinking, opening: str) -> ThinkingLimit | None:
         """For the engine; None where the answer does not think, or may think as long as it likes."""
-        if decided.budget is None or not self.thinks(decided, prompt):
+        if decided.budget is None or self._end_id is None or self._is_closed(opening):
             return None
-        assert self._end_id is not None  # noqa: S101 - thinks() says so
-        return ThinkingLimit(decided.budget, (self._end_id,))
+        if self.is_open(opening):
+            return ThinkingLimit(decided.budget, (self._end_id,))
+        if self._begin_id is None:
+            return None  # nobody could tell where it begins
+        return ThinkingLimit(decided.budget, (self._end_id,), self._begin_id)
 
-    def thinks(self, decided: Thinking, prompt: str) -> bool:
-        """True when the prompt leaves thinking open, or the template has a switch for it that is not off."""
+    def opening(self, render: Callable[[bool], str]) -> tuple[str, str]:
+        """The prompt, and the end of it that the template put there for the answer.
+
+        `render` gives the prompt with or without it; where a model knows no thinking it is not asked twice.
+        """
+        prompt = render(True)
         if self._marks is None:
-            return False
-        return self.is_open(prompt) or (self._has_switch and decided.template.get(self._switch) is not False)
+            return prompt, ""
+        return prompt, _beyond(prompt, render(False))
 
-    def is_open(self, prompt: str) -> bool:
+    def thinks(self, decided: Thinking, opening: str) -> bool:
+        """True when the answer begins in the middle of thinking, or may begin it."""
+        if self._marks is None or self._is_closed(opening):
+            return False
+        return self.is_open(opening) or decided.template.get(self._switch) is not False
+
+    def is_open(self, opening: str) -> bool:
         """True when the answer begins in the middle of thinking."""
-        return self._marks is not None and prompt.rfind(self._marks[0]) > prompt.rfind(self._marks[1])
+        return self._marks is not None and opening.rfind(self._marks[0]) > opening.rfind(self._marks[1])
+
+    def _is_closed(self, opening: str) -> bool:
+        return self._marks is not None and opening.rfind(self._marks[1]) > opening.rfind(self._marks[0])
 
     def tokens(self, answer: list[int], *, is_open: bool) -> int:
         """Tokens of thinking in an answer, its marks included."""
-        if self._end_id in answer:
-            return answer.index(self._end_id) + 1
-        return len(answer) if is_open or self._begin_id in answer[:1] else 0
+        if not is_open and self._begin_id not in answer:
+            return 0
+        thought = answer if is_open else answer[answer.index(self._begin_id) :]
+        return thought.index(self._end_id) + 1 if self._end_id in thought else len(thought)
 
     def _cannot(self, switch: bool | None, effort: str | None, budget: int | None) -> Refusal | None:
         what = "this model does not think before it answers"
@@ -109,6 +130,14 @@ class ThinkingModel:
         if budget and not self.can_limit:
             return _unsupported("thinking_token_budget", what)
         return None
+
+
+def _beyond(prompt: str, without: str) -> str:
+    """What `prompt` has from where it differs: some templates end a prompt that wants no answer with a mark."""
+    if prompt.startswith(without):
+        return prompt[len(without) :]
+    differ = (at for at, (one, other) in enumerate(zip(prompt, without, strict=False)) if one != other)
+    return prompt[next(differ, len(prompt)) :]
 
 
 def _unsupported(field: str, why: str) -> Refusal:
