@@ -200,6 +200,19 @@ async def test_an_end_of_sequence_that_is_no_token_id_is_refused_when_the_model_
         DecoderEngine(loaded, Ledger(), batch_limit=4)
 
 
+async def test_what_a_generation_config_asks_for_in_vain_is_said_when_the_model_is_loaded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loaded = load(RANDOM_LLAMA, Task.TEXT_GENERATION, Precision.FP32, torch.device("cpu"), allow_downloads=False)
+    config = loaded.model.generation_config
+    config.repetition_penalty, config.num_beams, config.no_repeat_ngram_size, config.temperature = 1.0, 1, 0, 0.7
+    assert DecoderEngine(loaded, Ledger(), batch_limit=4).unapplied == {}
+    assert not caplog.records
+    config.repetition_penalty, config.min_new_tokens = 1.05, 1
+    assert set(DecoderEngine(loaded, Ledger(), batch_limit=4).unapplied) == {"repetition_penalty", "min_new_tokens"}
+    assert "not applied: {'repetition_penalty': 1.05" in caplog.text
+
+
 async def test_a_step_that_never_ends_trips_readiness(engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_module, "LONGEST_STEP_SECONDS", 0.05)
     release, forward = asyncio.Event(), engine._model.forward

@@ -252,6 +252,17 @@ async def test_a_lowered_batch_limit_drops_nobody(llama: LocalWorker) -> None:
     assert texts == [greedy_reference(prompt, 40) for prompt in prompts]
 
 
+async def test_info_names_what_of_the_models_generation_config_is_not_applied(
+    llama: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told() -> object:
+        return (await llama.serving.get("/info")).json()["model_type"]["generation"]["generation_config_not_applied"]
+
+    assert await told() == []
+    monkeypatch.setattr(engine_of(llama), "unapplied", {"repetition_penalty": 1.05})
+    assert await told() == ["repetition_penalty"]
+
+
 async def test_random_weights_are_said_to_be_random(llama: LocalWorker) -> None:
     listed = (await llama.serving.get("/v1/models")).json()["data"]
     assert [(entry["id"], entry["owned_by"]) for entry in listed] == [("tiny", "random-weights")]

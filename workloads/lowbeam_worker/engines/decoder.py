@@ -30,7 +30,7 @@ from lowbeam_worker.energy.ledger import Account, Ledger
 from lowbeam_worker.engines.base import EngineClosedError, EngineStats, Limits, check_limits
 from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, choose_sizes
 from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
-from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish
+from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish, unapplied
 from lowbeam_worker.engines.steps import Steps
 from lowbeam_worker.models import CannotLoadError, Loaded
 
@@ -61,6 +61,10 @@ class DecoderEngine:
         self.vocabulary = int(config.vocab_size)
         self.context_tokens = min(int(config.max_position_embeddings), self._sizes.cache_tokens)
         self.eos_token_ids = frozenset(_eos_token_ids(loaded))
+        self.unapplied = unapplied(loaded.model.generation_config)
+        """What the model's generation config asks for and does not get: answers are not those of `transformers`."""
+        if self.unapplied:
+            log.warning("of the model's generation_config.json these are not applied: %s", self.unapplied)
         self._loop: ContinuousBatching | None = None
         self._waiting: deque[Generation] = deque()
         self._running: dict[str, Generation] = {}

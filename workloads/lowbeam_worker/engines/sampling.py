@@ -23,6 +23,22 @@ GREEDY_BELOW = 1e-5
 """Scores divided by less leave the range of floats, and a draw from them is none; vLLM's limit as well."""
 
 
+_UNAPPLIED = (
+    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "min_length", "min_new_tokens"),
+    *("forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale", "watermarking_config"),
+    *("stop_strings", "num_beams", "penalty_alpha", "dola_layers", "constraints", "force_words_ids", "token_healing"),
+)
+"""Fields of a generation_config.json that change which token a greedy `transformers.generate` takes; not those here."""
+_ONE_IS_NEUTRAL = {"repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "num_beams"}
+
+
+def unapplied(generation_config: Any) -> dict[str, Any]:
+    """What a model's generation config asks for that greedy answers have with transformers and not here."""
+    stated = {name: getattr(generation_config, name, None) for name in _UNAPPLIED}
+    return {name: it for name, it in stated.items() if it and not (it == 1 and name in _ONE_IS_NEUTRAL)}
+
+
 @dataclass(frozen=True, slots=True)
 class ThinkingLimit:
     """After so many tokens of thinking without its end, the end is forced, token by token."""

@@ -86,7 +86,10 @@ class DecoderService:
 
     def model_type(self) -> dict[str, Any]:
         """Not one of TEI's; in the same place."""
-        return {"generation": {"thinking_budget": self.can_limit_thinking}}
+        not_applied = sorted(self._engine.unapplied)
+        return {
+            "generation": {"thinking_budget": self.can_limit_thinking, "generation_config_not_applied": not_applied}
+        }
 
     async def warm_up(self) -> None:
         """A short greedy prompt, a sampled one with log-probabilities, a prompt of several steps, and a full batch."""
