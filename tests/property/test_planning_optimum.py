@@ -118,7 +118,7 @@ def test_no_answer_with_a_column_outside_of_the_core_is_below_its_bound(
     it, columns = problem(list(fleet), caps, shelves), np.arange(sum(len(entry.options) + 1 for entry in fleet))
     nothing = it.start[1:] - 1
     with patch.object(optimise, "CORE_COLUMNS", len(fleet) + 2):
-        core, bound = optimise._core(it, columns, it.unserved.astype(np.float64), [], nothing)
+        core, bound = optimise._core(it, columns, it.unserved, it.unserved.astype(np.float64), [], start=nothing)
     assert set(nothing.tolist()) <= set(core.tolist())
     outside = [choice for choice in combinations(it) if not np.isin(choice, core).all()]
     event("something left out" if outside else "nothing left out")

@@ -9,8 +9,8 @@ Goal 2 is what makes priorities strict: no workload of a priority is dimmed whil
 still give way. A cap thus never trades one important request for many unimportant ones.
 
 A pass over very many columns branches over a core of them: first the linear relaxation, which has one fractional
-workload per binding row at most; then those columns that it uses, or that would cost least to use instead. It is proven
-when no column that was left out could do better.
+workload per binding row at most; then the columns that it uses, those of the workloads whose loss is asked for, and
+those that would cost least to use instead. It is proven when no column that was left out could do better.
 
 A pass that everybody can win at once (its lower bound is reached) only filters columns and needs no solver; most passes
 are of that kind. Without binding caps there is no pass at all.
@@ -38,7 +38,7 @@ NODE_BUDGET = 400_000
 MIN_NODES = 20
 WHOLE_COLUMNS = 30_000
 """Passes of up to so many columns (500 workloads) are solved as they are, and nearly all of them proven."""
-CORE_COLUMNS = 6_000
+CORE_COLUMNS = 12_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
@@ -46,7 +46,7 @@ _ALL_MOVES = 0.4
 """What it costs to leave the best answer so far with every workload: less than the smallest loss with what the gap
 leaves open, so that it decides between equal answers only. What a pass does not ask for stays as it is."""
 _HALF = 0.5
-"""A kept level is a whole number: half a unit more lets nothing else in, but without it the relaxation is often a single
+"""A kept level is a whole number: half a unit more lets nothing else in. Without it the relaxation is often a single
 point, on which the simplex method turned for minutes (1,000 workloads, 70 % of the accelerators)."""
 _OBJECTIVE_SPAN = 1e5
 """Costs are scaled to at most this, well inside the solver's tolerances."""
@@ -165,7 +165,7 @@ def _run_highs(
     moves[start] = 0.0
     objective, best_without = (loss + moves * (_ALL_MOVES / len(problem.entries))) * scale, np.inf
     if columns.size > WHOLE_COLUMNS:
-        columns, best_without = _core(problem, columns, objective, kept, start)
+        columns, best_without = _core(problem, columns, loss, objective, kept, start=start)
     solver = _model(problem, columns, objective, kept, integral=True).solver
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.setOptionValue("mip_abs_gap", 0.5 * scale)
@@ -186,10 +186,15 @@ def _run_highs(
 
 
 def _core(
-    problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], start: Ints
+    problem: Problem, columns: Ints, loss: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, start: Ints
 ) -> tuple[Ints, float]:
-    """The columns of `start` and of the linear relaxation, then those of the least reduced cost (of equal ones each
-    workload's best before anybody's second); and the least loss that any answer with another column can have."""
+    """The columns of `start` and of the linear relaxation, those of workloads whose loss differs, then the others'; of
+    each the least reduced cost first (of equal ones each workload's best before anybody's second). And the least
+    objective that any answer with another column can have.
+
+    A relaxation serves a part of a workload by halves of all and nothing, and prices columns that do it dear: where the
+    loss differs, reduced costs say little about what whole answers need.
+    """
     solver = _model(problem, columns, objective, kept, integral=False).solver
     solver.run()
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
@@ -198,13 +203,22 @@ def _core(
     # Rounded, so that columns which cost nothing to use are told apart by what is asked for, not by noise.
     reduced = np.maximum(np.round(np.array(solution.col_dual, dtype=np.float64), 6), 0.0)
     inside = (np.array(solution.col_value, dtype=np.float64) > _TOLERANCE) | np.isin(columns, start)
-    rank = _rank_within(problem.owner[columns], np.lexsort((problem.tie[columns], reduced, problem.owner[columns])))
-    order = np.lexsort((rank, reduced))
+    owner = problem.owner[columns]
+    rank = _rank_within(owner, np.lexsort((problem.tie[columns], reduced, owner)))
+    order = np.lexsort((rank, reduced, ~_differs(owner, loss[columns])))
     order = order[~inside[order]]
     room = max(0, CORE_COLUMNS - int(inside.sum()))
     inside[order[:room]] = True
     best_without = solver.getInfo().objective_function_value + float(reduced[order[room:]].min(initial=np.inf))
     return columns[inside], best_without
+
+
+def _differs(owner: Ints, loss: Ints) -> Flags:
+    """Which columns are of an owner whose columns have several losses."""
+    most, least = np.zeros(owner.max() + 1, dtype=np.int64), np.full(owner.max() + 1, np.iinfo(np.int64).max)
+    np.maximum.at(most, owner, loss)
+    np.minimum.at(least, owner, loss)
+    return (most > least)[owner]
 
 
 def _rank_within(owner: Ints, order: Ints) -> Ints:
