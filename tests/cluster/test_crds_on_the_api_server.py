@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +284,38 @@ def test_a_status_write_leaves_the_generation_and_a_spec_write_leaves_the_status
     cluster.kubectl("patch", *what, "--type=merge", "-p", '{"spec": {"priority": 700}, "status": {"replicas": 9}}')
     found = cluster.get(*what)
     assert (found["metadata"]["generation"], found["status"]) == (2, {"replicas": 1})
+
+
+def test_a_cap_of_an_older_release_whose_selector_is_no_label_can_be_told_so(
+    cluster: ClusterClient, server: Server, namespace: str
+) -> None:
+    name = f"cap-{uuid.uuid4().hex[:8]}"
+    raw = object_of("PowerCap", {"scope": {"nodePool": {"nodeSelector": {"rack/row 7": "x y"}}}, "watts": 9}, name=name)
+    crd = "crd/powercaps.lowbeam.dev"
+    pool = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/scope/properties/nodePool"
+    without_rules = [
+        {"op": "remove", "path": f"{pool}/x-kubernetes-validations"},
+        {"op": "remove", "path": f"{pool}/properties/nodeSelector/additionalProperties/pattern"},
+    ]
+    cluster.kubectl("patch", crd, "--type=json", "-p", json.dumps(without_rules))
+    try:
+        _soon(lambda: server.complaints(raw) == [])
+        cluster.kubectl("create", "-f", "-", stdin=json.dumps(raw))
+    finally:
+        cluster.kubectl("apply", "-f", str(CRDS))
+    _soon(lambda: len(server.complaints(raw)) == 2)
+    condition = _condition("Ready", "False", "InvalidSpec")
+    _set_status(cluster, {"conditions": [condition]}, "pcap", name)
+    assert cluster.get("pcap", name)["status"]["conditions"] == [condition]
+    cluster.kubectl("delete", "pcap", name, "--wait=false")
+
+
+def _soon(holds: Callable[[], bool]) -> None:
+    """The API server takes a moment to serve another schema."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_status_out_of_bounds_is_refused(cluster: ClusterClient, workload: str) -> None:

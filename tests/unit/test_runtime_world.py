@@ -90,6 +90,28 @@ def test_one_bad_object_is_set_aside_with_its_field_and_the_rest_goes_on() -> No
     assert "watts" in world.cap_problems["bad"].field
 
 
+def test_a_selector_that_no_label_can_have_is_refused_and_in_no_pods_affinity() -> None:
+    row = {"nodePool": {"nodeSelector": {"row": "7"}}}
+    objects = Objects(
+        workloads=(iw("triage"),),
+        power_caps=(
+            pcap("key", scope={"nodePool": {"nodeSelector": {"rack/row 7": "x"}}}),
+            pcap("row", scope=row),
+            pcap("team", scope={"namespaces": {"selector": {"matchLabels": {"-team": "a"}}}}),
+            pcap("value", scope={"nodePool": {"nodeSelector": {"row": "x y"}}}),
+        ),
+        nodes=(node("n1"),),
+    )
+    world = build_world(objects, TODAY, Parser())
+    assert {name: problem.field for name, problem in world.cap_problems.items()} == {
+        "key": "spec.scope.nodePool.nodeSelector",
+        "team": "spec.scope.namespaces.selector.matchLabels",
+        "value": "spec.scope.nodePool.nodeSelector.row",
+    }
+    assert world.cap_problems["value"].message.startswith('"x y" is no value of a label')
+    assert world.kept_out[""] == ({"row": "7"},)
+
+
 def test_what_is_being_deleted_is_not_planned() -> None:
     going = iw("going")
     going["metadata"]["deletionTimestamp"] = "2026-11-21T09:00:00Z"

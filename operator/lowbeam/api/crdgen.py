@@ -37,7 +37,7 @@ _ROOT_PROPERTIES: Schema = {
 }
 
 _DROPPED_KEYWORDS = frozenset({"title", "propertyNames", "$defs"})
-"""Keywords that carry no promise here: titles repeat the name, and names of map keys cannot be constrained in a CRD."""
+"""Keywords that carry no promise here: titles repeat the name, and only a rule can constrain the keys of a map."""
 
 
 class _WithRules(GenerateJsonSchema):

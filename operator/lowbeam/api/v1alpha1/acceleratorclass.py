@@ -23,10 +23,11 @@ from lowbeam.api.v1alpha1.base import (
     decimal,
     list_set,
 )
+from lowbeam.api.v1alpha1.labels import LABEL_VALUE_PATTERN
 from lowbeam.api.v1alpha1.modelcard import CatalogueObjectStatus, Precision
 from lowbeam.api.v1alpha1.provenance import Provenance
 
-ProductLabel = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ProductLabel = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)]
 """A value of the node label nvidia.com/gpu.product, in full."""
 
 Teraflops = Annotated[int, Field(ge=1, le=1_000_000)]

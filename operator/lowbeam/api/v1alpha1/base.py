@@ -159,11 +159,6 @@ DnsLabel = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern
 Task = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=TASK_PATTERN)]
 """A Hugging Face pipeline tag; whether the catalogue knows it is decided by the catalogue, not by the schema."""
 
-LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
-LabelValue = Annotated[str, StringConstraints(max_length=63)]
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=32)]
-"""Labels or a label selector by equality."""
-
 MAX_WATTS = 1_000_000_000
 """One gigawatt: above any site, and small enough that milliwatts times percents fit a 64-bit integer."""
 

@@ -21,7 +21,6 @@ from lowbeam.api.v1alpha1.base import (
     ApiModel,
     DecimalString,
     KubeObject,
-    Labels,
     Name,
     PrinterColumn,
     Resource,
@@ -34,6 +33,7 @@ from lowbeam.api.v1alpha1.base import (
     list_map,
     list_set,
 )
+from lowbeam.api.v1alpha1.labels import Labels, has_keys_of_labels
 from lowbeam.api.v1alpha1.pod import PodOptions, Toleration
 from lowbeam.api.v1alpha1.provenance import Reasoning
 from lowbeam.api.v1alpha1.workloadstatus import InferenceWorkloadStatus
@@ -233,6 +233,8 @@ class Placement(ApiModel):
     """Labels that the nodes must carry, besides those of the accelerator class."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints of nodes that the pods accept."""
+
+    rules: ClassVar = (has_keys_of_labels("nodeSelector", "node_selector"),)
 
 
 class InferenceWorkloadSpec(ApiModel):

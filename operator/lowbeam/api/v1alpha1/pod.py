@@ -18,12 +18,17 @@ from pydantic_core import PydanticCustomError
 from lowbeam.api.v1alpha1.base import (
     ApiModel,
     DnsLabel,
-    LabelKey,
-    Labels,
-    LabelValue,
     Name,
     Rule,
     list_map,
+)
+from lowbeam.api.v1alpha1.labels import (
+    ANNOTATION_KEY_PATTERN,
+    KeyOfMap,
+    LabelKey,
+    Labels,
+    LabelValue,
+    has_keys_of_labels,
 )
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
@@ -308,7 +313,7 @@ class PodOptions(ApiModel):
     """Secrets for pulling the image."""
     labels: Labels = Field(default_factory=dict)
     """Further labels of the pods."""
-    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = Field(
+    annotations: Annotated[dict[KeyOfMap, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] = Field(
         default_factory=dict
     )
     """Further annotations of the pods."""
@@ -335,4 +340,6 @@ class PodOptions(ApiModel):
             holds=lambda it: not any(key.startswith(RESERVED_PREFIX) for key in it.labels),
             field="labels",
         ),
+        has_keys_of_labels("labels", "labels"),
+        has_keys_of_labels("annotations", "annotations", pattern=ANNOTATION_KEY_PATTERN),
     )

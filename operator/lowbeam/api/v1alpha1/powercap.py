@@ -21,7 +21,6 @@ from lowbeam.api.v1alpha1.base import (
     DecisionId,
     DnsLabel,
     KubeObject,
-    Labels,
     Name,
     PrinterColumn,
     Resource,
@@ -33,6 +32,7 @@ from lowbeam.api.v1alpha1.base import (
     condition_column,
     list_set,
 )
+from lowbeam.api.v1alpha1.labels import Labels, has_keys_of_labels
 
 PercentOfCap = Annotated[int, Field(ge=1, le=100)]
 
@@ -90,12 +90,16 @@ class NodePoolScope(ApiModel):
     node_selector: Labels = Field(min_length=1)
     """Labels that a node must all carry to be in the pool."""
 
+    rules: ClassVar = (has_keys_of_labels("nodeSelector", "node_selector"),)
+
 
 class NamespaceSelector(ApiModel):
     """Namespaces found by their labels."""
 
     match_labels: Labels = Field(min_length=1)
     """Labels that a namespace must all carry."""
+
+    rules: ClassVar = (has_keys_of_labels("matchLabels", "match_labels"),)
 
 
 class NamespacesScope(ApiModel):

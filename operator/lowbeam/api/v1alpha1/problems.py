@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1.base import DECIMAL_PATTERN, DNS_LABEL_PATTERN, TASK_PATTERN, ApiModel, KubeObject
+from lowbeam.api.v1alpha1.labels import KEY_FORM, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 
 LONGEST_QUOTE = 60
+_ENDS = "a letter or digit at both ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,10 @@ def _mismatch(value: str, pattern: str) -> str:
         return f"{_quoted(value)} is not a task in the form of Hugging Face (use {_quoted(guess or 'text-generation')})"
     if pattern == DNS_LABEL_PATTERN:
         return f"{_quoted(value)} must be lower-case letters, digits and dashes"
+    if pattern == LABEL_VALUE_PATTERN:
+        return f"{_quoted(value)} is no value of a label: letters, digits, dashes, underscores and dots, {_ENDS}"
+    if pattern == LABEL_KEY_PATTERN:
+        return f"{_quoted(value)} is no key of a label: {KEY_FORM}"
     if pattern == r"^/":
         return f"{_quoted(value)} must be an absolute path (start with /)"
     return f"{_quoted(value)} does not have the form {pattern}"
