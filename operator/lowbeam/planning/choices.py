@@ -128,11 +128,14 @@ def selected_text(needs: Requirements, option: Option) -> str:
 
 def _shortage(needs: Requirements, option: Option, desired: Option | None = None, trimmed_by: str = "") -> str:
     """What an option leaves unserved, or of the replicas asked for, and what stands between it and the rest."""
-    parts, asked = [], needs.fixed_replicas or 0
+    parts = []
+    asked, by_whom = needs.min_replicas, "of spec.scaling.minReplicas"
+    if needs.fixed_replicas is not None:
+        asked, by_whom = needs.fixed_replicas, "asked for"
     if option.unserved_millirps:
         parts.append(f"serves {share(option.capacity_millirps, needs.demand.requests_per_second_milli)}")
     if option.replicas < asked:
-        parts.append(f"{option.replicas} of the {asked} replicas asked for")
+        parts.append(f"{option.replicas} of the {asked} replicas {by_whom}")
     if not parts:
         return ""
     return f"{', '.join(parts)}: {_what_limits(needs, option, desired, trimmed_by)}"

@@ -14,7 +14,7 @@ a choice with a reason. What is remembered between calls (sizing answers) never 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,11 +139,25 @@ def _milliwatts_by_cap(snapshot: Snapshot, staying: Iterable[Sized]) -> dict[str
 
 
 def _without_caps(snapshot: Snapshot, sized: Sequence[Sized]) -> Outcome:
-    """What everybody would run within the inventory if there were no caps."""
-    entries = [_entry(it, _uncapped(it)) for it in sized]
-    problem = build(entries, rows_of(snapshot, with_caps=False))
-    answer = solve(problem, np.ones(problem.owner.size, dtype=np.bool_)).choice
+    """What everybody would run within the inventory if there were no caps.
+
+    Whoever gets nothing with all of spec.scaling.minReplicas, as others hold the accelerators, may have fewer replicas.
+    """
+    options = [_uncapped(it) for it in sized]
+    problem, answer = _solved(snapshot, sized, options)
+    fewer = [
+        _above_the_floor(it) if problem.option[column] is None and _counts_from_the_least(it) else options[index]
+        for index, (it, column) in enumerate(zip(sized, answer, strict=True))
+    ]
+    if fewer != options:
+        problem, answer = _solved(snapshot, sized, fewer)
     return Outcome(problem, answer, _only(problem, answer), tuple(problem.option[column] for column in answer))
+
+
+def _solved(snapshot: Snapshot, sized: Sequence[Sized], options: Sequence[tuple[Option, ...]]) -> tuple[Problem, Ints]:
+    entries = [_entry(*it) for it in zip(sized, options, strict=True)]
+    problem = build(entries, rows_of(snapshot, with_caps=False))
+    return problem, solve(problem, np.ones(problem.owner.size, dtype=np.bool_)).choice
 
 
 def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> bool:
@@ -165,7 +179,7 @@ def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
     held = {i for i, it in enumerate(sized) if it.state.held and it.options.running is not None}
     wanted = _columns_of(problem, [it.options.running if i in held else desired[i] for i, it in enumerate(sized)])
     pressing = pressing_caps(problem, wanted)
-    uncapped = _flags(problem, [set(_uncapped(it)) for it in sized])
+    uncapped = _flags(problem, [{*_uncapped(it), want} for it, want in zip(sized, desired, strict=True)])
     allowed = capped_columns(problem, desired, pressing, uncapped)
     for pinned in (held, set[int]()):
         usable = _pin(problem, allowed, sized, pinned)
@@ -189,14 +203,25 @@ def _under_a_cap(it: Sized, *, dimmable: bool = False) -> tuple[Option, ...]:
 
 
 def _uncapped(it: Sized) -> tuple[Option, ...]:
-    """Options that need no cap as an excuse: not below the floor, and as many replicas as an autoscaler asked for."""
-    options = it.options.options
-    if any(o.below_floor for o in options):
-        options = tuple(o for o in options if not o.below_floor)
-    if it.state.requirements.fixed_replicas is None or not options:
+    """Options that need no cap as an excuse: not below the floor, as many replicas as an autoscaler asked for, and no
+    fewer than spec.scaling.minReplicas where an option has so many."""
+    options = _above_the_floor(it)
+    wanted = it.state.requirements.min_replicas if _counts_from_the_least(it) else None
+    if not options or (wanted is not None and wanted <= 1):
         return options
     most = max(o.replicas for o in options)
-    return tuple(o for o in options if o.replicas == most)
+    least = most if wanted is None else min(most, wanted)
+    return tuple(o for o in options if o.replicas >= least)
+
+
+def _above_the_floor(it: Sized) -> tuple[Option, ...]:
+    options = it.options.options
+    return tuple(o for o in options if not o.below_floor) if any(o.below_floor for o in options) else options
+
+
+def _counts_from_the_least(it: Sized) -> bool:
+    """Whether Lowbeam itself chooses the replicas, from spec.scaling.minReplicas up."""
+    return it.state.requirements.fixed_replicas is None
 
 
 def _columns_of(problem: Problem, options: Sequence[Option | None]) -> Ints:
@@ -207,7 +232,7 @@ def _columns_of(problem: Problem, options: Sequence[Option | None]) -> Ints:
     return np.array(columns, dtype=np.int64)
 
 
-def _flags(problem: Problem, options: Sequence[set[Option]]) -> Flags:
+def _flags(problem: Problem, options: Sequence[Collection[Option | None]]) -> Flags:
     return np.array(
         [o is None or o in options[w] for o, w in zip(problem.option, problem.owner, strict=True)], dtype=np.bool_
     )

@@ -1,7 +1,7 @@
 """Pruning: which of the ways to run a workload are worth the planner's time.
 
 Decides which ways become options. A way is dropped when another one of the same pool and class is no worse in unserved
-demand, quality, expected and worst-case watts, accelerators, burst head-room and an autoscaler's count. Kept in any
+demand, quality, expected and worst-case watts, accelerators, burst head-room and the replicas asked for. Kept in any
 case: the running setting, and the batch and replica steps of the running and of the best setting (moves without a new
 pod).
 
@@ -169,7 +169,7 @@ def _spare(ways: Ways) -> Flags:
 
 
 def _best_first(ways: Ways, rows: Ints) -> Ints:
-    """`rows` (growing) in the planner's own order: an autoscaler's count, loss, watts, head-room; then the setting."""
+    """`rows` (growing) in the planner's own order: the replicas asked for, loss, watts, head-room; then the setting."""
     if rows.size < 2:
         return rows
     return rows[np.lexsort([getattr(ways, name)[rows] for name in _LAST_TO_FIRST])]

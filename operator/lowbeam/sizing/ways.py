@@ -72,7 +72,7 @@ class Ways:
     unserved: Ints
     headroom_missing: Ints
     replicas_missing: Ints
-    """To what an autoscaler asked for, as far as it fits; 0 without one."""
+    """To what an autoscaler asked for, or to the least that the spec wants."""
     shortfall: Ints
     below_floor: Ints
     millijoules: Ints
@@ -125,7 +125,7 @@ class _Wanted:
     fixed: Ints
     """1 where an autoscaler asks for `most` replicas, else 0."""
     asked: Ints
-    """By an autoscaler, as far as the workload's own bound allows; 0 without one."""
+    """By an autoscaler, as far as the workload's own bound allows; without one as `least`."""
     first: Ints
     """Of its rows among all that are allowed."""
     running: Ints
@@ -207,15 +207,16 @@ def _wanted(it: Asked, first: int) -> tuple[int, ...]:
     """The row of `_Wanted`."""
     needs, demand, fixed = it.needs, it.needs.demand, it.needs.fixed_replicas
     row, replicas = (-1, 0) if it.running is None else (first + it.running[0], it.running[1])
+    least = max(1, needs.min_replicas)
     bound = needs.max_replicas if fixed is None else min(fixed, needs.max_replicas)
     return (
         it.shape,
         demand.requests_per_second_milli,
         demand.input_tokens + demand.output_tokens,
-        max(1, needs.min_replicas),
+        least,
         bound,
         fixed is not None,
-        0 if fixed is None else bound,
+        least if fixed is None else bound,
         first,
         row,
         replicas,

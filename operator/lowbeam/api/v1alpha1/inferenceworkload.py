@@ -201,7 +201,7 @@ class Scaling(ApiModel):
     """How many pods there may be. A power cap may go below the minimum, down to none, where a lever allows it."""
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Fewest pods while no power cap binds."""
+    """Fewest pods while no power cap binds; the status says so where the free accelerators hold fewer."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 20
     """Most pods, however high the load."""
 
