@@ -79,6 +79,7 @@ def test_the_chart_installs_the_same_crds_as_kubectl_apply_would(render: Render)
         ({"image": {"digest": "sha256:short"}}, "digest"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"ports": {"metrics": 80}}, "metrics"),
+        ({"ports": {"metrics": 9401}}, "ports.metrics and ports.health are both 9401"),
         ({"log": {"level": "loud"}}, "level"),
         ({"crds": {"install": "yes"}}, "install"),
         ({"worker": {"image": ""}}, "image"),
