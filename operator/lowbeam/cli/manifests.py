@@ -20,6 +20,7 @@ import yaml
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KubeObject
 from lowbeam.api.v1alpha1.loading import Problem, ReadResult, read_documents
+from lowbeam.api.v1alpha1.problems import LONGEST_QUOTE
 from lowbeam.catalog import why_no_class
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.catalog.nodes import CLASS_LABEL, PRODUCT_LABEL
@@ -32,6 +33,8 @@ _UNITS = {"w": 1, "kw": 1000, "mw": 1_000_000}
 _SUFFIXES = (".yaml", ".yml", ".json")
 LARGEST_NODE = 8
 """Accelerators of one made-up node: what most servers hold."""
+MOST_OF_A_CLASS = 100_000
+"""Accelerators in `--inventory`: far above any cluster, and few enough to be planned at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,17 @@ def parse_inventory(text: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, count = (piece.strip() for piece in part.partition("="))
-        if not count.isdigit() or not name:
+        if not count.isdecimal() or not name:
             raise BadInput(f'--inventory: "{part}" is not CLASS=COUNT (write for example h100=16,l4=24)')
-        counts[name] = counts.get(name, 0) + int(count)
+        many = len(count.lstrip("0")) > len(str(MOST_OF_A_CLASS))  # Python reads no number of thousands of digits
+        counts[name] = MOST_OF_A_CLASS + 1 if many else counts.get(name, 0) + int(count)
+        if counts[name] > MOST_OF_A_CLASS:
+            raise BadInput(f'--inventory: "{_shortened(part)}" is more than {MOST_OF_A_CLASS:,} of class {name}')
     return counts
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…"
 
 
 def made_up_nodes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
