@@ -237,3 +237,15 @@ def test_a_cap_whose_parent_is_missing_holds_on_its_own_until_it_appears(stage: 
                 "the parent limits it",
                 lambda: stage.own("powercaps", child)["status"]["effectiveWatts"] == 4000,
             )
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_cap_that_fits_nothing_says_so_until_it_fits_something(stage: Stage, namespace: str) -> None:
+    name = f"{namespace}-typo"
+    with stage.caps(power_cap(name, 5000, namespaces=[f"{namespace}x"])):
+        row = stage.says(lambda: stage.own("powercaps", name), "Ready", "True", "InForce")
+        assert f"no namespace is called {namespace}x" in row["message"]
+        assert stage.own("powercaps", name)["status"]["namespaces"] == 0
+        stage.patch("pcap", name, {"scope": {"namespaces": {"names": [namespace]}}})
+        stage.eventually("it counts", lambda: stage.own("powercaps", name)["status"]["namespaces"] == 1)
+        assert stage.says(lambda: stage.own("powercaps", name), "Ready", "True", "InForce")["message"] == ""

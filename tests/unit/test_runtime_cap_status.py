@@ -13,6 +13,7 @@ from lowbeam.power.caps import Cap
 from lowbeam.power.guard import assess
 from lowbeam.power.ledger import Measured
 from lowbeam.power.windows import PowerWindow
+from lowbeam.runtime.cap_counts import Counted
 from lowbeam.runtime.fleet import Decision
 from lowbeam.runtime.recovery import last_action
 from lowbeam.runtime.status_cap import CapFacts, cap_status
@@ -28,6 +29,7 @@ def rows(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
 CAP = CapFacts(
     generation=1,
     enforced=True,
+    counted=Counted(accelerators=8),
     problem_reason="",
     problem="",
     effective_watts=1000,
@@ -65,6 +67,15 @@ CAP = CapFacts(
 )
 def test_a_cap_says_how_it_stands(facts: CapFacts, type_: str, row: tuple[str, str]) -> None:
     assert rows(cap_status(facts, {}, NOW))[type_] == row
+
+
+def test_a_cap_that_counts_nothing_is_in_force_and_says_why_it_counts_nothing() -> None:
+    nothing = cap_status(replace(CAP, counted=Counted(accelerators=0, nothing="no node carries rack=7")), {}, NOW)
+    ready = next(c for c in nothing["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("True", "InForce", "no node carries rack=7")
+    assert nothing["accelerators"] == 0
+    assert "namespaces" not in nothing
+    assert cap_status(replace(CAP, counted=Counted(namespaces=2)), {}, NOW)["namespaces"] == 2
 
 
 @pytest.mark.parametrize(("committed", "shedding"), [(600_000, "False"), (855_000, "False"), (855_001, "True")])

@@ -144,6 +144,11 @@ def holdings(
     return {key: tuple(rows) for key, rows in found.items()}
 
 
+def devices_of(node: Raw) -> int:
+    """Boards that a node says it has, whoever holds them."""
+    return whole(node.get("status", {}).get("allocatable", {}).get(labels.GPU_RESOURCE, 0))
+
+
 def _schedulable(node: Raw) -> bool:
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
     return ready and not node.get("spec", {}).get("unschedulable", False)

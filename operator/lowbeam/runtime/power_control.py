@@ -148,6 +148,7 @@ class PowerControl:
                         enforced=cap.enforce,
                         problem_reason=problem.reason if problem else "",
                         problem=problem.message if problem else "",
+                        counted=world.counted[cap.name],
                         effective_watts=world.cap_objects[limited_by].spec.watts,
                         limited_by=limited_by,
                         usable_milliwatts=usable,

@@ -14,6 +14,7 @@ from typing import Any
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.power.guard import BLIND_COMMITTED_PERCENT
+from lowbeam.runtime.cap_counts import Counted
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
 from lowbeam.runtime.fleet import Decision
@@ -26,6 +27,7 @@ class CapFacts:
 
     generation: int
     enforced: bool
+    counted: Counted
     problem_reason: str
     problem: str
     """Why the cap is not (fully) in force; empty when it is."""
@@ -50,6 +52,7 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
     status: dict[str, Any] = {
         "observedGeneration": facts.generation,
         "conditions": as_conditions(previous.get("conditions", ()), _conditions(facts), facts.generation, now),
+        **_counts(facts.counted),
         "effectiveWatts": facts.effective_watts,
         "limitedBy": facts.limited_by,
         "usableWatts": facts.usable_milliwatts // 1000,
@@ -66,6 +69,11 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
             "message": facts.last_action.message[:512],
         }
     return status
+
+
+def _counts(counted: Counted) -> dict[str, int]:
+    counts = {"accelerators": counted.accelerators, "namespaces": counted.namespaces}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _is_over(facts: CapFacts) -> bool:
@@ -96,7 +104,7 @@ def _conditions(facts: CapFacts) -> list[Row]:
     ready_reason = facts.problem_reason or (reasons.IN_FORCE if facts.enforced else reasons.OBSERVING)
     stale = f"{facts.coverage_percent} % of the accelerators have a fresh reading; the others count at their worst case"
     return [
-        (reasons.READY, in_force, ready_reason, facts.problem),
+        (reasons.READY, in_force, ready_reason, facts.problem or facts.counted.nothing),
         _reconciling(facts, over=over),
         (reasons.STALLED, not in_force, ready_reason, facts.problem),
         (

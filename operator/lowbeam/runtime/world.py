@@ -24,8 +24,9 @@ from lowbeam.planning import Inventory
 from lowbeam.power.caps import CapTree
 from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 from lowbeam.render import labels
+from lowbeam.runtime.cap_counts import Counted, Nodes, counted_by
 from lowbeam.runtime.cap_view import cap_of, pool_caps
-from lowbeam.runtime.inventory import NodeStock
+from lowbeam.runtime.inventory import NodeStock, devices_of
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -72,6 +73,8 @@ class Ground:
     caps: CapTree
     cap_objects: Mapping[str, PowerCap]
     cap_problems: Mapping[str, Problem]
+    counted: Mapping[str, Counted]
+    """What each cap counts, by its name."""
     pool_selectors: Mapping[str, Mapping[str, str]]
     """Node selector of each pool, the strongest first; the pool of nodes outside every pool cap is '' and has none."""
     kept_out: Mapping[str, tuple[Mapping[str, str], ...]]
@@ -233,6 +236,7 @@ def build_world(
         caps=ground.caps,
         cap_objects=ground.cap_objects,
         cap_problems=ground.cap_problems,
+        counted=ground.counted,
         pool_selectors=ground.pool_selectors,
         kept_out=ground.kept_out,
         node_pools=ground.node_pools,
@@ -265,15 +269,20 @@ def _ground(
     pools = strongest_first(pool_caps(cap_objects.values()), tree)
     node_labels = {_name(node): node["metadata"].get("labels", {}) for node in nodes}
     matches = {name: pool_of_node(theirs, pools, tree) for name, theirs in node_labels.items()}
+    node_pools = {name: match.pool or "" for name, match in matches.items()}
     classes = {name: class_of_node(theirs, catalogue) for name, theirs in node_labels.items()}
+    node_classes = {name: class_ for name, class_ in classes.items() if class_ is not None}
+    boards = {_name(node): devices_of(node) for node in nodes if _name(node) in node_classes}
+    scopes = [(cap, cap_objects[cap.name].spec.scope) for cap in tree.caps]
     return Ground(
         caps=replace(tree, problems=(*overlaps(matches), *tree.problems)),
         cap_objects=cap_objects,
         cap_problems=cap_problems,
+        counted=counted_by(scopes, Nodes(node_labels, node_pools, boards), labels_of),
         pool_selectors=pools,
         kept_out=kept_out(pools, tree, matches.values()),
-        node_pools={name: match.pool or "" for name, match in matches.items()},
-        node_classes={name: class_ for name, class_ in classes.items() if class_ is not None},
+        node_pools=node_pools,
+        node_classes=node_classes,
     )
 
 

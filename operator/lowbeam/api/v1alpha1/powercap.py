@@ -35,6 +35,8 @@ from lowbeam.api.v1alpha1.base import (
 from lowbeam.api.v1alpha1.labels import Labels, has_keys_of_labels
 
 PercentOfCap = Annotated[int, Field(ge=1, le=100)]
+Count = Annotated[int, Field(ge=0, le=100_000_000)]
+"""Accelerators or namespaces: far above any cluster."""
 
 
 class Lever(StrEnum):
@@ -285,6 +287,11 @@ class PowerCapStatus(ApiModel):
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
     """Ready, WithinCap, Shedding, TelemetryHealthy, Satisfiable, Reconciling, Stalled."""
+    accelerators: Count | None = None
+    """Accelerators on the nodes that it counts, whoever holds them; left out for a scope of namespaces. Where no
+    node carries the labels of the selector, the message of Ready says so."""
+    namespaces: Count | None = None
+    """Namespaces that it counts and that are there; left out for the other scopes."""
     effective_watts: Watts | None = None
     """The smallest cap from here up to the root."""
     limited_by: Annotated[str, Field(max_length=253)] | None = None
@@ -326,6 +333,7 @@ class PowerCap(KubeObject):
             PrinterColumn("Committed", ".status.committedWatts", "integer", "Watts that could be drawn at most"),
             PrinterColumn("Coverage", ".status.coveragePercent", "integer", "Percent of accelerators measured freshly"),
             PrinterColumn("State", ".status.state", "string", "What the cap is doing now"),
+            PrinterColumn("Accelerators", ".status.accelerators", "integer", "Accelerators that it counts", priority=1),
             PrinterColumn("Limited-By", ".status.limitedBy", "string", "The cap that sets the watts", priority=1),
             AGE,
         ),
