@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lowbeam.planning.snapshot import Snapshot
 from lowbeam.power.caps import CapTree
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState, over
 from lowbeam.sizing.options import Option
@@ -83,28 +82,6 @@ def decided_milliwatts(tree: CapTree, targets: Mapping[Key, Target]) -> dict[str
         for name, milliwatts in contribution(tree, key, target.option).items():
             totals[name] += milliwatts
     return totals
-
-
-def board_shortage(snapshot: Snapshot, targets: Mapping[Key, Target], option: Option) -> bool:
-    """True when `option` cannot start beside everything that is decided to run, or is left.
-
-    Pods on their way out are not known here; Kubernetes lets the new pod wait for their boards.
-    """
-    here = (option.pool, option.accelerator_class)
-    have = sum(row.accelerators for row in snapshot.inventory if (row.pool, row.accelerator_class) == here)
-    taken = snapshot.reserved_accelerators.get(here, 0) + sum(
-        holding.accelerators
-        for state in snapshot.workloads
-        if state.running is None
-        for holding in state.pods
-        if (holding.pool, holding.accelerator_class) == here
-    )
-    taken += sum(
-        t.option.accelerators
-        for t in targets.values()
-        if t.option is not None and (t.option.pool, t.option.accelerator_class) == here
-    )
-    return taken + option.accelerators > have
 
 
 class Ledger:

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lowbeam.planning.committed import Ledger, Order, Target, board_shortage, contribution, placement_of
+from lowbeam.planning.boards import Boards
+from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of
 from lowbeam.planning.moves import Move, move_between
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.shed import Shed, ShedOrder
@@ -185,6 +186,7 @@ class _Walk:
         self._uid = {state.requirements.key: state.requirements.uid for state in snapshot.workloads}
         self.targets = {key: targets.get(key, Target()) for key in sorted(self._uid)}
         self._ledger = Ledger(snapshot.caps, self.targets, charges)
+        self._boards = Boards(snapshot, self.targets, charges)
         self._steps: list[Step] = []
         self._held: dict[Key, Hold] = {}
 
@@ -271,6 +273,7 @@ class _Walk:
         self._steps.append(Step(*key, target.option, option, direction, order, cap, move))
         self.targets[key] = replace(target, option=option, order=order)
         self._ledger.assume(key, self.targets[key])
+        self._boards.assume(key, option)
 
     def _order(self, key: Key, option: Option | None) -> Order:
         """How a replacement goes: both at once when watts and boards allow it and no cap waits for the old one."""
@@ -279,7 +282,7 @@ class _Walk:
             return Order.IN_PLACE
         waited_for = self._ledger.over_now() | {c for c, view in self._views.items() if view.needs_milliwatts > 0}
         holds = self._ledger.charged_by(key)
-        if any(holds[cap] > 0 for cap in waited_for) or board_shortage(self._snapshot, self.targets, option):
+        if any(holds[cap] > 0 for cap in waited_for) or self._boards.short_of(key, option):
             return Order.BREAK_BEFORE_MAKE
         both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
         return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK
