@@ -12,8 +12,11 @@ from lowbeam.planning.committed import Order, Target
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.snapshot import Holding, Inventory, Snapshot, WorkloadState
 from lowbeam.planning.transition import Transition, next_targets
+from lowbeam.power.caps import Cap
+from lowbeam.power.gate import PINNED as PINNED_BY_ANTI_FLAP
 from lowbeam.power.gate import GateState
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState
+from lowbeam.power.pins import Direction, MoveHistory
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.sizing.options import Option
 from tests.fakes.power_fleet import NOW, cap, needs, option, pods, views
@@ -26,19 +29,28 @@ def stand_in(pool: str, charges: list[ReplicaCharge]) -> list[ReplicaCharge]:
     return [replace(charge, pool=pool) for charge in charges]
 
 
-def snapshot(boards: int, *workloads: WorkloadState) -> Snapshot:
-    return Snapshot(Catalogue(), build_cap_tree([OBSERVED]), (Inventory("row-a", "h100", boards, 8),), workloads)
+def snapshot(boards: int, *workloads: WorkloadState, cap: Cap = OBSERVED) -> Snapshot:
+    return Snapshot(Catalogue(), build_cap_tree([cap]), (Inventory("row-a", "h100", boards, 8),), workloads)
 
 
-def moved(runs: Option, wants: Option, charges: list[ReplicaCharge], boards: int) -> Transition:
-    seen = snapshot(boards, WorkloadState(needs(KEY), runs))
+def moved(
+    runs: Option,
+    wants: Option,
+    charges: list[ReplicaCharge],
+    boards: int,
+    *,
+    dimmed_by: str = "",
+    gate: GateState | None = None,
+    cap: Cap = OBSERVED,
+) -> Transition:
+    seen = snapshot(boards, WorkloadState(needs(KEY), runs), cap=cap)
     return next_targets(
         seen,
-        Plan((Choice(*KEY, wants, "r", "m"),)),
-        targets={KEY: Target(runs)},
+        Plan((Choice(*KEY, wants, "r", "m", binding_cap=dimmed_by),)),
+        targets={KEY: Target(runs, dimmed_by=dimmed_by)},
         charges=charges,
         views=views(seen.caps),
-        gate=GateState(),
+        gate=gate or GateState(),
         now_ms=NOW,
     )
 
@@ -48,6 +60,28 @@ def test_a_new_pool_of_nodes_in_use_has_only_the_boards_that_its_pods_leave(boar
     before, after = option(6), option(6, pool="row-a")
     (step,) = moved(before, after, stand_in("row-a", pods(KEY, before)), boards).steps
     assert step.order is order
+
+
+ENFORCED = replace(OBSERVED, enforce=True)
+PINNED = GateState(workloads={KEY: MoveHistory(Direction.DOWN, pinned_until_ms=NOW + 600_000)})
+
+
+def test_a_workload_follows_the_pool_of_its_nodes_and_no_gate_is_asked() -> None:
+    before, after = option(6), option(6, pool="row-a")
+    there = stand_in("row-a", pods(KEY, before))
+    followed = moved(before, after, there, 8, dimmed_by="row-a", gate=PINNED, cap=ENFORCED)
+    assert [(step.after, step.cap) for step in followed.steps] == [(after, "")]
+    assert followed.targets[KEY].dimmed_by == "row-a"
+    assert followed.gate.workloads == PINNED.workloads, "neither down nor up"
+
+
+@pytest.mark.parametrize("wants", [7, 6])
+def test_more_of_it_or_other_nodes_wait_for_the_gate(wants: int) -> None:
+    before, after = option(6), option(wants, pool="row-a")
+    elsewhere = pods(KEY, before, 6) if wants == 6 else stand_in("row-a", pods(KEY, before))
+    waits = moved(before, after, elsewhere, 20, dimmed_by="row-a", gate=PINNED, cap=ENFORCED)
+    assert waits.held[KEY].reason == PINNED_BY_ANTI_FLAP
+    assert waits.targets[KEY].option == before
 
 
 def test_what_others_run_counts_where_it_stands_and_what_has_no_node_yet_where_it_goes() -> None:

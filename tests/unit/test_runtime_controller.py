@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
@@ -15,6 +16,7 @@ from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
 from lowbeam.kube.errors import Deposed, Request
 from lowbeam.planning import Plan, Snapshot, plan
+from lowbeam.planning.committed import Target
 from lowbeam.runtime.controller import RESTORE_WINDOW_MS, Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
@@ -22,9 +24,10 @@ from lowbeam.runtime.health import Health
 from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.runtime.world import Objects
+from lowbeam.runtime.world import Objects, Parser, build_world
 from tests.fakes.clock import VirtualClock
-from tests.unit.test_runtime_world import iw, node
+from tests.fakes.power_fleet import option
+from tests.unit.test_runtime_world import TODAY, iw, node, pcap, replica
 
 
 class MirrorWithABug:
@@ -187,6 +190,16 @@ async def test_a_write_that_a_moment_without_the_lease_refused_is_made_again() -
     assert await controller._carry_out(SEARCH) is True
     controller._leads, controller._fleet = (lambda: False), None
     assert await controller._carry_out(SEARCH) is True
+
+
+def test_a_plan_and_a_shed_know_what_runs_by_the_pool_that_its_nodes_are_in_now() -> None:
+    key, fleet = ("team", "chat"), Fleet()
+    rows = pcap("row-a", scope={"nodePool": {"nodeSelector": {"row": "a"}}})
+    objects = Objects(workloads=(iw("chat"),), nodes=(node("n1", row="a"),), power_caps=(rows,))
+    world = replace(build_world(objects, TODAY, Parser()), replicas={key: [replica(node="n1")]})
+    fleet.of(key).target = Target(replace(option(), accelerator_class="l4"))
+    (state,) = a_controller(VirtualClock())._snapshot(world, fleet).workloads
+    assert state.running == replace(option(pool="row-a"), accelerator_class="l4")
 
 
 @pytest.mark.parametrize("still_leads", [True, False])

@@ -272,6 +272,11 @@ def test_growth_that_waits_is_told_although_all_replicas_are_ready() -> None:
     assert rows(found)["Reconciling"][0] == "False", "Dimmed tells it"
 
 
+def test_a_workload_that_is_not_as_planned_says_what_holds_the_plan() -> None:
+    told = message(status(held=HELD, waiting_for="a move to the pool that its nodes are in now"), "Reconciling")
+    assert f"waiting for a move to the pool that its nodes are in now; what was planned waits: {HELD.message}" in told
+
+
 def test_a_refused_write_stalls_a_paused_workload_too() -> None:
     error = Forbidden(Request("delete", "deployments"), "no", 403)
     found = rows(status(replace(FACTS, ready=0), **PAUSED, held=HELD, write_error=error))

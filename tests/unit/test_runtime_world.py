@@ -27,6 +27,7 @@ from lowbeam.sizing import Demand
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
 from tests.catalogue_objects import accelerator
+from tests.fakes.power_fleet import option as power_fleet_option
 
 TODAY = date(2026, 11, 21)
 CATALOGUE = load_builtin()
@@ -178,6 +179,21 @@ def test_a_replica_is_asked_at_its_address_of_either_family(ip: str, host: str) 
     world = replace(build_world(Objects(workloads=(iw("w"),)), TODAY, Parser()), replicas={("team", "w"): [ours, vllm]})
     endpoints = Executor(unused, unused, OperatorSettings("tests")).endpoints(world)
     assert [endpoint.url for endpoint in endpoints] == [f"http://{host}:9465", f"http://{host}:8080"]
+
+
+def test_what_runs_is_named_after_the_pool_that_its_nodes_are_in_now() -> None:
+    rows = pcap("row-a", scope={"nodePool": {"nodeSelector": {"row": "a"}}})
+    nodes = (node("n1", row="a"), node("n2", row="b"))
+    on_l4 = replace(power_fleet_option(pool="gone"), accelerator_class="l4")
+
+    def named(*on: str) -> str:
+        pods = {("team", "w"): [replica(node=name) for name in on]}
+        world = build_world(Objects(workloads=(iw("w"),), nodes=nodes, power_caps=(rows,)), TODAY, Parser())
+        return replace(world, replicas=pods).standing(("team", "w"), on_l4).pool
+
+    assert named("n1", "n1") == "row-a"
+    assert named("n2") == ""
+    assert named("n1", "n2") == named() == named("n9") == "gone"
 
 
 def test_a_cap_finds_namespaces_by_label() -> None:

@@ -60,6 +60,10 @@ class Boards:
         stays = self._taken[shelf] + self._replaced_before(key, option)[shelf]
         return stays + option.accelerators > self._have[shelf]
 
+    def stands_in(self, key: Key, option: Option) -> frozenset[str]:
+        """Pools that the pods of an option stand in now."""
+        return frozenset(pod.pool for pod in self._standing(key, option))
+
     def _of(self, key: Key, option: Option | None) -> Counter[Shelf]:
         """Accelerators of an option: of each replica where it stands, else where it goes."""
         if option is None:

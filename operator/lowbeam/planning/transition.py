@@ -226,6 +226,10 @@ class _Walk:
         if blocked:
             self._held[key] = self._no_headroom(blocked, raises)
             return
+        if self._follows_its_nodes(key, option):  # no watts are given back, so that no gate is asked
+            self._take(key, option, order, Direction.UP, "")
+            self.note_dimming(key, choice.binding_cap)
+            return
         net = contribution(self._snapshot.caps, key, option, minus=target.option)
         # Also when its load fell and rose again meanwhile: else a smaller load for a moment would open the gate.
         if target.dimmed_by or self._gate.went_down_last(key):
@@ -286,6 +290,14 @@ class _Walk:
             return Order.BREAK_BEFORE_MAKE
         both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
         return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK
+
+    def _follows_its_nodes(self, key: Key, option: Option | None) -> bool:
+        """Whether only the pool of what runs is another one: its pods stand on nodes of `option`'s pool already."""
+        runs = self.targets[key].option
+        if runs is None or option is None or runs.pool == option.pool or _worst(option) > _worst(runs):
+            return False
+        renamed = replace(runs, pool=option.pool)
+        return _same(renamed, option) and self._boards.stands_in(key, runs) == {option.pool}
 
     def _may_grow(self, cap: str) -> bool:
         return cap not in self._views or self._views[cap].growth_allowed

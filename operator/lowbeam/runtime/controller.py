@@ -346,7 +346,7 @@ class Controller:
         if outcome.error is not None and str(outcome.error) != str(memory.write_error):
             log.warning("write refused, tried again", workload="/".join(key), error=str(outcome.error))
         memory.write_error = None if isinstance(outcome.error, Deposed) else outcome.error  # that is nobody's to mend
-        return outcome.error is None
+        return outcome.through
 
     # ---- parts of a cycle
 
@@ -376,7 +376,8 @@ class Controller:
         pods = holdings(charges, replicas, world.node_classes) if charges else {}
         for key in world.enforced():
             memory = fleet.of(key)
-            running = memory.target.option if memory.target else None
+            option = memory.target.option if memory.target else None
+            running = world.standing(key, option) if option else None
             pinned = self._power.pinned(key)
             states.append(
                 WorkloadState(

@@ -31,6 +31,8 @@ from lowbeam.telemetry import Sample, SampleError, Telemetry, WorkerEndpoint
 
 log = structlog.get_logger("lowbeam.executor")
 
+MOVE_TO_ITS_NODES = "a move to the pool that its nodes are in now"
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -38,6 +40,11 @@ class Outcome:
 
     waiting_for: str = ""
     error: KubeError | None = None
+
+    @property
+    def through(self) -> bool:
+        """False: to be tried again, also when nothing wakes it. Nodes may come back to their pool without a word."""
+        return self.error is None and self.waiting_for != MOVE_TO_ITS_NODES
 
 
 class Executor:
@@ -149,9 +156,14 @@ class Executor:
             if await self._applier.delete(DEPLOYMENTS, dict(child.raw)):
                 log.info("deleted", workload="/".join(key), deployment=child.name)
         if option is not None and step.apply_replicas is not None:
+            live = next((child for child in children if child.name == name), None)
+            nowhere = live is not None and (option.pool, option.accelerator_class) not in world.places
+            if live is not None and nowhere and step.apply_replicas >= live.replicas:
+                return MOVE_TO_ITS_NODES  # a template for nodes that there are not would end the pods that serve
             desired = self.manifest(world, key, option, step.apply_replicas)
-            live = next((dict(child.raw) for child in children if child.name == name), None)
-            written = await self._applier.apply(DEPLOYMENTS, desired, live)
+            if live is not None and nowhere:  # watts are freed all the same; the pods that stay fit where they stand
+                desired["spec"]["template"]["spec"]["affinity"] = live.raw["spec"]["template"]["spec"]["affinity"]
+            written = await self._applier.apply(DEPLOYMENTS, desired, dict(live.raw) if live else None)
             if written is not None:
                 log.info("applied", workload="/".join(key), deployment=name, replicas=step.apply_replicas)
                 if not child_of(written).rolled_out:

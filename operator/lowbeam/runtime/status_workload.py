@@ -247,6 +247,8 @@ def _readiness(
     message = f"{facts.ready} of {option.replicas} replicas ready"
     if memory.waiting_for:
         message += f"; waiting for {memory.waiting_for}"
+    if memory.held is not None:
+        message += f"; what was planned waits: {_held(facts, memory)}"
     if facts.trouble:
         message += f"; {facts.trouble}"
     # The last pods of the old placement keep serving during make-before-break: ready means that somebody answers.

@@ -28,7 +28,7 @@ from lowbeam.runtime.cap_counts import Counted, Nodes, counted_by
 from lowbeam.runtime.cap_view import cap_of, pool_caps
 from lowbeam.runtime.inventory import NodeStock, devices_of
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
-from lowbeam.sizing import Demand, Refusal, Requirements, requirements_of
+from lowbeam.sizing import Demand, Option, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
 
 Raw = Mapping[str, Any]
@@ -83,6 +83,8 @@ class Ground:
     """Pool of each node."""
     node_classes: Mapping[str, str]
     """Accelerator class of each node that has one."""
+    places: frozenset[tuple[str, str]]
+    """(pool, accelerator class) of those nodes, in any state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,21 @@ class World(Ground):
     def enforced(self) -> list[WorkloadKey]:
         """Workloads that Lowbeam acts on, in canonical order."""
         return [key for key in sorted(self.requirements) if self.workloads[key].spec.mode is WorkloadMode.ENFORCE]
+
+    def standing(self, key: WorkloadKey, option: Option) -> Option:
+        """What runs, named after the pool that its nodes are in now: a cap that comes or goes may have renamed it.
+
+        `option` itself while its pool has nodes, and where its pods stand in none or in several.
+        """
+        if (option.pool, option.accelerator_class) in self.places:
+            return option
+        on_class = [
+            replica.node
+            for replica in self.replicas.get(key, ())
+            if not replica.terminating and self.node_classes.get(replica.node) == option.accelerator_class
+        ]
+        pools = {self.node_pools[node] for node in on_class}
+        return replace(option, pool=pools.pop()) if len(pools) == 1 else option
 
     def held_unplanned(self) -> dict[tuple[str, str], int]:
         """Accelerators by (pool, class) of workloads that are there and not acted on: advised, or refused."""
@@ -241,6 +258,7 @@ def build_world(
         kept_out=ground.kept_out,
         node_pools=ground.node_pools,
         node_classes=ground.node_classes,
+        places=ground.places,
         inventory=inventory,
         workloads=workloads,
         refusals=refusals,
@@ -283,6 +301,7 @@ def _ground(
         kept_out=kept_out(pools, tree, matches.values()),
         node_pools=node_pools,
         node_classes=node_classes,
+        places=frozenset((node_pools[name], class_) for name, class_ in node_classes.items()),
     )
 
 

@@ -1,0 +1,85 @@
+"""What is written of a decision whose nodes have become those of another pool meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from lowbeam.kube import DEPLOYMENTS, Applier
+from lowbeam.planning.committed import Target
+from lowbeam.planning.plan import sizer_for
+from lowbeam.runtime.executor import MOVE_TO_ITS_NODES, Executor
+from lowbeam.runtime.replicas import WorkloadKey
+from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.world import Objects, Parser, World, build_world
+from lowbeam.sizing import Option
+from tests.unit.test_runtime_world import TODAY, iw, node, pcap
+
+KEY: WorkloadKey = ("team", "w")
+OBSERVED = pcap("obspool", mode="Observe", scope={"nodePool": {"nodeSelector": {"pool": "pool-b"}}})
+
+
+def world(*deployments: dict[str, Any], caps: tuple[dict[str, Any], ...] = ()) -> World:
+    objects = Objects(
+        workloads=(iw("w"),), nodes=(node("n1", pool="pool-b"),), power_caps=caps, deployments=deployments
+    )
+    return build_world(objects, TODAY, Parser())
+
+
+class Written:
+    """A transport that takes every apply of a Deployment down."""
+
+    def __init__(self) -> None:
+        self.deployments: list[dict[str, Any]] = []
+
+    async def apply(self, resource: object, desired: dict[str, Any], **_: object) -> dict[str, Any]:
+        if resource == DEPLOYMENTS:
+            self.deployments.append(desired)
+        return {**desired, "metadata": {"uid": "u", **desired["metadata"]}}
+
+
+def executor(written: Written) -> Executor:
+    transport: Any = written
+    return Executor(Applier(transport), MagicMock(), OperatorSettings("tests"))
+
+
+def runs(replicas: int) -> Option:
+    seen = world()
+    sizer = sizer_for(MagicMock(catalogue=seen.catalogue, inventory=seen.inventory))
+    return replace(sizer.options_for(seen.requirements[KEY]).options[0], replicas=replicas)
+
+
+def live(option: Option) -> dict[str, Any]:
+    made = executor(Written()).manifest(world(), KEY, option, option.replicas)
+    made["metadata"] |= {"uid": "u", "generation": 1}
+    return {**made, "status": {"observedGeneration": 1, "updatedReplicas": 9, "readyReplicas": option.replicas}}
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+async def test_a_deployment_is_left_as_it_is_while_its_nodes_are_those_of_another_pool(replicas: int) -> None:
+    option, written = runs(replicas), Written()
+    seen = world(live(runs(2)), caps=(OBSERVED,))
+    outcome = await executor(written).carry_out(seen, KEY, Target(option), {})
+    assert written.deployments == []
+    assert outcome.waiting_for == MOVE_TO_ITS_NODES
+    assert not outcome.through, "nodes may come back without a word"
+
+    before = await executor(written).carry_out(world(live(runs(2))), KEY, Target(runs(2)), {})
+    assert (written.deployments, before.waiting_for, before.through) == ([], "", True)
+
+
+async def test_what_was_shed_goes_also_when_its_nodes_are_those_of_another_pool() -> None:
+    written, before = Written(), live(runs(2))
+    await executor(written).carry_out(world(before, caps=(OBSERVED,)), KEY, Target(runs(1)), {})
+    (fewer,) = written.deployments
+    assert fewer["spec"]["replicas"] == 1
+    assert fewer["spec"]["template"] == before["spec"]["template"], "the pod that stays is not replaced"
+
+
+async def test_a_deployment_that_is_not_there_is_written_for_nodes_that_may_come() -> None:
+    written = Written()
+    await executor(written).carry_out(world(caps=(OBSERVED,)), KEY, Target(runs(2)), {})
+    assert [it["spec"]["replicas"] for it in written.deployments] == [2]
