@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.planning import Plan, Snapshot, WorkloadState, plan
 from lowbeam.planning.committed import committed_milliwatts, placement_of, replica_milliwatts
@@ -49,7 +50,8 @@ class Leader:
         states = []
         for key in seen.enforced():
             target = self.fleet.of(key).target
-            states.append(WorkloadState(seen.requirements[key], target.option if target else None))
+            runs, held = target.option if target else None, self.power.pinned(key)
+            states.append(WorkloadState(seen.requirements[key], runs, held=held))
         snapshot = Snapshot(seen.catalogue, seen.caps, seen.inventory, tuple(states))
         made = plan(snapshot)
         self.charges = [
@@ -99,6 +101,32 @@ async def test_a_restore_that_is_held_ends_with_the_planning_of_its_workload(edi
     await leader.cycles(2, world(5000, asked()))
     assert leader.state(world(5000, asked())) is CapState.RESTORING
     assert leader.power.retry_at_ms(leader.fleet) is not None
+
+
+async def test_a_pinned_workload_says_so_and_is_still_dimmed_by_the_cap_that_would_give_its_watts_back() -> None:
+    leader, roomy, tight = Leader(), world(5000, asked()), world(120, asked())
+    await leader.cycles(2, roomy)
+    whole = leader.fleet.options()[KEY]
+    await leader.cycles(2, tight)
+    while leader.fleet.options()[KEY] != whole:
+        await leader.cycles(1, roomy)
+    await leader.cycles(2, tight)
+    made = await leader.cycles(5, roomy)
+    memory, (choice,) = leader.fleet.of(KEY), made.choices
+    assert leader.power.pinned(KEY)
+    assert memory.target is not None
+    assert (memory.target.dimmed_by, choice.binding_cap) == ("c", "")
+    assert memory.dimming is not None
+    assert memory.held is not None
+    assert memory.held.reason == reasons.PINNED_BY_ANTI_FLAP
+    assert leader.state(roomy) is CapState.RESTORING
+    assert choice.shortage.endswith("it went down and up too often and stays as it is for a while")
+    assert choice.message.endswith(choice.shortage)
+
+    await leader.cycles(300, roomy)
+    assert not leader.power.pinned(KEY)
+    assert leader.fleet.options()[KEY] == whole
+    assert (memory.held, memory.dimming) == (None, None)
 
 
 async def test_a_cap_cut_counts_a_workload_whose_new_floor_nothing_reaches_as_it_runs() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts
 from lowbeam.planning.moves import move_between
@@ -21,7 +23,7 @@ from lowbeam.planning.transition import (
 from lowbeam.power.caps import CapTree
 from lowbeam.power.gate import CapView, GateState
 from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
-from lowbeam.power.pins import Direction
+from lowbeam.power.pins import Direction, MoveHistory
 from lowbeam.power.progress import Promise
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.power.watch import WatchState, watch
@@ -226,6 +228,24 @@ def test_an_observing_cap_holds_nothing_back() -> None:
     tree = build_cap_tree([cap(watts=1, enforce=False)])
     result = move(tree, {KEY: option(4)}, {}, [], seen=views(tree, growth=False, needs_milliwatts=1))
     assert result.targets[KEY].option == option(4)
+
+
+@pytest.mark.parametrize("wants_more", [True, False])
+def test_what_a_pin_keeps_is_dimmed_while_it_gets_less_than_it_asks_for(wants_more: bool) -> None:
+    runs = replace(option(2), unserved_millirps=1000 if wants_more else 0)
+    choice = Choice(*KEY, runs, "r", "m", desired=option(4 if wants_more else 1), pinned=True)
+    result = next_targets(
+        Snapshot(Catalogue(), TREE, (), (WorkloadState(needs(KEY), runs, held=True),)),
+        Plan((choice,)),
+        targets={KEY: Target(runs, dimmed_by="cluster", dimmed_since_ms=5)},
+        charges=pods(KEY, runs),
+        views=views(TREE),
+        gate=GateState(workloads={KEY: MoveHistory(Direction.DOWN, pinned_until_ms=NOW + 90_000)}),
+        now_ms=NOW,
+    )
+    assert result.targets[KEY].dimmed_by == ("cluster" if wants_more else "")
+    assert (result.held[KEY].reason, result.held[KEY].retry_at_ms) == ("PinnedByAntiFlap", NOW + 90_000)
+    assert "stays as it is for 2 min" in result.held[KEY].message
 
 
 def shed(after: Option | None, by: str = "cluster") -> Shed:

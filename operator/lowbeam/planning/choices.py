@@ -56,6 +56,7 @@ def choice_of(
     trimmed = "" if option is None or desired is None or loses(option, desired) else cap
     if trimmed:
         cap = ""
+    pinned = _is_pinned(state, found, option, desired)
     alternatives: tuple[Alternative, ...] = ()
     shortage, keeps_running = "", False
     if needs.fixed_replicas == 0:
@@ -73,8 +74,9 @@ def choice_of(
     elif desired is not None and option != desired and cap:
         reason, message = reasons.DIMMED, dimmed_text(needs, desired, option, cap, _usable(outcome, cap))
     else:
-        reason, message = reasons.SELECTED, selected_text(needs, option)
-        shortage = _shortage(needs, option, desired, trimmed)
+        limit = _who_limits(option, desired, trimmed, pinned=pinned)
+        reason, message = reasons.SELECTED, selected_text(needs, option, limit)
+        shortage = _shortage(needs, option, limit)
         if shortage and not option.unserved_millirps and not trimmed:  # else the message says it already
             message += f"; {shortage}"
         if trimmed and desired is not None:
@@ -92,6 +94,7 @@ def choice_of(
         desired=desired,
         binding_cap=cap,
         shortage=shortage,
+        pinned=pinned,
         keeps_running=keeps_running,
         alternatives=alternatives,
         rejections=found.rejections,
@@ -114,8 +117,15 @@ def loses(option: Option, desired: Option) -> bool:
     )
 
 
-def selected_text(needs: Requirements, option: Option) -> str:
-    """What was chosen and what it costs; what it cannot serve, when it cannot."""
+def _is_pinned(state: WorkloadState, found: OptionSet, option: Option | None, desired: Option | None) -> bool:
+    """Whether anti-flap keeps what runs where something else is desired."""
+    if not state.held or option is None or desired is None or option != found.running:
+        return False
+    return option.setting != desired.setting
+
+
+def selected_text(needs: Requirements, option: Option, limit: str = "") -> str:
+    """What was chosen and what it costs; what it cannot serve, when it cannot, and what limits it."""
     text = f"{option_text(option)}: {watts(option.expected_milliwatts)}, {joules(option)} per request"
     text += f", {rating(needs, option)}" if rating(needs, option) else ""
     if not option.unserved_millirps:
@@ -123,10 +133,10 @@ def selected_text(needs: Requirements, option: Option) -> str:
             "enough quality for the least energy" if needs.floor_centi or needs.target_centi else "the least energy"
         )
         return f"{text}; {enough}"
-    return f"{text}; {_shortage(needs, option)}"
+    return f"{text}; {_shortage(needs, option, limit)}"
 
 
-def _shortage(needs: Requirements, option: Option, desired: Option | None = None, trimmed_by: str = "") -> str:
+def _shortage(needs: Requirements, option: Option, limit: str) -> str:
     """What an option leaves unserved, or of the replicas asked for, and what stands between it and the rest."""
     parts = []
     asked, by_whom = needs.min_replicas, "of spec.scaling.minReplicas"
@@ -138,13 +148,20 @@ def _shortage(needs: Requirements, option: Option, desired: Option | None = None
         parts.append(f"{option.replicas} of the {asked} replicas {by_whom}")
     if not parts:
         return ""
-    return f"{', '.join(parts)}: {_what_limits(needs, option, desired, trimmed_by)}"
+    return f"{', '.join(parts)}: {limit or _what_limits(needs, option)}"
 
 
-def _what_limits(needs: Requirements, option: Option, desired: Option | None, trimmed_by: str) -> str:
-    """What stands between an option and the whole demand, or all replicas asked for."""
-    if trimmed_by and desired is not None and option.replicas < desired.replicas:
-        return f'PowerCap "{trimmed_by}" leaves no more'
+def _who_limits(option: Option, desired: Option | None, trimmed_by: str, *, pinned: bool) -> str:
+    """The pin or the cap that keeps an option from more replicas or capacity that are desired; empty when none does."""
+    if desired is None:
+        return ""
+    if pinned and (loses(option, desired) or option.replicas < desired.replicas):
+        return "it went down and up too often and stays as it is for a while"
+    return f'PowerCap "{trimmed_by}" leaves no more' if trimmed_by and option.replicas < desired.replicas else ""
+
+
+def _what_limits(needs: Requirements, option: Option) -> str:
+    """What else stands between an option and the whole demand, or all replicas asked for."""
     if needs.fixed_replicas is not None and option.replicas >= needs.fixed_replicas:
         return f"spec.replicas is {needs.fixed_replicas}; the autoscaler has to raise it"
     if option.replicas >= needs.max_replicas:

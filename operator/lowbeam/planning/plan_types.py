@@ -40,6 +40,8 @@ class Choice:
     to another class at the same service, dims nobody."""
     shortage: str = ""
     """What it asks for and does not get although no cap dims it, and why; empty when there is nothing."""
+    pinned: bool = False
+    """True when anti-flap keeps `option`, which runs, where another setting is desired."""
     keeps_running: bool = False
     """True when there is no option and what runs stays nevertheless, as pods stay beside a bad image."""
     alternatives: tuple[Alternative, ...] = ()

@@ -18,13 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lowbeam.planning.boards import Boards
+from lowbeam.planning.choices import loses
 from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of
 from lowbeam.planning.moves import Move, move_between
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.shed import Shed, ShedOrder
 from lowbeam.planning.snapshot import Snapshot
 from lowbeam.power.caps import CapTree
-from lowbeam.power.gate import RECHECK_MS, CapView, GateState, Hold, permit
+from lowbeam.power.gate import RECHECK_MS, CapView, GateState, Hold, permit, pin_of
 from lowbeam.power.guard import Assessment, Urgency
 from lowbeam.power.ledger import ReplicaCharge
 from lowbeam.power.pins import Direction
@@ -194,13 +195,21 @@ class _Walk:
         """The same setting; its figures are those of today's demand."""
         self.targets[key] = replace(self.targets[key], option=choice.option)
         self._ledger.assume(key, self.targets[key])
-        self.note_dimming(key, choice.binding_cap)
+        self._note(key, choice)
 
     def note_dimming(self, key: Key, cap: str) -> None:
         target = self.targets[key]
         if cap != target.dimmed_by:
             since = None if not cap else target.dimmed_since_ms if target.dimmed_by else self._now_ms
             self.targets[key] = replace(target, dimmed_by=cap, dimmed_since_ms=since)
+
+    def _note(self, key: Key, choice: Choice) -> None:
+        """What stands between what stays and what it would be. A pin outlives the need of the cap that dimmed: the
+        workload is still dimmed by that cap, which has something to give back."""
+        if choice.pinned and (pin := pin_of(self._gate, key, self._now_ms)):
+            self._held[key] = pin
+        if choice.binding_cap or not (choice.pinned and _gets_less(choice)):
+            self.note_dimming(key, choice.binding_cap)
 
     def lower(self, key: Key, choice: Choice, *, forced: bool) -> None:
         """Down, as the plan has it. Where pods of the same placement are still ending, the new ones would draw beside
@@ -228,7 +237,7 @@ class _Walk:
             return
         if self._follows_its_nodes(key, option):  # no watts are given back, so that no gate is asked
             self._take(key, option, order, Direction.UP, "")
-            self.note_dimming(key, choice.binding_cap)
+            self._note(key, choice)
             return
         net = contribution(self._snapshot.caps, key, option, minus=target.option)
         # Also when its load fell and rose again meanwhile: else a smaller load for a moment would open the gate.
@@ -310,6 +319,10 @@ class _Walk:
 
 def _same(one: Option | None, other: Option | None) -> bool:
     return one is other or (one is not None and other is not None and one.setting == other.setting)
+
+
+def _gets_less(choice: Choice) -> bool:
+    return choice.option is not None and choice.desired is not None and loses(choice.option, choice.desired)
 
 
 def _worst(option: Option | None) -> int:

@@ -140,11 +140,8 @@ def permit(
     really stands in the way. A name without a view is a cap that is gone: only its dwell and step time still count. A
     move that adds nothing anywhere is a permit unless it is pinned.
     """
-    free_at = state.workloads.get(key, MoveHistory()).may_rise_at(now_ms)
-    if free_at > now_ms:
-        minutes = -(-(free_at - now_ms) // MINUTE_MS)
-        message = f"went down and up too often in the last 10 min: stays as it is for {minutes} min"
-        return Hold(PINNED, message, free_at)
+    if pin := pin_of(state, key, now_ms):
+        return pin
     holds = []
     for name in sorted(extra_milliwatts):
         extra = extra_milliwatts[name]
@@ -160,6 +157,15 @@ def permit(
         if hold is not None:
             holds.append(hold)
     return max(holds, key=lambda hold: hold.retry_at_ms) if holds else Permit()
+
+
+def pin_of(state: GateState, key: Key, now_ms: int) -> Hold | None:
+    """What anti-flap says to an upward move of the workload; None when it lets it pass."""
+    free_at = state.workloads.get(key, MoveHistory()).may_rise_at(now_ms)
+    if free_at <= now_ms:
+        return None
+    minutes = -(-(free_at - now_ms) // MINUTE_MS)
+    return Hold(PINNED, f"went down and up too often in the last 10 min: stays as it is for {minutes} min", free_at)
 
 
 def jitter_ms(uid: str, jitter_seconds: int) -> int:
