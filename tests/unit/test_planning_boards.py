@@ -42,11 +42,15 @@ def moved(
     dimmed_by: str = "",
     gate: GateState | None = None,
     cap: Cap = OBSERVED,
+    pinned_below: Option | None = None,
 ) -> Transition:
     seen = snapshot(boards, WorkloadState(needs(KEY), runs), cap=cap)
+    choice = Choice(*KEY, wants, "r", "m", binding_cap=dimmed_by)
+    if pinned_below is not None:
+        choice = replace(choice, binding_cap="", desired=pinned_below, pinned=True)
     return next_targets(
         seen,
-        Plan((Choice(*KEY, wants, "r", "m", binding_cap=dimmed_by),)),
+        Plan((choice,)),
         targets={KEY: Target(runs, dimmed_by=dimmed_by)},
         charges=charges,
         views=views(seen.caps),
@@ -73,6 +77,17 @@ def test_a_workload_follows_the_pool_of_its_nodes_and_no_gate_is_asked() -> None
     assert [(step.after, step.cap) for step in followed.steps] == [(after, "")]
     assert followed.targets[KEY].dimmed_by == "row-a"
     assert followed.gate.workloads == PINNED.workloads, "neither down nor up"
+
+
+@pytest.mark.parametrize("cap", [OBSERVED, ENFORCED])
+def test_a_pinned_workload_that_follows_its_nodes_is_still_dimmed(cap: Cap) -> None:
+    before = replace(option(6), unserved_millirps=1000)
+    after, there = replace(before, pool="row-a"), stand_in("row-a", pods(KEY, before))
+    result = moved(
+        before, after, there, 8, dimmed_by="cluster", gate=PINNED, cap=cap, pinned_below=option(8, pool="row-a")
+    )
+    assert (result.targets[KEY].option, result.targets[KEY].dimmed_by) == (after, "cluster")
+    assert result.held[KEY].reason == PINNED_BY_ANTI_FLAP
 
 
 @pytest.mark.parametrize("wants", [7, 6])

@@ -69,6 +69,13 @@ BIG, SMALL = option(watts=300, batch=64, replicas=3), option(watts=100, batch=8,
         (BIG, replace(BIG, batch_limit=8), {}, reasons.RECONFIGURED, "batch 64 -> 8"),
         (BIG, replace(BIG, replicas=4), {}, reasons.SCALED, "3 -> 4 replicas"),
         (BIG, option("other"), {}, reasons.REPLACED, "m bf16 on gpu -> other"),
+        (
+            SMALL,
+            replace(SMALL, pool="row-a"),
+            {"was_dimmed": True, "desired": BIG, "cap": "c"},
+            reasons.REPLACED,
+            "as before, in pool row-a instead of pool",
+        ),
         (BIG, None, {"cap": "c"}, reasons.PAUSED, '"c" leaves no watts: paused, 300 W freed'),
     ],
 )

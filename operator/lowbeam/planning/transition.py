@@ -99,6 +99,8 @@ def next_targets(
         choice, target = choices[key], walk.targets[key]
         if _same(choice.option, target.option):
             walk.keep(key, choice)
+        elif walk.follows_its_nodes(key, choice.option):
+            walk.follow(key, choice)
         elif _lowers(snapshot.caps, choice, target.option):
             walk.lower(key, choice, forced=_forced(snapshot.caps, plan, choice, target))
         else:
@@ -214,12 +216,14 @@ class _Walk:
     def lower(self, key: Key, choice: Choice, *, forced: bool) -> None:
         """Down, as the plan has it. Where pods of the same placement are still ending, the new ones would draw beside
         them: without room for both it waits until they are gone."""
-        order = self._order(key, choice.option)
-        raises = self._ledger.change(key, replace(self.targets[key], option=choice.option, order=order))
-        if blocked := self._ledger.over(raises):
-            self._held[key] = self._no_headroom(blocked, raises)
-            return
-        self.down(key, choice.option, choice.binding_cap, forced=forced)
+        if self._has_room(key, choice.option):
+            self.down(key, choice.option, choice.binding_cap, forced=forced)
+
+    def follow(self, key: Key, choice: Choice) -> None:
+        """The same setting in the pool that its nodes are in now. No watts are given back: no gate is asked."""
+        if self._has_room(key, choice.option):
+            self._take(key, choice.option, self._order(key, choice.option), Direction.UP, "")
+            self._note(key, choice)
 
     def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
         self._take(key, option, self._order(key, option), Direction.DOWN, cap if forced else "")
@@ -234,10 +238,6 @@ class _Walk:
         blocked = self._ledger.over(raises)
         if blocked:
             self._held[key] = self._no_headroom(blocked, raises)
-            return
-        if self._follows_its_nodes(key, option):  # no watts are given back, so that no gate is asked
-            self._take(key, option, order, Direction.UP, "")
-            self._note(key, choice)
             return
         net = contribution(self._snapshot.caps, key, option, minus=target.option)
         # Also when its load fell and rose again meanwhile: else a smaller load for a moment would open the gate.
@@ -300,13 +300,21 @@ class _Walk:
         both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
         return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK
 
-    def _follows_its_nodes(self, key: Key, option: Option | None) -> bool:
+    def follows_its_nodes(self, key: Key, option: Option | None) -> bool:
         """Whether only the pool of what runs is another one: its pods stand on nodes of `option`'s pool already."""
         runs = self.targets[key].option
         if runs is None or option is None or runs.pool == option.pool or _worst(option) > _worst(runs):
             return False
         renamed = replace(runs, pool=option.pool)
         return _same(renamed, option) and self._boards.stands_in(key, runs) == {option.pool}
+
+    def _has_room(self, key: Key, option: Option | None) -> bool:
+        """Whether `option` may be assumed; it is held otherwise."""
+        raises = self._ledger.change(key, replace(self.targets[key], option=option, order=self._order(key, option)))
+        blocked = self._ledger.over(raises)
+        if blocked:
+            self._held[key] = self._no_headroom(blocked, raises)
+        return not blocked
 
     def _may_grow(self, cap: str) -> bool:
         return cap not in self._views or self._views[cap].growth_allowed

@@ -7,6 +7,7 @@ Invariant: a workload is dimmed exactly while it runs something else than it wou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from lowbeam.api.v1alpha1 import reasons
@@ -46,6 +47,9 @@ def decision_of(
     elif first or (before is None and not was_dimmed):
         action = reasons.DIMMED if cap else reasons.SELECTED
         message = option_text(after) + (f', less than asked for because of "{cap}"' if cap else "")
+    elif before is not None and before.pool != after.pool and replace(before, pool=after.pool).setting == after.setting:
+        action = reasons.REPLACED
+        message = f"{option_text(after)}, as before, in pool {after.pool or '-'} instead of {before.pool or '-'}"
     elif cap and freed > 0:
         action = reasons.DIMMED
         message = f'"{cap}": {_difference(before, after)}, {watts(freed)} freed{_quality(before, after)}'
