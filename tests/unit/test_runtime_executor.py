@@ -11,12 +11,13 @@ import pytest
 from lowbeam.kube import DEPLOYMENTS, Applier
 from lowbeam.planning.committed import Target
 from lowbeam.planning.plan import sizer_for
+from lowbeam.render import labels
 from lowbeam.runtime.executor import MOVE_TO_ITS_NODES, Executor
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.sizing import Option
-from tests.unit.test_runtime_world import TODAY, iw, node, pcap
+from tests.unit.test_runtime_world import TODAY, iw, node, pcap, replica
 
 KEY: WorkloadKey = ("team", "w")
 OBSERVED = pcap("obspool", mode="Observe", scope={"nodePool": {"nodeSelector": {"pool": "pool-b"}}})
@@ -69,6 +70,28 @@ async def test_a_deployment_is_left_as_it_is_while_its_nodes_are_those_of_anothe
 
     before = await executor(written).carry_out(world(live(runs(2))), KEY, Target(runs(2)), {})
     assert (written.deployments, before.waiting_for, before.through) == ([], "", True)
+
+
+@pytest.mark.parametrize(
+    ("taken", "own", "kept"), [(3, True, True), (2, True, False), (0, True, False), (3, False, False)]
+)
+async def test_pods_stay_where_they_are_until_the_nodes_of_their_pool_have_room(
+    taken: int, own: bool, kept: bool
+) -> None:
+    before, written = live(runs(2)), Written()
+    others = [replica(node="n2") for _ in range(taken)] + [replica(node="n2", terminating=True)]
+    objects = Objects(
+        workloads=(iw("w"),),
+        nodes=(node("n1", pool="pool-b"), node("n2")),
+        power_caps=(OBSERVED,),
+        deployments=(before,),
+    )
+    digest = before["metadata"]["labels"][labels.PLACEMENT] if own else "of-the-old-placement"
+    pods = {KEY: [replica(node="n1", placement_digest=digest)]}
+    seen = replace(build_world(objects, TODAY, Parser()), replicas={**pods, ("team", "other"): others})
+    outcome = await executor(written).carry_out(seen, KEY, Target(runs(2)), {})
+    assert (written.deployments == []) is kept
+    assert (outcome.waiting_for == MOVE_TO_ITS_NODES) is kept
 
 
 async def test_what_was_shed_goes_also_when_its_nodes_are_those_of_another_pool() -> None:

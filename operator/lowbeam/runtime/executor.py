@@ -31,7 +31,7 @@ from lowbeam.telemetry import Sample, SampleError, Telemetry, WorkerEndpoint
 
 log = structlog.get_logger("lowbeam.executor")
 
-MOVE_TO_ITS_NODES = "a move to the pool that its nodes are in now"
+MOVE_TO_ITS_NODES = "room on the nodes of its pool, or a move to the pool that its nodes are in now"
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ class Executor:
                 log.info("deleted", workload="/".join(key), deployment=child.name)
         if option is not None and step.apply_replicas is not None:
             live = next((child for child in children if child.name == name), None)
-            nowhere = live is not None and (option.pool, option.accelerator_class) not in world.places
+            nowhere = live is not None and not world.has_place(key, option)
             if live is not None and nowhere and step.apply_replicas >= live.replicas:
                 return MOVE_TO_ITS_NODES  # a template for nodes that there are not would end the pods that serve
             desired = self.manifest(world, key, option, step.apply_replicas)

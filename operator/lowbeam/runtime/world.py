@@ -23,7 +23,7 @@ from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
 from lowbeam.power.caps import CapTree
 from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
-from lowbeam.render import labels
+from lowbeam.render import Placement, labels
 from lowbeam.runtime.cap_counts import Counted, Nodes, counted_by
 from lowbeam.runtime.cap_view import cap_of, pool_caps
 from lowbeam.runtime.inventory import NodeStock, devices_of
@@ -120,21 +120,35 @@ class World(Ground):
         """
         if (option.pool, option.accelerator_class) in self.places:
             return option
-        on_class = [
-            replica.node
-            for replica in self.replicas.get(key, ())
-            if not replica.terminating and self.node_classes.get(replica.node) == option.accelerator_class
-        ]
-        pools = {self.node_pools[node] for node in on_class}
+        places = {place for replica in self.replicas.get(key, ()) if (place := self._place_of(replica)) is not None}
+        pools = {pool for pool, accelerator_class in places if accelerator_class == option.accelerator_class}
         return replace(option, pool=pools.pop()) if len(pools) == 1 else option
+
+    def has_place(self, key: WorkloadKey, option: Option) -> bool:
+        """Whether the nodes of an option's pool can take it: those that there are, where its pods stand on them, else
+        those that have room for all of it beside the pods of others."""
+        here = (option.pool, option.accelerator_class)
+        digest, mine = Placement.of(option).digest(key[1]), self.replicas.get(key, ())
+        stands = {self._place_of(replica) for replica in mine if replica.placement_digest == digest} - {None}
+        if here not in self.places or stands <= {here}:
+            return here in self.places
+        have = sum(row.accelerators for row in self.inventory if (row.pool, row.accelerator_class) == here)
+        others = (replica for other, group in self.replicas.items() if other != key for replica in group)
+        taken = sum(max(1, replica.accelerators) for replica in others if self._place_of(replica) == here)
+        return taken + option.accelerators <= have
+
+    def _place_of(self, replica: Replica) -> tuple[str, str] | None:
+        """(pool, class) of the node that a pod keeps; None where it has none, or leaves it."""
+        if replica.terminating or replica.node not in self.node_classes:
+            return None
+        return self.node_pools[replica.node], self.node_classes[replica.node]
 
     def held_unplanned(self) -> dict[tuple[str, str], int]:
         """Accelerators by (pool, class) of workloads that are there and not acted on: advised, or refused."""
         held: Counter[tuple[str, str]] = Counter()
         for key in self.raw_workloads.keys() - self.enforced():
             for replica in self.replicas.get(key, ()):
-                if replica.node in self.node_classes and not replica.terminating:
-                    where = self.node_pools[replica.node], self.node_classes[replica.node]
+                if (where := self._place_of(replica)) is not None:
                     held[where] += max(1, replica.accelerators)
         return held
 
