@@ -29,9 +29,10 @@ def paused(snapshot: Snapshot, made: Plan) -> list[int]:
 
 def unserved(snapshot: Snapshot, made: Plan) -> dict[int, int]:
     """By priority; a sum over all would be the less the more a high priority lost."""
+    priorities = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
     found: dict[int, int] = {}
-    for state, choice in zip(snapshot.workloads, made.choices, strict=True):
-        priority = state.requirements.priority
+    for choice in made.choices:
+        priority = priorities[choice.key]
         found[priority] = found.get(priority, 0) + (choice.option.unserved_millirps if choice.option else 0)
     return found
 
