@@ -38,7 +38,7 @@ NODE_BUDGET = 400_000
 MIN_NODES = 20
 WHOLE_COLUMNS = 30_000
 """Passes of up to so many columns (500 workloads) are solved as they are, and nearly all of them proven."""
-CORE_COLUMNS = 12_000
+CORE_COLUMNS = 8_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
