@@ -372,23 +372,26 @@ def test_keeping_only_some_paths_drops_the_rest_and_tolerates_what_is_not_there(
 
 
 async def test_streams_that_are_closed_at_once_are_not_asked_for_without_a_pause(
-    server: FakeTransport, clock: VirtualClock, watched: Any
+    server: FakeTransport, clock: VirtualClock, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.put(PODS, pod("a"))
     mirror = watched()
     await mirror.informer.wait_synced()
-    asked: list[Request] = []
+    asked_at_ms: list[int] = []
 
-    def close(request: Request) -> None:
-        asked.append(request)
+    async def closed_at_once(*_: object, **__: object) -> AsyncIterator[Any]:
+        asked_at_ms.append(clock.monotonic_ms())
+        await asyncio.sleep(0)
+        for event in ():
+            yield event
+
+    with monkeypatch.context() as proxy:
+        proxy.setattr(server, "watch", closed_at_once)
         server.end_watches()
-
-    server.fault = close
-    server.end_watches()
-    await clock.advance(60)
+        await clock.advance(60)
     assert mirror.informer.synced
-    assert len(asked) < 60
-    server.fault = lambda _: None
+    assert len(set(asked_at_ms)) > 10, "it goes on"
+    assert len(asked_at_ms) < 2 * len(set(asked_at_ms)), "and rests in between"
     server.put(PODS, pod("b"))
     await clock.advance(5)
     assert mirror.names() == {"a", "b"}

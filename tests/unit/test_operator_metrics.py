@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from dataclasses import replace
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
 
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.fleet import Fleet
@@ -17,6 +20,7 @@ from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects
 from tests.fakes.clock import VirtualClock
+from tests.unit.test_runtime_cap_status import CAP
 
 
 def an_object(name: str, namespace: str | None = None, **conditions: str) -> dict[str, Any]:
@@ -84,3 +88,15 @@ async def test_who_leads_no_longer_shows_no_figures() -> None:
     await asyncio.gather(controller._reporting, return_exceptions=True)
     labels = {"namespace": "shop", "workload": "chat"}
     assert REGISTRY.get_sample_value("lowbeam_workload_dimmed", labels) is None
+
+
+@pytest.mark.parametrize(
+    ("enforced", "problem", "shown"), [(True, "", 1), (False, "", 0), (True, "its parent is gone", 0)]
+)
+async def test_a_cap_counts_as_enforced_only_while_it_is_kept(enforced: bool, problem: str, shown: int) -> None:
+    applier = MagicMock()
+    applier.apply_status = AsyncMock()
+    raw = {"metadata": {"name": "row", "uid": "u", "generation": 1}}
+    facts = replace(CAP, enforced=enforced, problem=problem, problem_reason="ParentMissing" if problem else "")
+    await Reporter(applier, MagicMock(), VirtualClock()).cap(raw, facts)
+    assert REGISTRY.get_sample_value("lowbeam_cap_enforced", {"cap": "row"}) == shown

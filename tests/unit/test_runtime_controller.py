@@ -286,3 +286,40 @@ async def test_a_loop_that_is_busy_for_minutes_is_alive_and_one_that_is_stuck_is
         assert health.silent() == []
         await clock.advance(600)
         assert health.silent() == ["planner"]
+
+
+async def test_the_planner_may_take_minutes_and_rests_no_longer_than_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = VirtualClock()
+    controller, ages = a_controller(clock), []
+
+    async def plan_slowly(_: object) -> None:
+        await clock.advance(600)
+        ages.append(controller._health.planner_age_seconds())
+
+    monkeypatch.setattr(controller, "_as_leader", plan_slowly)
+    monkeypatch.setattr(controller, "_wait_for_input", AsyncMock(side_effect=asyncio.CancelledError))
+    with pytest.raises(asyncio.CancelledError):
+        await controller._planner_loop()
+    assert ages == [0.0], "it beats while it plans"
+
+    rested = a_controller(clock)
+    rested._settings = OperatorSettings(identity="me", planner_seconds=0.01)
+    rested._planned_seconds = 600.0
+    monkeypatch.setattr("lowbeam.runtime.controller.LONGEST_REST_SECONDS", 0.01)
+    await asyncio.wait_for(rested._wait_for_input(), 10)
+
+
+async def test_a_plan_that_decides_anew_ends_the_pass_of_the_decision_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = a_controller(VirtualClock())
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    fleet = await controller._lead()
+    assert fleet is not None
+    superseded: list[WorkloadKey] = []
+    monkeypatch.setattr(controller._work, "supersede", lambda *keys: superseded.extend(keys))
+    await controller._plan_once(fleet)
+    assert superseded == [("team", "chat")]
+    assert fleet.of(("team", "chat")).rises_from_ms == 0, "decided by this leader: nothing unknown is left of it"
+    await controller._plan_once(fleet)
+    assert superseded == [("team", "chat")], "the same again ends no pass"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
+from lowbeam.api.wire import WorkerState
 from lowbeam.kube import DEPLOYMENTS, Applier
 from lowbeam.planning.committed import Target
 from lowbeam.planning.plan import sizer_for
-from lowbeam.render import labels
+from lowbeam.render import Placement, labels
 from lowbeam.runtime.executor import MOVE_TO_ITS_NODES, Executor
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
@@ -106,3 +107,16 @@ async def test_a_deployment_that_is_not_there_is_written_for_nodes_that_may_come
     written = Written()
     await executor(written).carry_out(world(caps=(OBSERVED,)), KEY, Target(runs(2)), {})
     assert [it["spec"]["replicas"] for it in written.deployments] == [2]
+
+
+@pytest.mark.parametrize(("limit", "may_rise", "asked"), [(1, True, True), (1, False, False), (99, False, True)])
+async def test_a_batch_limit_rises_only_where_it_may_and_falls_at_once(limit: int, may_rise: bool, asked: bool) -> None:
+    option, written = replace(runs(1), batch_limit=8), Written()
+    digest = Placement.of(option).digest(KEY[1])
+    seen = replace(world(live(option)), replicas={KEY: [replica(uid="p0", node="n1", placement_digest=digest)]})
+    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, profile=MagicMock(batch_limit=limit, generation=1))
+    acting = executor(written)
+    acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
+    outcome = await acting.carry_out(seen, KEY, Target(option), {"p0": told}, may_rise=may_rise)
+    assert acting._poller.change_profile.called is asked
+    assert ("fresh readings" in outcome.waiting_for) is not asked, "its status says so"
