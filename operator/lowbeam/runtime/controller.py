@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import date
 from typing import Any
 
@@ -283,7 +283,7 @@ class Controller:
                 there = generations.keys() & world.raw_workloads.keys() - set(wanting_advice(planned))
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._work.supersede(*changed)
-        self._announce(world, fleet, changed)
+        self._reporter.decided(world.raw_workloads, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*edited)
         self._edited -= noticed
@@ -305,7 +305,7 @@ class Controller:
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
                 self._work.supersede(*changed)  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
-        self._announce(world, fleet, changed)
+        self._reporter.decided(world.raw_workloads, fleet, changed)
         for key, message in self._power.ineffective():
             if key in world.raw_workloads:
                 self._reporter.ineffective(world.raw_workloads[key], message)
@@ -397,16 +397,3 @@ class Controller:
             reserved_milliwatts=committed(world.caps, others),
             reserved_accelerators=world.held_unplanned(),
         )
-
-    def _announce(self, world: World, fleet: Fleet, keys: Iterable[WorkloadKey]) -> None:
-        for key in sorted(keys):
-            decision = fleet.of(key).decision
-            if decision is not None and key in world.raw_workloads:
-                log.info(
-                    "decided",
-                    workload="/".join(key),
-                    action=decision.action,
-                    why=decision.message,
-                    decision=decision.decision_id,
-                )
-                self._reporter.decided(world.raw_workloads[key], decision)

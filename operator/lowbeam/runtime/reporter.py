@@ -29,7 +29,7 @@ from lowbeam.kube.events import EventType
 from lowbeam.runtime import metrics
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.condition_rows import as_conditions
-from lowbeam.runtime.fleet import Decision, WorkloadMemory
+from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.status_cap import CapFacts, cap_status
 from lowbeam.runtime.status_workload import WorkloadFacts, workload_status
@@ -106,11 +106,20 @@ class Reporter:
         reason, message = problem or (reasons.IN_CATALOGUE, "")
         await self._ready(resource, raw, problem is None, reason, message)
 
-    def decided(self, raw: Mapping[str, Any], decision: Decision) -> None:
-        """One decision: an Event on the workload and a metric."""
-        metrics.decisions.labels(decision.action).inc()
-        kind: EventType = "Warning" if decision.action == reasons.PAUSED else "Normal"
-        self._event(INFERENCE_WORKLOADS, raw, kind, decision.action, f"{decision.message} [{decision.decision_id}]")
+    def decided(
+        self, raw_workloads: Mapping[WorkloadKey, Mapping[str, Any]], fleet: Fleet, keys: Iterable[WorkloadKey]
+    ) -> None:
+        """What was decided about these workloads: a line of the log, a metric and an Event for each."""
+        for key in sorted(keys):
+            decision = fleet.of(key).decision
+            if decision is None or key not in raw_workloads:
+                continue
+            named = {"workload": "/".join(key), "decision": decision.decision_id}
+            log.info("decided", action=decision.action, why=decision.message, **named)
+            metrics.decisions.labels(decision.action).inc()
+            kind: EventType = "Warning" if decision.action == reasons.PAUSED else "Normal"
+            note = f"{decision.message} [{decision.decision_id}]"
+            self._event(INFERENCE_WORKLOADS, raw_workloads[key], kind, decision.action, note)
 
     async def _ready(self, resource: Resource, raw: Mapping[str, Any], holds: bool, reason: str, message: str) -> None:
         generation = raw["metadata"].get("generation", 0)
