@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -37,6 +38,12 @@ class LocalWorker:
     worker: Worker
     serving: httpx.AsyncClient
     control: httpx.AsyncClient
+
+    async def post(self, path: str, **body: object) -> Any:
+        """The document of a request that is answered."""
+        answer = await self.serving.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
 
 
 def options(task: Task, model: str, path: str, **more: object) -> WorkerOptions:
@@ -82,6 +89,30 @@ async def llama() -> AsyncIterator[LocalWorker]:
     """A tiny language model with random weights."""
     async for local in local_worker(options(Task.TEXT_GENERATION, "tiny", LLAMA)):
         yield local
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ranker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
+    """A tiny cross-encoder with random weights."""
+    folder = classifier(tmp_path_factory.mktemp("ranker"), num_labels=1)
+    async for local in local_worker(options(Task.TEXT_RANKING, "ranker", str(folder))):
+        yield local
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def judge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
+    """A tiny classifier of three labels with random weights."""
+    folder = classifier(tmp_path_factory.mktemp("judge"), id2label={0: "bad", 1: "good", 2: "mixed"})
+    async for local in local_worker(options(Task.TEXT_CLASSIFICATION, "judge", str(folder))):
+        yield local
+
+
+def classifier(folder: Path, **config: object) -> Path:
+    from transformers import BertForSequenceClassification  # noqa: PLC0415 - torch after the thread variables
+
+    from tests.worker.tiny import save_bert  # noqa: PLC0415
+
+    return save_bert(BertForSequenceClassification, folder, **config)
 
 
 @pytest.fixture(scope="session")

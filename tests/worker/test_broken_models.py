@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def judge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
+async def sound(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
     folder = save_bert(BertForSequenceClassification, tmp_path_factory.mktemp("sound"))
     async for local in local_worker(options(Task.TEXT_CLASSIFICATION, "sound", str(folder))):
         yield local
@@ -56,9 +56,9 @@ async def refused(local: LocalWorker, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
-async def test_a_quantised_checkpoint_says_what_it_needs(judge: LocalWorker, tmp_path: Path, method: str) -> None:
+async def test_a_quantised_checkpoint_says_what_it_needs(sound: LocalWorker, tmp_path: Path, method: str) -> None:
     how = {"quant_method": method, "bits": 4, "group_size": 128}
-    reason = await refused(judge, edited(tmp_path, quantization_config=how))
+    reason = await refused(sound, edited(tmp_path, quantization_config=how))
     assert f"model {str(tmp_path)!r} cannot be loaded for --task text-classification: " in reason
     assert len(reason.rpartition("text-classification: ")[2].split()) > 3
 
@@ -72,17 +72,17 @@ async def test_a_quantised_checkpoint_says_what_it_needs(judge: LocalWorker, tmp
     ],
 )
 async def test_a_config_with_a_wrong_value_names_it(
-    judge: LocalWorker, tmp_path: Path, values: dict[str, Any], message: str
+    sound: LocalWorker, tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
-    assert message in await refused(judge, edited(tmp_path, **values))
+    assert message in await refused(sound, edited(tmp_path, **values))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
 async def test_a_file_that_holds_something_else_refuses_the_change(
-    judge: LocalWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    sound: LocalWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        reason = await refused(judge, overwritten(tmp_path, name, "[]"))
+        reason = await refused(sound, overwritten(tmp_path, name, "[]"))
     assert "'broken' at fp32 cannot be had" in reason
     assert "Error: " in reason
     assert any(record.exc_info for record in caplog.records)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification
 
@@ -21,27 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEXTS = ["the cat sits on the mat .", "power is energy", "bob lives in berlin", "the film was not good"]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def ranker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
-    folder = save_bert(BertForSequenceClassification, tmp_path_factory.mktemp("ranker"), num_labels=1)
-    async for local in local_worker(options(Task.TEXT_RANKING, "ranker", str(folder))):
-        yield local
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def judge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalWorker]:
-    names = {0: "bad", 1: "good", 2: "mixed"}
-    folder = save_bert(BertForSequenceClassification, tmp_path_factory.mktemp("judge"), id2label=names)
-    async for local in local_worker(options(Task.TEXT_CLASSIFICATION, "judge", str(folder))):
-        yield local
-
-
-async def post(local: LocalWorker, path: str, **body: object) -> Any:
-    answer = await local.serving.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 def logits(local: LocalWorker, *text: str) -> np.ndarray[Any, Any]:
     folder = local.worker.options.model_path
     model = BertForSequenceClassification.from_pretrained(folder).eval()
@@ -51,18 +28,18 @@ def logits(local: LocalWorker, *text: str) -> np.ndarray[Any, Any]:
 
 async def test_rerank_scores_pairs_as_the_model_does_and_sorts_them(ranker: LocalWorker) -> None:
     expected = {index: float(logits(ranker, "who lives in berlin ?", text)[0]) for index, text in enumerate(TEXTS)}
-    raw = await post(ranker, "/rerank", query="who lives in berlin ?", texts=TEXTS, raw_scores=True)
+    raw = await ranker.post("/rerank", query="who lives in berlin ?", texts=TEXTS, raw_scores=True)
     assert [entry["index"] for entry in raw] == sorted(expected, key=lambda index: -expected[index])
     assert {entry["index"]: entry["score"] for entry in raw} == pytest.approx(expected, abs=1e-4)
-    scores = await post(ranker, "/rerank", query="who lives in berlin ?", texts=TEXTS, return_text=True)
+    scores = await ranker.post("/rerank", query="who lives in berlin ?", texts=TEXTS, return_text=True)
     for entry in scores:
         assert entry["score"] == pytest.approx(1 / (1 + np.exp(-expected[entry["index"]])), abs=1e-4)
         assert entry["text"] == TEXTS[entry["index"]]
 
 
 async def test_the_order_of_a_pair_matters_to_the_model(ranker: LocalWorker) -> None:
-    there = await post(ranker, "/rerank", query=TEXTS[0], texts=[TEXTS[1]], raw_scores=True)
-    back = await post(ranker, "/rerank", query=TEXTS[1], texts=[TEXTS[0]], raw_scores=True)
+    there = await ranker.post("/rerank", query=TEXTS[0], texts=[TEXTS[1]], raw_scores=True)
+    back = await ranker.post("/rerank", query=TEXTS[1], texts=[TEXTS[0]], raw_scores=True)
     assert there[0]["score"] != pytest.approx(back[0]["score"], abs=1e-3)
 
 
@@ -73,7 +50,7 @@ async def test_a_model_with_several_labels_does_not_rank(judge: LocalWorker) -> 
 
 
 async def test_predict_gives_raw_scores_and_reads_pairs(judge: LocalWorker) -> None:
-    raw = await post(judge, "/predict", inputs=["power is energy", "energy is power"], raw_scores=True)
+    raw = await judge.post("/predict", inputs=["power is energy", "energy is power"], raw_scores=True)
     expected = logits(judge, "power is energy", "energy is power")
     assert {entry["label"]: entry["score"] for entry in raw} == pytest.approx(
         dict(zip(["bad", "good", "mixed"], map(float, expected), strict=True)), abs=1e-4
@@ -81,29 +58,29 @@ async def test_predict_gives_raw_scores_and_reads_pairs(judge: LocalWorker) -> N
 
 
 async def test_embed_gives_the_vectors_of_the_openai_route_and_normalises_only_where_asked(minilm: LocalWorker) -> None:
-    openai = await post(minilm, "/v1/embeddings", model="minilm", input=TEXTS)
-    embed = np.array(await post(minilm, "/embed", inputs=TEXTS))
+    openai = await minilm.post("/v1/embeddings", model="minilm", input=TEXTS)
+    embed = np.array(await minilm.post("/embed", inputs=TEXTS))
     assert np.abs(embed - [entry["embedding"] for entry in openai["data"]]).max() < 1e-6
-    raw = np.array(await post(minilm, "/embed", inputs=TEXTS[0], normalize=False))
+    raw = np.array(await minilm.post("/embed", inputs=TEXTS[0], normalize=False))
     assert raw.shape == (1, 384)
     assert np.linalg.norm(raw) != pytest.approx(1, abs=0.01)
     assert np.abs(raw[0] / np.linalg.norm(raw) - embed[0]).max() < 1e-5
 
 
 async def test_dimensions_keep_the_first_ones_at_length_one(minilm: LocalWorker) -> None:
-    full = np.array((await post(minilm, "/v1/embeddings", model="minilm", input="x"))["data"][0]["embedding"])
+    full = np.array((await minilm.post("/v1/embeddings", model="minilm", input="x"))["data"][0]["embedding"])
     cut = np.array(
-        (await post(minilm, "/v1/embeddings", model="minilm", input="x", dimensions=64))["data"][0]["embedding"]
+        (await minilm.post("/v1/embeddings", model="minilm", input="x", dimensions=64))["data"][0]["embedding"]
     )
     assert cut == pytest.approx(full[:64] / np.linalg.norm(full[:64]), abs=1e-6)
-    assert np.array(await post(minilm, "/embed", inputs="x", dimensions=64))[0] == pytest.approx(cut, abs=1e-6)
+    assert np.array(await minilm.post("/embed", inputs="x", dimensions=64))[0] == pytest.approx(cut, abs=1e-6)
 
 
 async def test_a_text_is_cut_on_the_side_that_is_asked_for(minilm: LocalWorker) -> None:
     long = "cat " * 600 + "dog"
-    right = await post(minilm, "/embed", inputs=long, truncate=True)
-    left = await post(minilm, "/embed", inputs=long, truncate=True, truncation_direction="Left")
-    assert right == await post(minilm, "/embed", inputs="cat " * 900, truncate=True)
+    right = await minilm.post("/embed", inputs=long, truncate=True)
+    left = await minilm.post("/embed", inputs=long, truncate=True, truncation_direction="Left")
+    assert right == await minilm.post("/embed", inputs="cat " * 900, truncate=True)
     assert left != right
     refused = await minilm.serving.post("/embed", json={"inputs": long})
     assert refused.json()["error"]["code"] == "context_length_exceeded"
