@@ -2,6 +2,7 @@
 
     crds/*.yaml                              from operator/lowbeam/api
     charts/lowbeam/templates/crds/*.yaml     the same bytes, wrapped in the chart's switches
+    charts/lowbeam/files/dashboard.json      from tools/dashboard.py
     docs/reference/*.md                      from the field descriptions; metrics.md from the operator's metrics,
                                              alerts.md from the chart's rules
 
@@ -18,6 +19,7 @@ from lowbeam.api.crdgen import render_crds
 from lowbeam.api.reference import render_reference
 from tools.alertspage import render_alerts
 from tools.chartsync import chart_crds
+from tools.dashboard import DASHBOARD, render_dashboard
 from tools.metricspage import render_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,7 @@ def generated_files() -> dict[Path, str]:
     return {
         **{ROOT / "crds" / name: text for name, text in crds.items()},
         **chart_crds(crds),
+        DASHBOARD: render_dashboard(),
         **{ROOT / "docs" / "reference" / name: text for name, text in render_reference().items()},
         ROOT / "docs" / "reference" / "metrics.md": render_metrics(),
         ROOT / "docs" / "reference" / "alerts.md": render_alerts(),

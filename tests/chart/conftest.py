@@ -13,7 +13,7 @@ import yaml
 from tests.chart.chart_tools import CHART, Helm, Render
 from tools.localcluster import build
 
-TOOLS = ("helm", "helm-unittest", "kubeconform", "promtool", "monitoring")
+TOOLS = ("helm", "helm-unittest", "kubeconform", "promtool", "prometheus", "monitoring")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

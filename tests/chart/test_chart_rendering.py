@@ -24,6 +24,7 @@ from tools.localcluster.client import ClusterClient
 ALL_ON: dict[str, object] = {
     "metrics.podMonitor.enabled": True,
     "metrics.prometheusRule.enabled": True,
+    "metrics.dashboard.enabled": True,
     "prometheus.url": "http://prometheus:9090",
     "imagePullSecrets": [{"name": "pull"}],
     "podAnnotations": {"a": "b"},
@@ -207,6 +208,7 @@ def write_schemas(openapi: dict[str, Any], folder: Path) -> None:
         elif "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
             schema["additionalProperties"] = False
     wanted = {
+        ("", "v1", "ConfigMap"),
         ("", "v1", "Secret"),
         ("", "v1", "Service"),
         ("", "v1", "ServiceAccount"),

@@ -50,6 +50,19 @@ def test_conditions_are_series_of_their_objects() -> None:
     assert not [key for key in found if "new" in key], "nothing is said of it yet"
 
 
+def test_what_a_request_takes_is_a_series_of_what_runs() -> None:
+    rated = an_object("chat", "shop", Ready="True")
+    rated["status"]["energy"] = {"joulesPerRequest": "61.25", "stars": "****"}
+    unrated = an_object("words", "shop", Ready="True")
+    unrated["status"]["energy"] = {"joulesPerRequest": "0.030", "stars": "Unrated"}
+    found = served(Objects(workloads=(rated, unrated, an_object("paused", "shop", Ready="False"))))
+    assert found["lowbeam_workload_joules_per_request", "shop", "chat"] == 61.25
+    assert found["lowbeam_workload_stars", "shop", "chat"] == 4
+    assert found["lowbeam_workload_joules_per_request", "shop", "words"] == 0.03
+    assert ("lowbeam_workload_stars", "shop", "words") not in found
+    assert {key[0] for key in found if "paused" in key} == {"lowbeam_workload_condition"}
+
+
 async def test_a_loop_that_is_held_up_is_seen() -> None:
     def over_a_tenth() -> float:
         total = REGISTRY.get_sample_value("lowbeam_event_loop_lag_seconds_count") or 0.0

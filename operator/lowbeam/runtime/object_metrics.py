@@ -1,4 +1,5 @@
-"""Conditions as series, from the mirror at the moment of the scrape: alerts need no exporter of custom resources.
+"""What statuses say as series, from the mirror at the moment of the scrape: alerts and dashboards need no exporter of
+custom resources.
 
 Standbys tell them as well: they are what the objects say, whoever wrote it.
 """
@@ -20,22 +21,35 @@ _VALUES = {"True": 1.0, "False": 0.0}
 
 
 class ObjectMetrics(Collector):
-    """Each condition of workloads and caps, and how many objects of the catalogue are in it."""
+    """Conditions of workloads and caps, what a request is expected to take, how many objects the catalogue has."""
 
     def __init__(self, objects: Callable[[], Objects]) -> None:
         self._objects = objects
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """A series per condition that an object's status has."""
+        """A series for what an object's status has, none for what it has not."""
         now = self._objects()
         text = "1 True, 0 False, NaN Unknown, as the status says"
         of_workloads = GaugeMetricFamily(
             "lowbeam_workload_condition", text, labels=["namespace", "workload", "condition"]
         )
+        joules = GaugeMetricFamily(
+            "lowbeam_workload_joules_per_request",
+            "Expected energy of a request with what was chosen",
+            labels=["namespace", "workload"],
+        )
+        stars = GaugeMetricFamily(
+            "lowbeam_workload_stars", "Energy rating, 1 to 5; none where unrated", labels=["namespace", "workload"]
+        )
         for raw in now.workloads:
-            metadata = raw["metadata"]
-            _add(of_workloads, (metadata.get("namespace", ""), metadata["name"]), raw)
-        yield of_workloads
+            labels = raw["metadata"].get("namespace", ""), raw["metadata"]["name"]
+            _add(of_workloads, labels, raw)
+            energy = raw.get("status", {}).get("energy", {})
+            if "joulesPerRequest" in energy:
+                joules.add_metric(labels, float(energy["joulesPerRequest"]))
+            if rating := energy.get("stars", "").count("*"):
+                stars.add_metric(labels, rating)
+        yield from (of_workloads, joules, stars)
         of_caps = GaugeMetricFamily("lowbeam_cap_condition", text, labels=["cap", "condition"])
         for raw in now.power_caps:
             _add(of_caps, (raw["metadata"]["name"],), raw)
