@@ -20,6 +20,7 @@ from lowbeam.telemetry import (
     PrometheusUnavailable,
     Sample,
     SampleError,
+    SampleProblem,
     WorkerEndpoint,
     prometheus_source,
 )
@@ -135,6 +136,39 @@ async def test_an_idle_instance_that_only_names_the_exporter_takes_no_share(
     sample = (await source.pod_power(PODS))["uid-0"]
     assert isinstance(sample, Sample)
     assert sample.milliwatts == 400_000
+
+
+async def test_an_exporter_that_knows_no_pod_takes_no_share_of_what_another_one_tells(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    # The exporter's scrape honours its labels; our agent was given no pod for the board, so its own pod is named.
+    told = {"__name__": "DCGM_FI_DEV_POWER_USAGE", "UUID": "a", "namespace": "team-a", "pod": "vllm-0"}
+    ours = {"__name__": "lowbeam_agent_device_power_watts", "UUID": "a", "namespace": "lowbeam", "pod": "agent-x"}
+    prometheus.power = [({**told, "instance": "10.0.0.1:9400"}, "400"), ({**ours, "instance": "10.0.0.2:9466"}, "395")]
+    sample = (await source.pod_power(PODS))["uid-0"]
+    assert isinstance(sample, Sample)
+    assert (sample.milliwatts, sample.scope) == (400_000, MeterScope.DEVICE)
+
+
+async def test_a_board_below_zero_is_not_set_off_against_the_others_of_its_pod(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.power = [(board("a"), "-300"), (board("b"), "500")]
+    error = (await source.pod_power(PODS))["uid-0"]
+    assert isinstance(error, SampleError)
+    assert "board a is -300" in error.message
+
+
+async def test_a_scrape_from_the_future_has_no_age_and_is_no_reading(
+    source: PrometheusSource, prometheus: Prometheus
+) -> None:
+    prometheus.power, prometheus.age_seconds = [(board("a"), "300")], -600
+    error = (await source.pod_power(PODS))["uid-0"]
+    assert isinstance(error, SampleError)
+    assert error.problem is SampleProblem.CLOCK_AHEAD
+    assert "NTP" in error.message
+    prometheus.age_seconds = -1
+    assert isinstance((await source.pod_power(PODS))["uid-0"], Sample), "clocks differ a little"
 
 
 @pytest.mark.parametrize("value", ["412000", "NaN", "+Inf"])

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult, WorkerTelemetry
 from lowbeam.telemetry import engine_metrics
-from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
+from lowbeam.telemetry.samples import CLOCK_TOLERANCE_MS, Sample, SampleError, SampleProblem, SampleSource
 
 READ_TIMEOUT_SECONDS = 1.5
 CHANGE_TIMEOUT_SECONDS = 10.0
@@ -25,8 +25,6 @@ CHANGE_TIMEOUT_SECONDS = 10.0
 LARGEST_ANSWER_BYTES = 256 * 1024
 LARGEST_EXPOSITION_BYTES = 4 * 1024 * 1024
 """vLLM's has some 100 kB, many times that with several engine processes or adapters."""
-CLOCK_TOLERANCE_MS = 2000
-"""Clocks of nodes under NTP agree within milliseconds; a reading more than this in the future is a wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ and when both hang, further questions fail at once instead of queueing up behind
 Invariants
 - A sample's age is that of the scrape, not of the query: an instant query answers values up to 5 minutes old as if new.
 - A board counts once: MIG instances report the whole board's watts each, so series of one UUID are one board, and where
-  several pods share it the shares are equal and labelled `shared`.
-- A board above `BOARD_LIMIT_WATTS` is a wrong unit (milliwatts): its pods get an error, not a number.
+  several pods share it the shares are equal and labelled `shared`. Only one exporter is asked by how many: another one
+  may name its own pod.
+- A board below 0 W or above `BOARD_LIMIT_WATTS` (milliwatts) is an error of its pods, not a number.
+- A sample names its boards, so that a pod of which one board is not exported is not taken for one that draws less.
 - User and password of the URL go into the Authorization header only: no library has a URL to quote them from.
 """
 
@@ -17,9 +19,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,9 +31,9 @@ import aiohttp
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 from urllib3.util.retry import Retry
 
-from lowbeam.api.wire import MeterMethod, MeterScope
+from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope
 from lowbeam.telemetry.engine_metrics import SERIES, EngineCounts, counts_of
-from lowbeam.telemetry.samples import Sample, SampleError, SampleProblem, SampleSource
+from lowbeam.telemetry.samples import CLOCK_TOLERANCE_MS, Sample, SampleError, SampleProblem, SampleSource
 
 THREADS = 2
 TIMEOUT_SECONDS = 4
@@ -128,7 +129,7 @@ class PrometheusSource:
         return {
             uid: self._pod_sample(pod, uid, boards, received_at_ms, now_seconds)
             for pod, uid in pods.items()
-            if any(pod in board.pods for board in boards)
+            if any(pod in board.users for board in boards)
         }
 
     async def pod_load(self, pods: Mapping[PodName, str]) -> dict[str, PodLoad]:
@@ -159,23 +160,28 @@ class PrometheusSource:
     def _pod_sample(
         self, pod: PodName, uid: str, boards: Sequence[_Board], received_at_ms: int, now_seconds: float
     ) -> Sample | SampleError:
-        mine = [board for board in boards if pod in board.pods]
+        mine = [board for board in boards if pod in board.users]
         for board in mine:
-            if not math.isfinite(board.watts) or board.watts > BOARD_LIMIT_WATTS:
+            if not 0 <= board.watts <= BOARD_LIMIT_WATTS:  # and where it is no number
                 what = f"the power of board {board.uuid} is {board.watts:g}: no board draws so many watts"
                 message = f"pod {pod[0]}/{pod[1]}: {what}; check the exporter's unit (milliwatts?)"
                 return SampleError(uid, SampleSource.PROMETHEUS, received_at_ms, SampleProblem.BAD_SCHEMA, message)
         oldest_seconds = min(board.scraped_at_seconds for board in mine)
-        age_ms = max(0, round((now_seconds - oldest_seconds) * 1000))
-        shared = any(len(board.pods) > 1 for board in mine)
+        age_ms = round((now_seconds - oldest_seconds) * 1000)
+        if age_ms < -CLOCK_TOLERANCE_MS:
+            what = f"its scrape is stamped {-age_ms} ms ahead, so nobody can tell its age"
+            message = f"pod {pod[0]}/{pod[1]}: {what}; check NTP where {self.url} and the operator run"
+            return SampleError(uid, SampleSource.PROMETHEUS, received_at_ms, SampleProblem.CLOCK_AHEAD, message)
+        shares = [(board.uuid, board.watts / board.users[pod]) for board in mine]
         return Sample(
             pod_uid=uid,
             source=SampleSource.PROMETHEUS,
-            sampled_at_ms=received_at_ms - age_ms,
+            sampled_at_ms=received_at_ms - max(0, age_ms),
             received_at_ms=received_at_ms,
-            milliwatts=sum(round(board.watts * 1000 / len(board.pods)) for board in mine),
+            milliwatts=sum(round(watts * 1000) for _, watts in shares),
             method=MeterMethod.NVML,
-            scope=MeterScope.SHARED if shared else MeterScope.DEVICE,
+            scope=MeterScope.SHARED if any(board.users[pod] > 1 for board in mine) else MeterScope.DEVICE,
+            devices=tuple(DeviceReading(uuid=uuid[:128], watts=watts) for uuid, watts in shares),
         )
 
     async def _query(self, query: str) -> list[tuple[dict[str, str], float]]:
@@ -225,31 +231,44 @@ def _parts(url: str) -> tuple[str, tuple[bytes, bytes] | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Board:
-    """One physical board: its watts once, and the pods that use it."""
+    """One physical board: its watts once, and who uses it."""
 
     uuid: str
     watts: float
     scraped_at_seconds: float
-    pods: frozenset[PodName]
+    users: Mapping[PodName, int]
+    """Pod -> how many share the board, itself included."""
 
 
 def _boards(
     values: Sequence[tuple[dict[str, str], float]], scraped_at: Mapping[tuple[tuple[str, str], ...], float]
 ) -> list[_Board]:
     """Series -> boards. A series that has no scrape time vanished between the two queries: no data."""
-    by_uuid: dict[str, list[tuple[PodName, float, float]]] = defaultdict(list)
+    by_uuid: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    named: dict[str, dict[tuple[str, str], set[PodName]]] = defaultdict(lambda: defaultdict(set))
     used = {labels["UUID"] for labels, _ in values if "exported_pod" in labels}
     for labels, watts in values:
         pod, seconds = _pod_of(labels), scraped_at.get(_series_key(labels))
         # Without the exporter's `exported_pod` beside one that has it, it is an idle instance of the same board.
         idle = "exported_pod" not in labels and labels["UUID"] in used
         if pod is not None and seconds is not None and not idle:
-            by_uuid[labels["UUID"]].append((pod, watts, seconds))
+            by_uuid[labels["UUID"]].append((watts, seconds))
+            exporter = (labels.get("__name__", ""), labels.get("instance", ""))
+            named[labels["UUID"]][exporter].add(pod)
     return [
-        # The largest claim of the board, and the oldest scrape: both on the side of caution.
-        _Board(uuid, max(w for _, w, _ in rows), min(s for _, _, s in rows), frozenset(pod for pod, _, _ in rows))
+        # The largest claim of the board, the oldest scrape, and of two exporters the one that names fewer pods beside
+        # this one: all on the side of caution.
+        _Board(uuid, max(w for w, _ in rows), min(s for _, s in rows), _users(named[uuid].values()))
         for uuid, rows in sorted(by_uuid.items())
     ]
+
+
+def _users(exporters: Iterable[set[PodName]]) -> dict[PodName, int]:
+    users: dict[PodName, int] = {}
+    for pods in exporters:
+        for pod in pods:
+            users[pod] = min(len(pods), users.get(pod, len(pods)))
+    return users
 
 
 def _pod_of(labels: Mapping[str, str]) -> PodName | None:

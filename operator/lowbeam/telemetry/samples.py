@@ -14,6 +14,9 @@ from enum import StrEnum
 
 from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope, RunningProfile, WorkerState
 
+CLOCK_TOLERANCE_MS = 2000
+"""Clocks of nodes under NTP agree within milliseconds; a reading more than this in the future is a wrong clock."""
+
 
 class SampleSource(StrEnum):
     """Who was asked."""
