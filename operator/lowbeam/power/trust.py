@@ -92,6 +92,8 @@ class Sample:
     """The worker had requests running."""
     metered: bool = True
     """False: the worker says that it has no meter (`method: unavailable`)."""
+    missing_boards: int = 0
+    """Boards of the replica that the claim does not contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,13 @@ def _worst(limits: MeterLimits, reason: Reason, message: str) -> Verdict:
 
 
 def _rejection(sample: Sample, previous: MeterHistory, limits: MeterLimits) -> tuple[Reason, str] | None:
-    """The first reason not to believe the sample, in order: shape, range, counter, agreement."""
+    """The first reason not to believe the sample, in order: shape, boards, range, counter, agreement."""
     watts, joules = sample.watts, sample.joules_total
     if watts is None:
         return Reason.MISSING, "the worker answers without watts: check its meter"
+    if sample.missing_boards:
+        missing = "1 of its boards has" if sample.missing_boards == 1 else f"{sample.missing_boards} of its boards have"
+        return Reason.MISSING, f"{missing} no reading: check the exporter on its node, or CUDA_VISIBLE_DEVICES"
     if not math.isfinite(watts) or (joules is not None and not math.isfinite(joules)):
         return Reason.NOT_FINITE, f"reading {watts} W is not a number: check the meter"
     if watts < 0 or (joules is not None and joules < 0):

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lowbeam.api.wire import MeterMethod
+from lowbeam.api.wire import MeterMethod, MeterScope
 from lowbeam.catalog.facts import Catalogue, EnergyProfile
 from lowbeam.planning.committed import replica_milliwatts
 from lowbeam.planning.moves import SETTLE_MS, Lever
@@ -89,7 +89,7 @@ class Meters:
                 verdict = None
                 if replica.scheduled and replica.ip:
                     # First, because the charge asks what was drawn at most.
-                    verdict = verdicts[replica.uid] = self._judge(replica.uid, sample, limits, now_ms)
+                    verdict = verdicts[replica.uid] = self._judge(replica, sample, limits, now_ms)
                 charge = self._charge(
                     world,
                     key,
@@ -148,7 +148,8 @@ class Meters:
             return dataclasses.replace(reading, milliwatts=charge.milliwatts, sampled_at_ms=first_seen_ms)
         return reading
 
-    def _judge(self, uid: str, sample: Sample | None, limits: MeterLimits, now_ms: int) -> Verdict:
+    def _judge(self, replica: Replica, sample: Sample | None, limits: MeterLimits, now_ms: int) -> Verdict:
+        uid = replica.uid
         history = self._histories.get(uid, MeterHistory())
         if sample is None:
             return judge(None, history, limits, now_ms)
@@ -157,7 +158,9 @@ class Meters:
             watts=None if sample.milliwatts is None else sample.milliwatts / 1000,
             joules_total=sample.joules_total,
             busy=(sample.requests_running or 0) > 0,
-            metered=sample.method is not MeterMethod.UNAVAILABLE,
+            # A meter that is lost leaves its last watts: it grows stale. Who never had one has none.
+            metered=sample.method is not MeterMethod.UNAVAILABLE or sample.milliwatts is not None,
+            missing_boards=_missing_boards(sample, replica),
         )
         verdict = judge(reading, history, limits, now_ms)
         self._histories[uid] = history.append(reading)
@@ -237,6 +240,13 @@ class Meters:
         for memory in memories:
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
+
+
+def _missing_boards(sample: Sample, replica: Replica) -> int:
+    """Boards that the replica holds and the sample does not name; of shared ones it may hold several parts."""
+    if not sample.devices or sample.scope is not MeterScope.DEVICE:
+        return 0
+    return max(0, replica.accelerators - len({device.uuid for device in sample.devices}))
 
 
 def _plus(known: int | None, more: int | None) -> int | None:

@@ -1,0 +1,61 @@
+"""Readings that tell less than all of a replica: they count at the worst case, and are missed in a cap's coverage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope
+from lowbeam.power.ledger import Measured, measured
+from lowbeam.power.tree import build_cap_tree
+from lowbeam.power.trust import Reason
+from lowbeam.runtime.meters import Meters
+from lowbeam.runtime.replicas import Replica
+from lowbeam.telemetry import Sample
+from tests.builders import cap
+from tests.unit.test_runtime_world import BOARD, books, replica, sample, seen
+
+
+def boards(*uuids: str) -> tuple[DeviceReading, ...]:
+    return tuple(DeviceReading(uuid=uuid, watts=60) for uuid in uuids)
+
+
+@pytest.mark.parametrize(
+    ("uuids", "scope", "missing"),
+    [
+        (["a", "b"], MeterScope.DEVICE, 0),
+        (["a"], MeterScope.DEVICE, 1),
+        (["a", "a"], MeterScope.DEVICE, 1),
+        (["a"], MeterScope.SHARED, 0),
+        ([], MeterScope.DEVICE, 0),
+    ],
+    ids=["all", "one", "one named twice", "parts of a shared board", "a source that names none"],
+)
+def test_a_board_that_no_meter_tells_is_not_taken_for_one_that_draws_nothing(
+    uuids: list[str], scope: MeterScope, missing: int
+) -> None:
+    told = replace(sample(60), scope=scope, devices=boards(*uuids))
+    book = books([replica(accelerators=2)], {"pod-1": told})
+    verdict, (reading,) = book.verdicts["pod-1"], book.readings
+    if missing:
+        assert verdict.reason is Reason.MISSING
+        assert "1 of its boards has no reading" in verdict.message
+        assert (reading.milliwatts, reading.worst_case_milliwatts) == (None, 2 * BOARD)
+    else:
+        assert reading.milliwatts == 60_000
+
+
+def under_a_cap(meters: Meters, who: Replica, told: Sample, now_ms: int) -> Measured:
+    read = meters.read(seen([who]), {("team", "w"): None}, {"pod-1": told}, now_ms).readings
+    return measured(build_cap_tree([cap("c", 1000)]), read, now_ms)["c"]
+
+
+def test_a_meter_that_is_lost_grows_stale_and_is_missed_while_a_worker_without_one_is_not() -> None:
+    """`unavailable` with the last watts is a frozen counter or a lost board; without any there never was a meter."""
+    meters, lost = Meters(), replace(sample(60), method=MeterMethod.UNAVAILABLE, scope=MeterScope.NONE)
+    just, late = (under_a_cap(meters, replica(), lost, 1000 + after_ms) for after_ms in (1000, 16_000))
+    assert (just.milliwatts, just.coverage_percent) == (60_000, 100)
+    assert (late.milliwatts, late.coverage_percent, late.heard_percent, late.unmetered) == (BOARD, 0, 0, 0)
+    without = under_a_cap(Meters(), replica(), sample(None), 17_000)
+    assert (without.milliwatts, without.coverage_percent, without.unmetered) == (BOARD, 100, 1)
