@@ -151,3 +151,15 @@ async def test_an_exposition_of_half_a_megabyte_is_read(server: Server) -> None:
     sample = await polled(server, Engine.VLLM)
     assert isinstance(sample, Sample)
     assert sample.requests_completed_total == 9
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm:num_requests_running  12345{ }NaN",
+        'vllm:num_requests_running{, = # {x="1"} 3{"vllm:num_requests_running"} 12345',
+    ],
+)
+def test_a_line_that_the_parser_trips_over_is_a_wrong_answer_and_no_other_error(line: str) -> None:
+    with pytest.raises(ValueError, match="a line is no metric"):
+        read(Engine.VLLM, line)

@@ -343,3 +343,10 @@ async def test_a_refused_profile_change_is_a_value_with_the_workers_words(poller
     result = await poller.change_profile(worker.endpoint(), ProfileChange(generation=3, batch_limit=16))
     assert isinstance(result, SampleError)
     assert "HTTP 409 generation 3 is older than 5" in result.message
+
+
+async def test_a_refusal_of_brackets_in_brackets_is_a_value_too(poller: WorkerPoller, worker: Worker) -> None:
+    worker.status, worker.body = 500, "[" * 200_000
+    result = await poller.change_profile(worker.endpoint(), ProfileChange(generation=3, batch_limit=16))
+    assert isinstance(result, SampleError)
+    assert "HTTP 500 [[[" in result.message

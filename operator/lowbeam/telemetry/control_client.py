@@ -211,7 +211,7 @@ def _detail(content: bytes) -> str:
     """The `error` or `detail` of a JSON answer, else its first characters."""
     try:
         parsed = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: brackets in brackets, some thousand deep
         return content[:200].decode(errors="replace")
     if isinstance(parsed, dict):
         return str(parsed.get("error") or parsed.get("detail") or parsed)[:200]

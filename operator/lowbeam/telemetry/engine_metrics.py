@@ -84,10 +84,13 @@ def read(engine: Engine, text: str) -> EngineCounts:
         raise ValueError(f"no metric begins with {prefix}")
     counted = [line for line in lines if line.startswith(prefix) and _name(line) in wanted]
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families("\n".join(counted) + "\n"):
-        for sample in family.samples:
-            field = wanted[sample.name]
-            sums[field] = sums.get(field, 0.0) + sample.value
+    try:
+        for family in text_string_to_metric_families("\n".join(counted) + "\n"):
+            for sample in family.samples:
+                field = wanted[sample.name]
+                sums[field] = sums.get(field, 0.0) + sample.value
+    except LookupError as error:  # the parser's own, and a name that it reads in another way than `_name`
+        raise ValueError(f"a line is no metric ({error})") from error
     return counts_of(sums)
 
 
