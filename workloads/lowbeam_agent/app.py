@@ -26,11 +26,10 @@ from starlette.routing import Route
 from lowbeam.api.wire import ChangeRefusal, LimitChange, LimitWish, WireModel
 from lowbeam_agent.leases import ImpossibleLimitError, Leases, NotRecordedError, OldChangeError
 from lowbeam_agent.metrics import AtScrape
-from lowbeam_agent.sampler import Sampler
+from lowbeam_agent.sampler import FRESH_SECONDS, Sampler
 
 log = logging.getLogger(__name__)
 
-FRESH_SECONDS = 10.0
 MAX_CHANGE_BYTES = 65536
 
 

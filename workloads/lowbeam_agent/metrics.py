@@ -1,5 +1,7 @@
 """`lowbeam_agent_*` for Prometheus, from the newest sample. A figure that a board does not tell has no series.
 
+Nor has any board once the sample is old: to Prometheus, a figure is as old as its scrape.
+
 `lowbeam_agent_device_power_watts` has the labels of NVIDIA's exporter (UUID, namespace, pod, container), so that what
 reads the one can read the other: a board that several containers share has a series of the whole board's watts for each
 of them. All other series are one per board.
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from lowbeam.api.wire import DeviceHolder, LimitOrigin
-from lowbeam_agent.sampler import Sampler
+from lowbeam_agent.sampler import FRESH_SECONDS, Sampler
 
 _NOBODY = DeviceHolder(namespace="", pod="", container="")
 """Prometheus drops empty labels: a board that nobody holds has none of them."""
@@ -31,7 +33,7 @@ class AtScrape:
 
     def collect(self) -> Iterator[Metric]:
         """The series of now."""
-        sample = self._sampler.last
+        sample, age_s = self._sampler.last, self._sampler.age_s
         watts = GaugeMetricFamily(
             "lowbeam_agent_device_power_watts",
             "Power of a board, once for each container that holds it",
@@ -48,7 +50,7 @@ class AtScrape:
             "1 for who set the limit: default, agent, or other (a limit that no record of the agent explains)",
             labels=["UUID", "origin"],
         )
-        for board in sample.devices:
+        for board in sample.devices if age_s < FRESH_SECONDS else ():
             if board.watts is not None:
                 for holder in board.holders or (_NOBODY,):
                     watts.add_metric([board.uuid, holder.namespace, holder.pod, holder.container], board.watts)
@@ -67,7 +69,7 @@ class AtScrape:
                     origin.add_metric([board.uuid, known.value], float(known is board.limit_origin))
         yield from (watts, limit, joules, origin)
         age = GaugeMetricFamily("lowbeam_agent_sample_age_seconds", "Age of the last reading")
-        age.add_metric([], self._sampler.age_s)
+        age.add_metric([], age_s)
         yield age
         if sample.pods_listed_at_seconds is not None:
             pods = GaugeMetricFamily("lowbeam_agent_pods_age_seconds", "Age of the kubelet's answer behind the pods")

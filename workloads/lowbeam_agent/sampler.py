@@ -18,6 +18,8 @@ from lowbeam_worker.energy.boards import Boards
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
+FRESH_SECONDS = 10.0
+"""Older readings are not those of now: NVML hangs, as it does where a board is falling off the bus."""
 
 
 class Sampler:
