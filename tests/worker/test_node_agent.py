@@ -188,6 +188,21 @@ def test_an_agent_whose_port_is_taken_ends_and_leaves_the_limits_of_the_other_on
         assert agent.watts() == [50, 72]
 
 
+def test_a_second_agent_on_another_port_does_not_take_the_leases_of_the_first_for_orphans(
+    nvml_stub: Path, tmp_path: Path, with_limits: list[str]
+) -> None:
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        assert agent.put(body(1, 50)).status_code == 200
+        second = Agent(nvml_stub, tmp_path, *with_limits)
+        assert second.process.wait(60) == 1
+        assert f"another agent keeps its power limits in {tmp_path / 'state'}" in agent.log.read_text()
+        agent.die()
+    with Agent(nvml_stub, tmp_path, *with_limits) as agent:
+        assert agent.watts() == [50, 72]
+        agent.end()
+        assert agent.watts() == [72, 72]
+
+
 def test_a_lost_board_has_no_figures_and_never_zeros(nvml_stub: Path, tmp_path: Path) -> None:
     with Agent(nvml_stub, tmp_path, NVML_STUB_TROUBLE="lost") as agent:
         for device in agent.telemetry().devices:

@@ -23,7 +23,7 @@ from lowbeam_agent.boardlimits import NvmlLimits
 from lowbeam_agent.holders import Holders
 from lowbeam_agent.leases import Leases
 from lowbeam_agent.podresources import Kubelet
-from lowbeam_agent.record import RecordFile
+from lowbeam_agent.record import RecordFile, TakenError
 from lowbeam_agent.sampler import Sampler
 from lowbeam_worker.energy.boards import Boards, NoMeterError
 from lowbeam_worker.listening import listen
@@ -37,7 +37,7 @@ GRACE_SECONDS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; exits 0 after SIGTERM, 1 when the port is taken, 3 when NVML is missing."""
+    """Entry point; exits 0 after SIGTERM, 1 when port or state folder are taken, 3 when NVML is missing."""
     given = agent_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -45,18 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NoMeterError as error:
         sys.stderr.write(f"lowbeam-agent: {error}\n")
         sys.exit(NO_METER_EXIT_CODE)
+    record = RecordFile(given.state_folder)
     try:
-        # Before the limits are touched: an agent that already has the port may hold leases on them.
+        # Before the limits are touched: an agent that already has the port, or the record, may hold leases on them.
         listening = listen(given.port)
-    except OSError as error:
+        if given.limit_token_file:
+            record.claim()
+    except (OSError, TakenError) as error:
         boards.close()
-        sys.stderr.write(f"lowbeam-agent: port {given.port} cannot be opened: {error}\n")
+        where = f"port {given.port} cannot be opened: " if isinstance(error, OSError) else ""
+        sys.stderr.write(f"lowbeam-agent: {where}{error}\n")
         sys.exit(1)
     for lost in boards.lost:
         log.warning("%s: it is left out; see dmesg, and restart the agent when the board is back", lost)
     limits, uuids = NvmlLimits(), [device.uuid for device in boards.read().devices]
     holders = Holders(Kubelet(given.kubelet_socket), uuids, limits.parent)
-    leases = Leases(limits, uuids, RecordFile(given.state_folder)) if given.limit_token_file else None
+    leases = Leases(limits, uuids, record) if given.limit_token_file else None
     sampler = Sampler(given.node, boards, limits, holders, leases)
     holders.start()
     sampler.start()

@@ -7,9 +7,11 @@ Decides nothing else. A file that cannot be read is set aside and said, never gu
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -51,11 +53,30 @@ class Record(BaseModel):
     """By UUID."""
 
 
+class TakenError(Exception):
+    """Another agent that is alive keeps its record in this folder; the message names it."""
+
+
 class RecordFile:
     """The record on the disk of the node."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        self._lock: IO[bytes] | None = None
+
+    def claim(self) -> None:
+        """Keep every other agent away from the record until this process ends. Raises TakenError.
+
+        A folder that cannot be written is said and nothing else: no change is made there.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._path.with_suffix(".lock").open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TakenError(f"another agent keeps its power limits in {self._path.parent}: end one of them") from error
+        except OSError:
+            log.exception("%s cannot be written: no power limit can be changed", self._path.parent)
 
     def load(self) -> Record:
         """What the last agent left; an empty record where it left none."""
