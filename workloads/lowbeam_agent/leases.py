@@ -246,6 +246,16 @@ class Leases:
         self._ends[uuid] = self._monotonic_s() + hold.lease_seconds
 
     def _fall_to_safe(self, uuid: str, hold: Hold, safe_milliwatts: int) -> None:
+        try:
+            current = self._boards.limit(uuid)
+        except BoardError as error:
+            self._trouble(uuid, f"the safe limit of {safe_milliwatts} mW cannot be set, and is tried again: {error}")
+            return
+        if current < safe_milliwatts and not hold.may_have_set(current):
+            log.warning("%s: somebody else set %d mW, less than the safe limit: it is left alone", uuid, current)
+            self._problems.pop(uuid, None)
+            self._forget(uuid)
+            return
         self._holds[uuid] = hold.model_copy(
             update={"set_milliwatts": safe_milliwatts, "earlier_milliwatts": hold.set_milliwatts, "lapsed": True}
         )
