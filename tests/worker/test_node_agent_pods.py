@@ -14,7 +14,7 @@ import pytest
 from lowbeam_agent.holders import Holders, board_of
 from lowbeam_agent.podresources import MESSAGES, Kubelet, PodListError
 
-BOARDS = ["GPU-aaaa", "GPU-bbbb"]
+BOARDS = {"GPU-aaaa": 0, "GPU-bbbb": 1, "GPU-dddd": None}
 
 
 class FakeKubelet:

@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for lost in boards.lost:
         log.warning("%s: it is left out; see dmesg, and restart the agent when the board is back", lost)
     limits, uuids = NvmlLimits(), [device.uuid for device in boards.read().devices]
-    holders = Holders(Kubelet(given.kubelet_socket), uuids, limits.parent)
+    numbers = {uuid: limits.device_number(uuid) for uuid in uuids}
+    holders = Holders(Kubelet(given.kubelet_socket), numbers, limits.parent)
     leases = Leases(limits, uuids, record) if given.limit_token_file else None
     sampler = Sampler(given.node, boards, limits, holders, leases)
     holders.start()

@@ -60,6 +60,10 @@ class NvmlLimits:
         """Set the limit; that the driver says yes does not prove that it holds. Raises BoardError."""
         _ask(pynvml.nvmlDeviceSetPowerManagementLimit, uuid, milliwatts)
 
+    def device_number(self, uuid: str) -> int | None:
+        """N of the board's /dev/nvidiaN, which stays when other boards are lost; None where NVML does not tell."""
+        return _known(lambda: int(_ask(pynvml.nvmlDeviceGetMinorNumber, uuid)))
+
     def parent(self, mig_uuid: str) -> str | None:
         """The UUID of the board that a MIG instance was cut from; None where NVML does not know the instance."""
         return _known(

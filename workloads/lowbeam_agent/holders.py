@@ -4,8 +4,8 @@ Decides how a device id of the kubelet names a board, and what is known after a 
 its own time, because "the kubelet does not answer" must never read as "nobody uses the GPUs". An empty answer is one.
 
 Device ids that are understood: the board's UUID (NVIDIA's device plugin), the same with `::N` behind it (time-slicing,
-MPS), `MIG-...` (the board it was cut from) and `nvidiaN`, `nvidiaN/giM` (GKE). Devices that are given by Dynamic
-Resource Allocation have no such id and are not seen.
+MPS), `MIG-...` (the board it was cut from) and `nvidiaN`, `nvidiaN/giM` (GKE: its file in /dev). Devices given by
+Dynamic Resource Allocation have no such id and are not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lowbeam.api.wire import DeviceHolder
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LIST_SECONDS = 2.0
 LIST_TIMEOUT_SECONDS = 2.0
-_BY_INDEX = re.compile(r"nvidia(\d+)(/.*)?")
+_BY_NUMBER = re.compile(r"nvidia(\d{1,9})(/.*)?")
 
 ParentOf = Callable[[str], str | None]
 """UUID of a MIG instance -> UUID of its board; None where NVML does not know it."""
@@ -39,20 +39,23 @@ class PodList:
     """UUID -> who holds the board or a part of it; a board that nobody holds is left out."""
 
 
-def board_of(device: str, boards: Sequence[str], parent_of: ParentOf) -> str | None:
-    """The UUID of the board behind a device id of the kubelet; None: some other device, or a board not seen here."""
+def board_of(device: str, boards: Mapping[str, int | None], parent_of: ParentOf) -> str | None:
+    """The UUID of the board behind a device id of the kubelet; None: some other device, or a board not seen here.
+
+    `boards`: UUID -> N of /dev/nvidiaN. Not the index: it moves when another board is lost.
+    """
     name = device.split("::", 1)[0]
     if name in boards:
         return name
     if name.startswith("MIG-"):
         return parent_of(name)
-    if (match := _BY_INDEX.fullmatch(name)) and int(match[1]) < len(boards):
-        return boards[int(match[1])]
+    if match := _BY_NUMBER.fullmatch(name):
+        return next((uuid for uuid, number in boards.items() if number == int(match[1])), None)
     return None
 
 
 def by_board(
-    devices: Iterable[tuple[str, str, str, str]], boards: Sequence[str], parent_of: ParentOf
+    devices: Iterable[tuple[str, str, str, str]], boards: Mapping[str, int | None], parent_of: ParentOf
 ) -> dict[str, tuple[DeviceHolder, ...]]:
     """Holders of each board; a container that holds several parts of one board is named once."""
     found: dict[str, dict[DeviceHolder, None]] = {}
@@ -65,7 +68,7 @@ def by_board(
 class Holders:
     """Asks the kubelet in a thread of its own: a kubelet that hangs must not hold up the meters."""
 
-    def __init__(self, kubelet: Kubelet, boards: Sequence[str], parent_of: ParentOf) -> None:
+    def __init__(self, kubelet: Kubelet, boards: Mapping[str, int | None], parent_of: ParentOf) -> None:
         self._kubelet = kubelet
         self._boards = boards
         self._parent_of = parent_of
