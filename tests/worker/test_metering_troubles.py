@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lowbeam.api.wire import MeterMethod, MeterScope
+from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope
 from lowbeam_worker.energy.boards import NoMeterError, Reading
 from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.energy.meter import CHECK_SECONDS, REOPEN_SECONDS, Meter, open_meter
@@ -192,10 +192,15 @@ class Script:
     def __init__(self) -> None:
         self.now_s, self.counter_mj, self.sensor_watts, self.closed = 0.0, 0, 100.0, False
         self.readable = True
+        self.boards: list[float] = []
+        """Joules of each; empty: only the sum is known."""
 
     def read(self) -> Reading:
+        if self.boards:
+            self.counter_mj = round(sum(self.boards) * 1000)
         counter = self.counter_mj if self.readable else None
-        return Reading((), self.now_s, self.now_s, counter, self.sensor_watts, self.sensor_watts)
+        devices = tuple(DeviceReading(uuid=f"GPU-{i}", joules_total=joules) for i, joules in enumerate(self.boards))
+        return Reading(devices, self.now_s, self.now_s, counter, self.sensor_watts, self.sensor_watts)
 
     def why_unreadable(self) -> str | None:
         return None if self.readable else "GPU is lost"
@@ -229,6 +234,37 @@ def test_a_counter_that_moves_in_leaps_does_not_read_as_no_power() -> None:
         assert meter.last is not None
         assert meter.last.watts is not None
         assert meter.last.watts > 30
+
+
+@pytest.mark.parametrize(("sensor_watts", "is_frozen"), [(None, True), (100.0, True), (0.0, False)])
+def test_a_counter_that_stands_still_is_no_zero_unless_the_sensor_says_so(
+    sensor_watts: float | None, is_frozen: bool
+) -> None:
+    source = Script()
+    source.sensor_watts = sensor_watts
+    meter = Meter(source, Ledger())
+    for tick in range(40):
+        source.now_s = tick * 0.1
+        source.counter_mj = 10_000 * min(tick, 10)
+        meter.sample()
+    assert (meter.trouble is not None) is is_frozen
+    assert meter.last is not None
+    assert meter.last.at_monotonic_s < 3.1 if is_frozen else meter.last.watts == 0
+    assert meter.method is (MeterMethod.UNAVAILABLE if is_frozen else MeterMethod.NVML)
+
+
+def test_a_board_that_is_reset_beside_one_that_runs_on_costs_one_window_and_is_no_negative_power() -> None:
+    source, ledger = Script(), Ledger()
+    meter, joules = Meter(source, ledger), [5.0, 1000.0]
+    for tick in range(20):
+        source.now_s = tick * 0.5
+        joules = [0.0 if tick == 10 else joules[0] + 1, joules[1] + 150]
+        source.boards = joules
+        meter.sample()
+        assert meter.last is not None
+        assert all((device.watts or 0) >= 0 for device in meter.last.devices)
+    assert (meter.counter_resets, meter.error_joules()) == (1, 0)
+    assert ledger.parts().counter_mj == 18 * 151_000, "19 windows less the one of the reset"
 
 
 def test_a_source_that_stays_gone_is_opened_anew() -> None:

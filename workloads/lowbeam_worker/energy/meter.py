@@ -6,8 +6,8 @@ Where there is no counter the method is `unavailable` and every figure is None: 
 The driver refreshes NVML's counter about every 100 ms, so a window is closed only when the counter has moved, and not
 before `WINDOW_SECONDS`. Watts are the counter's slope over `SLOPE_SECONDS`, not the power sensor's: on A100 and H100
 that one sees about a quarter of the time. The sensor is there to doubt the counter:
-- a counter that stands still for `STUCK_SECONDS` while the sensor sees power is frozen: figures are unknown until it
-  moves, and what it shows then is booked as one long window;
+- a counter that stands still for `STUCK_SECONDS` is frozen unless the sensor sees no power: figures are unknown until
+  it moves, and what it shows then is booked as one long window;
 - over `CHECK_SECONDS` both must agree within `AGREEMENT`, or a warning and a metric say so.
 A counter that cannot be read (board lost, permission withdrawn) makes figures unknown as well; it is opened anew every
 `REOPEN_SECONDS`.
@@ -173,13 +173,16 @@ class Meter:
             if self._moved is None or counter_mj != self._moved.counter_mj:
                 self._moved = reading
             still_s = now_s - self._moved.at_monotonic_s
-            if still_s >= STUCK_SECONDS and (reading.sensor_watts or 0) > 0:
+            if still_s >= STUCK_SECONDS and reading.sensor_watts != 0:
                 # The old reading stays and grows old; the operator counts a stale worker at its worst case.
-                self._doubt(f"the energy counter stands still for {still_s:.0f} s while the sensor sees power")
+                sees = "no sensor can be read" if reading.sensor_watts is None else "the sensor sees power"
+                self._doubt(f"the energy counter stands still for {still_s:.0f} s while {sees}")
                 return
             if self._trouble is not None:
                 log.warning("energy is metered again")
                 self._trouble = None
+            if self._window is not None and counter_mj >= self._window[1] and _went_back(self._last, reading):
+                self._start_anew()
             if self._window is None:
                 due = True
             else:
@@ -189,6 +192,14 @@ class Meter:
                 self._observe(now_s, counter_mj)
             self._check.add(reading)
             self._last = self._with_slope(reading, counter_mj)
+
+    def _start_anew(self) -> None:
+        """One board was reset, and the others outran what it lost: the sum's difference is nobody's joules."""
+        self._window = None
+        self._ledger.forget_window()
+        self._ledger.counter_resets += 1
+        self._slope.clear()
+        self._check.clear()
 
     def _observe(self, now_s: float, counter_mj: int) -> None:
         """Close the window in the ledger, and add up the counter apart from it: the two must agree."""
@@ -244,6 +255,12 @@ class Meter:
             for device, before in zip(reading.devices, first.devices, strict=True)
         )
         return replace(reading, devices=devices, watts=(counter_mj - first.counter_mj) / 1000 / seconds)
+
+
+def _went_back(before: Reading | None, now: Reading) -> bool:
+    """Whether the counter of any one board did."""
+    known = {device.uuid: device.joules_total for device in before.devices} if before else {}
+    return any((device.joules_total or 0.0) < (known.get(device.uuid) or 0.0) for device in now.devices)
 
 
 class _CrossCheck:
