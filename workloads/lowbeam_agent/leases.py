@@ -222,10 +222,18 @@ class Leases:
         return Hold(
             found_milliwatts=found,
             set_milliwatts=wanted,
-            earlier_milliwatts=None if hold is None or hold.set_milliwatts == wanted else hold.set_milliwatts,
+            earlier_milliwatts=self._earlier(item.uuid, hold, wanted) if hold else None,
             safe_milliwatts=None if item.safe_watts is None else _milliwatts(item.safe_watts),
             lease_seconds=lease_seconds,
         )
+
+    def _earlier(self, uuid: str, hold: Hold, wanted: int) -> int | None:
+        """The agent's own limit that the board still has, where it is another one: not always the last that was set."""
+        try:
+            current = self._boards.limit(uuid)
+        except BoardError:
+            current = hold.set_milliwatts
+        return current if current != wanted and hold.may_have_set(current) else None
 
     def _apply(self, uuid: str, before: Hold | None) -> None:
         """Set what the hold says, where the board does not have it already."""
@@ -257,7 +265,11 @@ class Leases:
             self._forget(uuid)
             return
         self._holds[uuid] = hold.model_copy(
-            update={"set_milliwatts": safe_milliwatts, "earlier_milliwatts": hold.set_milliwatts, "lapsed": True}
+            update={
+                "set_milliwatts": safe_milliwatts,
+                "earlier_milliwatts": current if hold.may_have_set(current) else None,
+                "lapsed": True,
+            }
         )
         self._save()
         try:

@@ -38,8 +38,8 @@ class Hold(BaseModel):
     """The lease ended and the safe limit is in force."""
 
     def may_have_set(self, milliwatts: int) -> bool:
-        """Whether the agent can have left the board with this limit."""
-        return milliwatts in (self.set_milliwatts, self.earlier_milliwatts)
+        """Whether the agent can have left the board with this limit; the safe one perhaps when the disk was full."""
+        return milliwatts in (self.set_milliwatts, self.earlier_milliwatts, self.safe_milliwatts)
 
 
 class Record(BaseModel):
