@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +19,8 @@ from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.energy.meter import CHECK_SECONDS, REOPEN_SECONDS, Meter, open_meter
 from lowbeam_worker.energy.rapl import Packages
 from lowbeam_worker.energy.statement import energy_headers, energy_statement
+from lowbeam_worker.front.app import fresh_watts
+from lowbeam_worker.worker import Worker
 
 ROOT = Path(__file__).parents[2]
 WATTS = {"NVML_STUB_IDLE_W": "40", "NVML_STUB_MAX_W": "40"}
@@ -340,3 +344,12 @@ def test_headers_name_only_what_is_known() -> None:
         "X-Energy-Scope": "none",
         "X-Energy-CPU-Seconds": "0.500000",
     }
+
+
+def test_how_old_watts_are_does_not_depend_on_the_clock_on_the_wall() -> None:
+    """A power budget is kept by watts of now: after a clock was set back, old ones must not pass for them."""
+    meter = SimpleNamespace(last=Reading((), time.time(), time.monotonic() - 60, 1, 310.0))
+    worker = cast(Worker, SimpleNamespace(meter=meter))
+    assert fresh_watts(worker) is None
+    meter.last = Reading((), time.time() - 3600, time.monotonic(), 1, 310.0)
+    assert fresh_watts(worker) == 310

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -40,14 +41,14 @@ DECODER = EngineStats(
 )
 
 
-def telemetry(*, metered: bool) -> WorkerTelemetry:
+def telemetry(*, metered: bool, age_s: float = 0.0) -> WorkerTelemetry:
     return WorkerTelemetry(
         pod="p",
         state=WorkerState.READY,
         profile=RunningProfile(model="tiny", precision="bf16", batch_limit=8),
         method=MeterMethod.NVML if metered else MeterMethod.UNAVAILABLE,
         scope=MeterScope.DEVICE if metered else MeterScope.NONE,
-        sampled_at_seconds=1.0,
+        sampled_at_seconds=time.time() - age_s,
         watts=90.0 if metered else None,
         energy_joules=EnergyParts(active=5, idle=3, load=1, reconfigure=1, counter=10) if metered else None,
         requests_running=3,
@@ -152,6 +153,16 @@ def test_without_a_meter_there_is_no_energy_series_and_no_watt() -> None:
         "scope": "none",
         "source": "none",
     }
+
+
+def test_watts_of_a_meter_that_was_lost_are_not_exported_as_those_of_now() -> None:
+    metrics, age_s = Metrics(), 3.0
+    metrics.show(lambda: (telemetry(metered=True, age_s=age_s), DECODER, Meter(None, Ledger())))
+    assert samples(metrics)["lowbeam_worker_power_watts"][0].value == 90
+    age_s = 11.0
+    found = samples(metrics)
+    assert "lowbeam_worker_power_watts" not in found
+    assert found["lowbeam_worker_sample_age_seconds"][0].value >= 11
 
 
 def test_energy_is_told_by_phase_and_the_alarm_is_zero() -> None:

@@ -26,6 +26,8 @@ from lowbeam_worker.energy.meter import Meter
 from lowbeam_worker.engines.base import EngineStats
 from lowbeam_worker.tracing import note
 
+FRESH_SECONDS = 10.0
+"""Older watts have no series: to Prometheus, a figure is as old as its scrape."""
 FIRST_TOKEN_SECONDS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
     *(160.0, 640.0, 2560.0),
@@ -265,7 +267,7 @@ def _energy(now: WorkerTelemetry, meter: Meter, charged_joules: float) -> Iterat
     if meter.agreement is not None:
         text = "Joules counted per joule sensed over the last minute"
         yield _gauge("lowbeam_worker_energy_cross_check_ratio", text, model, meter.agreement)
-    if now.watts is not None:
+    if now.watts is not None and age < FRESH_SECONDS:
         yield _gauge("lowbeam_worker_power_watts", "Power of the worker's devices", model, now.watts)
 
 

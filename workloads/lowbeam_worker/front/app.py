@@ -166,7 +166,7 @@ class _Inference:
 def fresh_watts(worker: Worker) -> float | None:
     """What the devices use now; None where that is not known."""
     reading = worker.meter.last
-    return reading.watts if reading and time.time() - reading.at_unix_s < _FRESH_SECONDS else None
+    return reading.watts if reading and time.monotonic() - reading.at_monotonic_s < _FRESH_SECONDS else None
 
 
 async def _unless_client_leaves(request: Request, handler: Handler) -> Response:
