@@ -59,3 +59,25 @@ def test_a_meter_that_is_lost_grows_stale_and_is_missed_while_a_worker_without_o
     assert (late.milliwatts, late.coverage_percent, late.heard_percent, late.unmetered) == (BOARD, 0, 0, 0)
     without = under_a_cap(Meters(), replica(), sample(None), 17_000)
     assert (without.milliwatts, without.coverage_percent, without.unmetered) == (BOARD, 100, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit_watts", "counts", "stale"),
+    [
+        (BOARD * 1.2 / 1000, BOARD * 115 // 100, BOARD * 120 // 100),
+        (None, BOARD * 105 // 100, BOARD),
+        (BOARD * 0.5 / 1000, BOARD * 105 // 100, BOARD),
+        (3e9, BOARD * 115 // 100, BOARD * 130 // 100),
+        (-1.0, BOARD * 105 // 100, BOARD),
+    ],
+    ids=["raised", "not told", "lowered", "a lie", "another lie"],
+)
+def test_what_a_board_draws_above_its_class_counts_where_its_limit_was_raised(
+    limit_watts: float | None, counts: int, stale: int
+) -> None:
+    devices = (DeviceReading(uuid="a", power_limit_watts=limit_watts),)
+    told = replace(sample(BOARD * 1.15 / 1000), scope=MeterScope.DEVICE, devices=devices)
+    meters = Meters()
+    assert under_a_cap(meters, replica(), told, 1500).milliwatts == counts
+    silent = replace(told, devices=(), milliwatts=None)
+    assert under_a_cap(meters, replica(), silent, 2000).milliwatts == stale

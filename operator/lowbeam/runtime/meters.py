@@ -19,7 +19,7 @@ from lowbeam.catalog.facts import Catalogue, EnergyProfile
 from lowbeam.planning.committed import replica_milliwatts
 from lowbeam.planning.moves import SETTLE_MS, Lever
 from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
-from lowbeam.power.trust import MeterHistory, MeterLimits, Verdict, judge
+from lowbeam.power.trust import IMPOSSIBLE_PERCENT, MeterHistory, MeterLimits, Verdict, judge
 from lowbeam.power.trust import Sample as MeterSample
 from lowbeam.render import Placement
 from lowbeam.runtime.replicas import Replica, WorkloadKey
@@ -83,8 +83,8 @@ class Meters:
         for key, replicas in sorted(world.replicas.items()):
             for replica in replicas:
                 placement = self._placements.get(replica.placement_digest)
-                limits = self._limits_of(world, replica, placement)
                 sample = samples.get(replica.uid)
+                limits = self._limits_of(world, replica, placement, sample)
                 pool = world.node_pools.get(replica.node, placement.pool if placement else "")
                 verdict = None
                 if replica.scheduled and replica.ip:
@@ -114,10 +114,20 @@ class Meters:
         self._placements = {digest: it for digest, it in self._placements.items() if digest in digests}
         return Books(tuple(readings), tuple(charges), verdicts, committed, drawn)
 
-    def _limits_of(self, world: World, replica: Replica, placement: Placement | None) -> MeterLimits:
-        limits = _limits(world, replica, placement)
+    def _limits_of(
+        self, world: World, replica: Replica, placement: Placement | None, sample: Sample | None
+    ) -> MeterLimits:
+        last, limits = self._limits.get(replica.uid), _limits(world, replica, placement)
         if limits is None:
-            return self._limits.get(replica.uid) or _largest_limits(world.catalogue, replica)
+            return last or _largest_limits(world.catalogue, replica)
+        told = _enforced_milliwatts(sample, replica) if sample is not None else None
+        if told is not None:
+            # Only upwards: a limit that somebody raised can be drawn, and a meter that lies about a low one would hide
+            # watts. No higher than a reading may be.
+            most = limits.max_milliwatts * IMPOSSIBLE_PERCENT // 100
+            limits = dataclasses.replace(limits, enforced_milliwatts=min(max(told, limits.max_milliwatts), most))
+        elif last is not None and last.max_milliwatts == limits.max_milliwatts:
+            limits = last
         self._limits[replica.uid] = limits
         return limits
 
@@ -247,6 +257,14 @@ def _missing_boards(sample: Sample, replica: Replica) -> int:
     if not sample.devices or sample.scope is not MeterScope.DEVICE:
         return 0
     return max(0, replica.accelerators - len({device.uuid for device in sample.devices}))
+
+
+def _enforced_milliwatts(sample: Sample, replica: Replica) -> int | None:
+    """The power limit of all boards together, as they tell it; None where one does not, or is not told."""
+    told = [device.power_limit_watts for device in sample.devices]
+    if not told or None in told or sample.scope is not MeterScope.DEVICE or _missing_boards(sample, replica):
+        return None
+    return round(sum(watts or 0.0 for watts in told) * 1000)
 
 
 def _plus(known: int | None, more: int | None) -> int | None:
