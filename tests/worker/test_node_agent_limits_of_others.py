@@ -34,6 +34,17 @@ def test_a_board_that_is_lost_when_its_lease_ends_falls_to_the_safe_limit_when_i
     assert node.boards.limits["GPU-a"] == 200_000
 
 
+def test_a_renewal_that_replaces_a_limit_of_somebody_else_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node("GPU-a")
+    node.ask(1, 250)
+    node.ask(1, 250)
+    node.ask(2, 200)
+    assert "somebody else" not in caplog.text
+    node.boards.limits["GPU-a"] = 150_000
+    assert node.ask(2, 200).enforced_watts == 200
+    assert "set 150000 mW meanwhile: it gets 200000 mW again" in caplog.text
+
+
 def test_a_safe_limit_that_a_full_disk_did_not_take_is_still_known_for_the_agents_own() -> None:
     node = Node("GPU-a")
     node.ask(1, 250, 200)

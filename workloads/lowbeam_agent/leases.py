@@ -240,7 +240,13 @@ class Leases:
         hold = self._holds[uuid]
         self._problems.pop(uuid, None)
         try:
-            if self._boards.limit(uuid) != hold.set_milliwatts:
+            current = self._boards.limit(uuid)
+            if current != hold.set_milliwatts:
+                if before is not None and not before.may_have_set(current):
+                    log.warning(
+                        "%s: somebody else, or a reset of the board, set %d mW meanwhile: it gets %d mW again",
+                        *(uuid, current, hold.set_milliwatts),
+                    )
                 self._boards.set(uuid, hold.set_milliwatts)
         except BoardError as error:
             self._problems[uuid] = f"the board does not take the limit: {error}"
