@@ -112,6 +112,22 @@ def test_a_container_with_several_parts_of_one_board_is_named_once(kubelet: Fake
     assert held(holders) == {"GPU-aaaa": ["a/b/c"]}
 
 
+def test_a_pod_that_has_ended_and_is_still_listed_shares_no_board_with_its_successor(
+    kubelet: FakeKubelet, holders: Holders
+) -> None:
+    ended, other = ("shop", "evicted", "worker"), ("shop", "sliced", "worker")
+    kubelet.pods = {ended: ["GPU-aaaa", "GPU-dddd"], other: ["GPU-bbbb::0"]}
+    holders.refresh()
+    kubelet.pods = {("shop", "new", "worker"): ["GPU-aaaa", "GPU-bbbb::1"], **kubelet.pods}
+    for _ in range(2):
+        holders.refresh()
+        assert held(holders) == {
+            "GPU-aaaa": ["shop/new/worker"],
+            "GPU-bbbb": ["shop/new/worker", "shop/sliced/worker"],
+            "GPU-dddd": ["shop/evicted/worker"],
+        }
+
+
 def test_a_failed_list_keeps_the_last_one_and_its_time_while_an_empty_one_counts(
     kubelet: FakeKubelet, holders: Holders, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -73,6 +73,9 @@ class Holders:
         self._boards = boards
         self._parent_of = parent_of
         self._parents: dict[str, str | None] = {}
+        self._lists = 0
+        self._since: dict[tuple[str, str, str], int] = {}
+        """(device id, namespace, pod) -> number of the list that named it first."""
         self._last: PodList | None = None
         self._problem: str | None = None
         self._stopping = threading.Event()
@@ -92,7 +95,7 @@ class Holders:
                 log.warning("the kubelet's pods are not known (%s); the last answer stays, with its age", error)
             self._problem = str(error)
             return
-        self._last = PodList(time.time(), by_board(devices, self._boards, self._parent))
+        self._last = PodList(time.time(), by_board(self._without_ended(devices), self._boards, self._parent))
         if self._problem is not None:
             log.info("the kubelet answers again")
         self._problem = None
@@ -106,6 +109,16 @@ class Holders:
         self._stopping.set()
         self._thread.join(timeout=LIST_TIMEOUT_SECONDS + 1)
         self._kubelet.close()
+
+    def _without_ended(self, devices: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+        """A kubelet may list pods that have ended (kubernetes/kubernetes#119423): their device is given to another one,
+        and the later of the two holds it. Of two that were there at the first list nobody knows, and both stay."""
+        self._lists += 1
+        self._since = {held[:3]: self._since.get(held[:3], self._lists) for held in devices}
+        newest: dict[str, int] = {}
+        for (device, _, _), since in self._since.items():
+            newest[device] = max(since, newest.get(device, 0))
+        return [held for held in devices if self._since[held[:3]] == newest[held[0]]]
 
     def _parent(self, mig_uuid: str) -> str | None:
         """Remembered: NVML takes up to 100 ms for a question about MIG, and an instance never moves."""
