@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lowbeam.api.wire import MeterMethod, MeterScope, RunningProfile
+from lowbeam.api.wire import DeviceReading, MeterMethod, MeterScope, RunningProfile
 from lowbeam.power.trust import LATE_MS
 from lowbeam.telemetry import PodLoad, Sample, SampleError, SampleProblem, SampleSource, WorkerEndpoint
 from lowbeam.telemetry.engine_metrics import EngineCounts
@@ -135,6 +135,31 @@ async def test_a_worker_that_went_silent_is_asked_about_once_it_is_late() -> Non
 
     back = workers._samples["native"] = replace(once, sampled_at_ms=now_ms)
     assert telemetry.samples()["native"] is back, "at once, before Prometheus is asked again"
+
+
+async def test_a_worker_that_lost_its_meter_still_counts_its_requests_itself() -> None:
+    lost = replace(sample("native", SampleSource.WORKER, 100), method=MeterMethod.UNAVAILABLE, requests_running=3)
+    lost = replace(lost, sampled_at_ms=20_000, counted_at_ms=59_000, requests_received_total=7)
+    scraped = sample("native", SampleSource.PROMETHEUS, 300)
+    prometheus: Any = Prometheus({"native": replace(scraped, sampled_at_ms=59_500)})
+    telemetry = PrometheusFallback(Workers({"native": lost}, {}), prometheus, monotonic_ms=lambda: 60_000)
+    telemetry.set_endpoints(ENDPOINTS[:1])
+    await telemetry.ask_once()
+    read = telemetry.samples()["native"]
+    assert (read.milliwatts, read.sampled_at_ms, read.method) == (300, 59_500, MeterMethod.NVML)
+    assert (read.requests_received_total, read.requests_running, read.counted_at_ms) == (7, 3, 59_000)
+
+
+async def test_boards_that_were_measured_come_along_with_an_engines_counters() -> None:
+    """Fewer than its pod holds are no reading (`test_runtime_meters.py`)."""
+    boards = (DeviceReading(uuid="a", watts=300),)
+    own = replace(sample("vllm", SampleSource.ENGINE, 0), milliwatts=None, counted_at_ms=20)
+    power = replace(sample("vllm", SampleSource.PROMETHEUS, 300), devices=boards)
+    prometheus: Any = Prometheus({"vllm": power})
+    telemetry = PrometheusFallback(Workers({"vllm": own}, {}), prometheus, monotonic_ms=lambda: 60)
+    telemetry.set_endpoints(ENDPOINTS)
+    await telemetry.ask_once()
+    assert telemetry.samples()["vllm"].devices == boards
 
 
 async def test_the_last_word_of_a_silent_worker_stands_where_prometheus_has_only_a_wrong_one() -> None:

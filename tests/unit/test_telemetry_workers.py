@@ -113,6 +113,15 @@ async def test_a_sample_carries_watts_load_profile_and_the_age_of_the_reading(
     assert sample.age_ms(clock.monotonic_ms()) == 10_500
 
 
+async def test_requests_are_counted_as_the_worker_answers_however_old_its_meters_last_reading_is(
+    poller: WorkerPoller, worker: Worker, clock: VirtualClock
+) -> None:
+    worker.body = telemetry(sampledAtSeconds=START.timestamp() - 90, method="unavailable")
+    sample = await poll(poller, worker)
+    assert isinstance(sample, Sample)
+    assert (sample.age_ms(clock.monotonic_ms()), sample.counted_at_ms) == (90_000, clock.monotonic_ms())
+
+
 async def test_a_worker_without_a_meter_has_no_watts_rather_than_zero(poller: WorkerPoller, worker: Worker) -> None:
     worker.body = telemetry(method="unavailable", scope="none", watts=None, energyJoules=None)
     sample = await poll(poller, worker)

@@ -171,6 +171,7 @@ class ControlClient:
             requests_waiting=claim.requests_waiting,
             requests_received_total=claim.requests_received_total,
             requests_completed_total=claim.requests_total,
+            counted_at_ms=received_at_ms,  # a worker counts as it answers, also where its meter is lost
             input_tokens_total=claim.input_tokens_total,
             output_tokens_total=claim.output_tokens_total,
             profile=claim.profile,

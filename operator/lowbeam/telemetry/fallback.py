@@ -153,12 +153,17 @@ def _newest(own: Sample, other: Sample) -> Sample:
     Profile and state are what the worker last said, when it did: nobody else knows them, and a change of its profile is
     tried once per answer.
     """
-    if own.source is SampleSource.ENGINE:
-        counts_are_newer = other.counted_at_ms is not None and other.counted_at_ms > _counted_at_ms(own)
-        return other if counts_are_newer else _metered(own, other)
-    if own.sampled_at_ms >= other.sampled_at_ms:
+    if own.source is not SampleSource.ENGINE and own.sampled_at_ms >= other.sampled_at_ms:
         return own
+    counts_are_newer = other.counted_at_ms is not None and other.counted_at_ms > _counted_at_ms(own)
+    if (own.source is SampleSource.ENGINE or _lost_its_meter(own)) and not counts_are_newer:
+        return _metered(own, other)
     return dataclasses.replace(other, profile=own.profile, state=own.state, received_at_ms=own.received_at_ms)
+
+
+def _lost_its_meter(own: Sample) -> bool:
+    """Whether it went on answering when its meter could no longer be read."""
+    return _counted_at_ms(own) - own.sampled_at_ms > LATE_MS
 
 
 def _counted_at_ms(sample: Sample) -> int:
@@ -180,13 +185,15 @@ def _with_load(sample: Sample, load: PodLoad) -> Sample:
 
 
 def _metered(sample: Sample, power: Sample) -> Sample:
-    """What an engine counts, with the watts that somebody else measured, at the time when they were."""
+    """What a replica counts, with the watts that somebody else measured, at the time when they were."""
     return dataclasses.replace(
         sample,
         source=power.source,
         sampled_at_ms=power.sampled_at_ms,
-        received_at_ms=power.received_at_ms,
         milliwatts=power.milliwatts,
         method=power.method,
         scope=power.scope,
+        joules_total=power.joules_total,
+        devices=power.devices,
+        counted_at_ms=_counted_at_ms(sample),
     )
