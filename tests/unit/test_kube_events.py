@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -68,6 +69,16 @@ async def test_an_event_tells_who_what_and_why(recorder: EventRecorder, server: 
     )
     assert event["metadata"]["namespace"] == "team-a"
     assert event["eventTime"] == "2026-11-21T09:00:00.000000Z"
+
+
+@pytest.mark.parametrize("cut_at", [".", "-"])
+async def test_an_event_about_a_long_name_has_a_name_that_the_api_allows(
+    recorder: EventRecorder, server: FakeTransport, cut_at: str
+) -> None:
+    say(recorder, obj={"metadata": {**WORKLOAD["metadata"], "name": f"{'a' * 199}{cut_at}{'b' * 53}"}})
+    await settle()
+    name = server.stored(EVENTS)[0]["metadata"]["name"]
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", name)
 
 
 async def test_events_of_cluster_wide_objects_are_where_kubectl_describe_looks(

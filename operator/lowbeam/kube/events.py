@@ -87,7 +87,7 @@ class EventRecorder:
         }
         said = f"{regarding.get('uid')}/{reason}/{note}"
         digest = hashlib.sha256(f"{said}/{event_time}".encode()).hexdigest()[:16]
-        event["metadata"]["name"] = f"{regarding['name'][:200]}.{digest}"
+        event["metadata"]["name"] = f"{regarding['name'][:200].rstrip('-.')}.{digest}"
         now_ms = self._monotonic_ms()
         before_ms = self._said_at_ms.get(said)
         self._said_at_ms[said] = now_ms
