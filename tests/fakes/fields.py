@@ -52,9 +52,9 @@ def merged(live: Any, applied: Any, field: str = "") -> Any:
     keys = map_keys(field, applied)
     if keys and isinstance(live, list):
         items = {key_step(item, keys): item for item in live}
-        for item in applied:
-            items[key_step(item, keys)] = merged(items.get(key_step(item, keys)), item)
-        return list(items.values())
+        ours = {key_step(item, keys): merged(items.get(key_step(item, keys)), item) for item in applied}
+        in_our_order = iter(ours.values())
+        return [*(next(in_our_order) if step in ours else item for step, item in items.items()), *in_our_order]
     return copy.deepcopy(applied)
 
 

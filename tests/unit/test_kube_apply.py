@@ -77,6 +77,25 @@ async def test_what_somebody_else_changed_is_put_back(server: FakeTransport, app
     assert subset_equal(deployment()["spec"], server.stored(DEPLOYMENTS)[0]["spec"])
 
 
+async def test_variables_get_a_new_order_since_one_may_only_refer_to_those_before_it(
+    server: FakeTransport, applier: Applier
+) -> None:
+    def with_variables(*names: str) -> KubeObject:
+        body = deployment()
+        body["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": name, "value": "1"} for name in names]
+        return body
+
+    def names(live: KubeObject) -> list[str]:
+        return [variable["name"] for variable in live["spec"]["template"]["spec"]["containers"][0]["env"]]
+
+    live = await applier.apply(DEPLOYMENTS, with_variables("B", "A"), None)
+    live = await applier.apply(DEPLOYMENTS, with_variables("A", "B"), live)
+    assert live is not None
+    assert names(live) == ["A", "B"]
+    live["spec"]["template"]["spec"]["containers"][0]["env"].insert(1, {"name": "THEIRS", "value": "1"})
+    assert await applier.apply(DEPLOYMENTS, with_variables("A", "B"), live) is None, "others may stand between ours"
+
+
 async def test_a_field_or_item_that_is_no_longer_wanted_is_removed_once(
     server: FakeTransport, applier: Applier
 ) -> None:

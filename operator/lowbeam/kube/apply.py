@@ -45,6 +45,9 @@ LIST_MAP_KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Lists that server-side apply merges by key (`x-kubernetes-list-map-keys`); all others are replaced as a whole."""
 
+ORDERED_LISTS = frozenset({"env", "initContainers"})
+"""Those of them whose order means something: a variable may only refer to earlier ones. The server takes over ours."""
+
 KEY_DEFAULTS = {"protocol": "TCP"}
 QUANTITY_MAPS = frozenset({"limits", "requests", "capacity", "allocatable", "hard"})
 QUANTITY_FIELDS = frozenset({"sizeLimit", "divisor"})
@@ -182,6 +185,10 @@ def _covers_list(desired: Sequence[Any], live: Sequence[Any], owned: _Owned, fie
             _covers(want, have, _child(owned, ""), "") for want, have in zip(desired, live, strict=True)
         )
     by_key = {_key_of(item, keys): item for item in live}
+    if field in ORDERED_LISTS:
+        wanted = [_key_of(item, keys) for item in desired]
+        if [key for key in by_key if key in wanted] != wanted:
+            return False
     return all(
         (key := _key_of(item, keys)) in by_key and _covers(item, by_key[key], _child(owned, _key_step(keys, key)), "")
         for item in desired
