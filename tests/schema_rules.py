@@ -179,6 +179,13 @@ RULE_CASES: list[RuleCase] = [
     ),
     _case(
         "InferenceWorkload",
+        "volumes called lowbeam-tmp or lowbeam-shm are Lowbeam's own",
+        "spec.pod.volumes",
+        {"pod": {"volumes": [{"name": "lowbeam-weights", "emptyDir": {}}], "volumeMounts": None}},
+        {"pod": {"volumes": [{"name": "lowbeam-shm", "emptyDir": {}}], "volumeMounts": None}},
+    ),
+    _case(
+        "InferenceWorkload",
         "labels below lowbeam.dev/ are Lowbeam's own",
         "spec.pod.labels",
         {"pod": {"labels": {"example.org/team": "a"}}},

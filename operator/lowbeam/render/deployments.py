@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lowbeam.api.v1alpha1.inferenceworkload import Engine, InferenceWorkload
-from lowbeam.api.v1alpha1.pod import PodOptions
+from lowbeam.api.v1alpha1.pod import SCRATCH_VOLUME, SHM_VOLUME, PodOptions
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT
 from lowbeam.catalog.engines import engine_named
 from lowbeam.catalog.facts import AcceleratorClass
@@ -45,12 +45,10 @@ _STAGING_MEMORY_MIB: Final = 2048
 """Host memory of a replica whose weights live on the device: one shard of a checkpoint on its way there."""
 _SHARED_MEMORY_LIMIT = "2Gi"
 """What vLLM's documentation gives its pods."""
-_SCRATCH = "lowbeam-tmp"
-_SHARED = "lowbeam-shm"
 _TMP = "/tmp"  # noqa: S108 - the only place that a read-only root leaves writable
 _SHM = "/dev/shm"  # noqa: S108 - the kernel's name for it
 _SHARED_VOLUME: Mapping[str, Any] = {
-    "name": _SHARED,
+    "name": SHM_VOLUME,
     "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY_LIMIT},
 }
 
@@ -200,7 +198,7 @@ def _pod_spec(
         **_unless_empty(
             "volumes",
             [
-                *_unless_mounted(pod, _TMP, {"name": _SCRATCH, "emptyDir": {}}),
+                *_unless_mounted(pod, _TMP, {"name": SCRATCH_VOLUME, "emptyDir": {}}),
                 *(_unless_mounted(pod, _SHM, _SHARED_VOLUME) if container.shared_memory else []),
                 *(v.to_wire() for v in pod.volumes),
             ],
@@ -252,8 +250,8 @@ def _container(
         "lifecycle": {"preStop": {"sleep": {"seconds": _seconds_before_end(container)}}},
         "securityContext": container_security(),
         "volumeMounts": [
-            *_unless_mounted(pod, _TMP, {"name": _SCRATCH, "mountPath": _TMP}),
-            *(_unless_mounted(pod, _SHM, {"name": _SHARED, "mountPath": _SHM}) if container.shared_memory else []),
+            *_unless_mounted(pod, _TMP, {"name": SCRATCH_VOLUME, "mountPath": _TMP}),
+            *(_unless_mounted(pod, _SHM, {"name": SHM_VOLUME, "mountPath": _SHM}) if container.shared_memory else []),
             *(m.to_wire() for m in pod.volume_mounts),
         ],
     }

@@ -34,6 +34,9 @@ from lowbeam.api.v1alpha1.labels import (
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 RESERVED_PREFIX = "lowbeam.dev/"
 """Labels below it select Lowbeam's own pods; a user who set one would take pods away from their workload."""
+SCRATCH_VOLUME = "lowbeam-tmp"
+SHM_VOLUME = "lowbeam-shm"
+_RESERVED_VOLUMES = (SCRATCH_VOLUME, SHM_VOLUME)
 RESERVED_ARGUMENTS = (
     "^--?(batch[-_]limit|max[-_]num[-_]seqs|max[-_]running[-_]requests|max[-_]batch[-_]requests|parallel|np"
     "|(tensor|pipeline|data)[-_]parallel[-_]size|[tpd]p|[tpd]p[-_]size|p|port|control[-_]port)(=|$)"
@@ -333,6 +336,12 @@ class PodOptions(ApiModel):
             message="every name in volumeMounts must be the name of a volume in volumes",
             holds=lambda it: {mount.name for mount in it.volume_mounts} <= {volume.name for volume in it.volumes},
             field="volumeMounts",
+        ),
+        Rule(
+            cel=f"!has(self.volumes) || self.volumes.all(v, !(v.name in {list(_RESERVED_VOLUMES)}))",
+            message=f"volumes called {' or '.join(_RESERVED_VOLUMES)} are Lowbeam's own; choose another name",
+            holds=lambda it: not any(volume.name in _RESERVED_VOLUMES for volume in it.volumes),
+            field="volumes",
         ),
         Rule(
             cel=f"!has(self.labels) || !self.labels.exists(key, key.startsWith('{RESERVED_PREFIX}'))",
