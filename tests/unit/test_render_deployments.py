@@ -236,7 +236,7 @@ def test_pods_meet_the_restricted_pod_security_standard() -> None:
 def test_a_worker_has_no_api_token_unless_its_user_names_an_account() -> None:
     assert pod_of(render())["automountServiceAccountToken"] is False
     named = pod_of(render(workload(pod={"serviceAccountName": "s3-reader"})))
-    assert named["serviceAccountName"] == "s3-reader"
+    assert named["serviceAccountName"] == named["serviceAccount"] == "s3-reader"
     assert "automountServiceAccountToken" not in named
 
 

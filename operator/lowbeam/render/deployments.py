@@ -171,9 +171,10 @@ def _pod_spec(
         + (ENDPOINT_SECONDS if container.ends_at_once else DRAIN_SECONDS),
         # One variable per Service of the namespace would change the pod's environment at random.
         "enableServiceLinks": False,
-        # The worker calls no API server; an account that the user names is meant to be used.
+        # The worker calls no API server; an account that the user names is meant to be used. By its old name too, which
+        # the server fills in: left to the server, it would bring the account back when the user takes it away.
         **(
-            {"serviceAccountName": pod.service_account_name}
+            {"serviceAccountName": pod.service_account_name, "serviceAccount": pod.service_account_name}
             if pod.service_account_name
             else {"automountServiceAccountToken": False}
         ),
