@@ -198,6 +198,27 @@ def test_what_the_chart_renders_fits_the_api_servers_own_schema(
     assert "Invalid: 0, Errors: 0, Skipped: 4" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("r" * 53, {}),
+        ("team.lowbeam", {}),
+        ("123", {}),
+        ("1e3", {"nameOverride": "007", "controlKey": {"existingSecret": "42"}}),
+        ("lowbeam", {"fullnameOverride": "f" * 63, "serviceAccount": {"name": "12"}}),
+    ],
+)
+def test_the_api_server_takes_every_name_that_helm_takes(
+    helm: Helm, cluster: ClusterClient, namespace: str, tmp_path: Path, release: str, values: dict[str, Any]
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"crds": {"install": False}, "agent": {"enabled": True}, **values}))
+    rendered = helm("template", release, str(CHART), "--namespace", namespace, "--values", str(file))
+    assert rendered.returncode == 0, rendered.stderr
+    said = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=rendered.stdout)
+    assert {line.split("/")[0] for line in said.splitlines()} >= {"deployment.apps", "daemonset.apps", "service"}
+
+
 def write_schemas(openapi: dict[str, Any], folder: Path) -> None:
     """One JSON schema per kind of the chart, named as kubeconform looks for it; unknown fields are refused."""
     definitions = openapi["definitions"]

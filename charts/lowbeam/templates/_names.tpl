@@ -14,9 +14,14 @@
 {{- end -}}
 {{- end -}}
 
+{{/* A Service has 63 characters and no dots; releases may have dots, and with the chart's name up to 61. */}}
+{{- define "lowbeam.metricsService" -}}
+{{- printf "%s-metrics" (include "lowbeam.fullname" . | replace "." "-" | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "lowbeam.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "lowbeam.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lowbeam.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 

@@ -5,8 +5,8 @@
 {{- end -}}
 
 {{- define "lowbeam.agent.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "lowbeam.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lowbeam.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: agent
 {{- end -}}
 
