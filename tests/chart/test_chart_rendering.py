@@ -208,7 +208,7 @@ def test_what_the_chart_renders_fits_the_api_servers_own_schema(
         ("lowbeam", {"fullnameOverride": "f" * 63, "serviceAccount": {"name": "12"}}),
     ],
 )
-def test_the_api_server_takes_every_name_that_helm_takes(
+def test_the_api_server_takes_every_name_that_helm_takes(  # noqa: PLR0917 - one row of the table
     helm: Helm, cluster: ClusterClient, namespace: str, tmp_path: Path, release: str, values: dict[str, Any]
 ) -> None:
     file = tmp_path / "values.yaml"

@@ -101,7 +101,10 @@ def test_another_model_is_made_before_the_old_one_breaks(stage: Stage, namespace
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
     assert len(stage.deployments(namespace, "swap")) == 1
     assert stage.iw(namespace, "swap")["status"]["selected"]["model"] == "roberta-base-sst2"
-    assert [reason for _, reason, _ in stage.events("swap", namespace)] == ["Selected", "Replaced"]
+    events = stage.events("swap", namespace)
+    assert [reason for kind, reason, _ in events if kind == "Normal"] == ["Selected", "Replaced"]
+    (quoted,) = {note for kind, _, note in events if kind == "Warning"}
+    assert "exceeded quota" in quoted
 
 
 def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_made(

@@ -190,6 +190,19 @@ def test_a_pod_that_cannot_be_scheduled_is_quoted_until_it_can(stage: Stage, nam
 
 
 @pytest.mark.usefixtures("beside")
+def test_pods_that_may_not_be_made_are_a_reason_to_stall_that_quotes_who_refused_them(
+    stage: Stage, namespace: str
+) -> None:
+    stage.allow_pods(namespace, 1)  # the healthy one's
+    stage.apply(workload(namespace, "refused"))
+    row = stage.says(lambda: stage.iw(namespace, "refused"), "Stalled", "True", "ReplicasNotReady")
+    assert "exceeded quota" in row["message"]
+    assert stage.deployments(namespace, "refused")[0]["metadata"]["name"] in row["message"]
+    stage.allow_pods(namespace, None)
+    stage.ready(namespace, "refused")
+
+
+@pytest.mark.usefixtures("beside")
 def test_a_service_of_somebody_else_keeps_its_name_until_it_is_gone(stage: Stage, namespace: str) -> None:
     stage.cluster.kubectl("create", "service", "clusterip", "taken", "--tcp=80:8080", "-n", namespace)
     before = stage.cluster.get("service", "taken", "-n", namespace)

@@ -103,6 +103,14 @@ def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], words: str) -> N
     assert bool(words) is bool(replica.trouble)
 
 
+@pytest.mark.parametrize(("status", "words"), [("True", "exceeded quota"), ("False", "")])
+def test_a_deployment_says_why_it_gets_no_pods(status: str, words: str) -> None:
+    failure = {"type": "ReplicaFailure", "status": status, "message": "exceeded quota"}
+    available = {"type": "Available", "status": "False", "message": "no minimum availability"}
+    live = child_of({"metadata": {"name": NEW, "uid": "u"}, "status": {"conditions": [available, failure]}})
+    assert live.trouble == words
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_pod_that_has_ended_draws_nothing(phase: str) -> None:
     assert replica_of(pod(phase=phase)) is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine, InferenceWorkload, WorkloadMode, reasons
@@ -29,7 +30,7 @@ from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.meters import Books
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.power_control import PowerControl
-from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.replicas import Child, Replica, WorkloadKey
 from lowbeam.runtime.reporter import Reporter, all_of
 from lowbeam.runtime.status_workload import WorkloadFacts
 from lowbeam.runtime.world import World
@@ -123,7 +124,7 @@ class Observer:
             unreadable=unreadable,
             pods=len(replicas),
             ready=sum(r.ready for r in replicas),
-            trouble=next((f"pod {r.name} {r.trouble}" for r in replicas if r.trouble), ""),
+            trouble=_trouble(replicas, world.children.get(key, [])),
             selector=f"{labels.WORKLOAD}={labels.label_value(key[1])}",
             measured_milliwatts=books.drawn_milliwatts.get(key),
             committed_milliwatts=books.committed_milliwatts.get(key, 0),
@@ -141,6 +142,13 @@ class Observer:
         if memory.held is None:
             return None
         return self._clock.now() + timedelta(milliseconds=memory.held.retry_at_ms - self._clock.monotonic_ms())
+
+
+def _trouble(replicas: Iterable[Replica], children: Iterable[Child]) -> str:
+    """The first thing that a pod says about itself, else why a Deployment gets none."""
+    of_pods = (f"pod {it.name} {it.trouble}" for it in replicas if it.trouble)
+    of_children = (f"deployment {it.name} cannot make its pods: {it.trouble}" for it in children if it.trouble)
+    return next(chain(of_pods, of_children), "")
 
 
 def _settled(raw: Mapping[str, Any], memory: WorkloadMemory, replicas: Iterable[Replica]) -> bool:

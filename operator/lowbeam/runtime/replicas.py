@@ -66,6 +66,8 @@ class Child:
     raw: Mapping[str, Any]
     rolled_out: bool = True
     """Whether as many pods as are wanted have the present template."""
+    trouble: str = ""
+    """Why its pods cannot even be made: a quota, Pod Security, a webhook; empty when they can."""
 
 
 def replica_of(pod: Mapping[str, Any]) -> Replica | None:
@@ -96,6 +98,7 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
     """View of one of our Deployments."""
     metadata, status = deployment["metadata"], deployment.get("status", {})
     replicas = deployment.get("spec", {}).get("replicas", 1)
+    refused: Mapping[str, Any] = next((it for it in status.get("conditions", ()) if it["type"] == "ReplicaFailure"), {})
     return Child(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -106,6 +109,7 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
         raw=deployment,
         rolled_out=status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         and status.get("updatedReplicas", 0) >= replicas,
+        trouble=refused.get("message", "") if refused.get("status") == "True" else "",
     )
 
 

@@ -49,7 +49,7 @@ class WorkloadFacts:
     pods: int
     ready: int
     trouble: str
-    """The worst thing a pod says about itself; empty when none says anything."""
+    """What a pod says about itself, or a Deployment that cannot make its pods; empty when none says anything."""
     selector: str
     measured_milliwatts: int | None
     """None: no fresh reading, or no meter."""
