@@ -19,6 +19,7 @@ class RuleCase:
     """Where the API server says it is wrong."""
     keeps: dict[str, Any]
     breaks: dict[str, Any]
+    name_that_breaks: str = "sample"
 
     def __str__(self) -> str:
         return f"{self.kind} {self.message}"
@@ -337,6 +338,14 @@ RULE_CASES: list[RuleCase] = [
         "spec.activeParametersMillions",
         {"activeParametersMillions": 8200},
         {"activeParametersMillions": 8201},
+    ),
+    RuleCase(
+        "AcceleratorClass",
+        "the name of a class must have at most 63 characters",
+        "metadata",
+        SAMPLES["AcceleratorClass"][0],
+        SAMPLES["AcceleratorClass"][0],
+        name_that_breaks="n" * 64,
     ),
     _case(
         "AcceleratorClass",

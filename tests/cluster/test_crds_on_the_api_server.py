@@ -107,7 +107,7 @@ def _names(field: str, complaint: tuple[str, str]) -> bool:
 @pytest.mark.parametrize("case", RULE_CASES, ids=str)
 def test_the_api_server_keeps_every_rule_and_says_it_in_our_words(server: Server, case: RuleCase) -> None:
     assert server.complaints(object_of(case.kind, case.keeps)) == []
-    ((field, message),) = server.complaints(object_of(case.kind, case.breaks))
+    ((field, message),) = server.complaints(object_of(case.kind, case.breaks, case.name_that_breaks))
     assert field == case.field
     assert case.message in message
 

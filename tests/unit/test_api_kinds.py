@@ -61,7 +61,7 @@ def _reaches(found: str, field: str) -> bool:
 @pytest.mark.parametrize("case", RULE_CASES, ids=str)
 def test_the_model_keeps_the_rules_and_names_the_field(case: RuleCase) -> None:
     assert read_user_object(object_of(case.kind, case.keeps)).problems == ()
-    (problem,) = read_user_object(object_of(case.kind, case.breaks)).problems
+    (problem,) = read_user_object(object_of(case.kind, case.breaks, case.name_that_breaks)).problems
     assert problem.message.startswith(case.message)
     assert problem.field == case.field
 

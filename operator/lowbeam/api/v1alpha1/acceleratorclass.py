@@ -23,11 +23,13 @@ from lowbeam.api.v1alpha1.base import (
     decimal,
     list_set,
 )
-from lowbeam.api.v1alpha1.labels import LABEL_VALUE_PATTERN
+from lowbeam.api.v1alpha1.labels import LABEL_VALUE_PATTERN, LONGEST_LABEL_VALUE
 from lowbeam.api.v1alpha1.modelcard import CatalogueObjectStatus, Precision
 from lowbeam.api.v1alpha1.provenance import Provenance
 
-ProductLabel = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)]
+ProductLabel = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_LABEL_VALUE, pattern=LABEL_VALUE_PATTERN)
+]
 """A value of the node label nvidia.com/gpu.product, in full."""
 
 Teraflops = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -116,3 +118,13 @@ class AcceleratorClass(KubeObject):
     """The facts."""
     status: CatalogueObjectStatus = Field(default_factory=CatalogueObjectStatus)
     """Whether Lowbeam uses them."""
+
+    rules: ClassVar = (
+        Rule(
+            cel=f"size(self.metadata.name) <= {LONGEST_LABEL_VALUE}",
+            message=f"the name of a class must have at most {LONGEST_LABEL_VALUE} characters: "
+            "nodes and pods carry it as the value of a label",
+            holds=lambda it: len(it.metadata.name) <= LONGEST_LABEL_VALUE,
+            field="metadata",
+        ),
+    )

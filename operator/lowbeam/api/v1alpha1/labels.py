@@ -25,6 +25,7 @@ ANNOTATION_KEY_PATTERN = _key_pattern("A-Za-z0-9")
 """The same, but capital letters may be in the domain too."""
 LABEL_VALUE_PATTERN = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 """Empty is a value too."""
+LONGEST_LABEL_VALUE = 63
 LONGEST_DOMAIN = 253
 KEY_FORM = (
     "letters, digits, dashes, underscores and dots (at most 63, a letter or digit at both ends), "
@@ -32,7 +33,7 @@ KEY_FORM = (
 )
 
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317, pattern=LABEL_KEY_PATTERN)]
-LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE_PATTERN)]
+LabelValue = Annotated[str, StringConstraints(max_length=LONGEST_LABEL_VALUE, pattern=LABEL_VALUE_PATTERN)]
 KeyOfMap = Annotated[str, StringConstraints(max_length=317)]
 """Its form is a matter of `has_keys_of_labels`: a schema cannot constrain the keys of a map."""
 Labels = Annotated[dict[KeyOfMap, LabelValue], Field(max_length=32)]
