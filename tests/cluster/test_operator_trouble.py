@@ -202,6 +202,19 @@ def test_pods_that_may_not_be_made_are_a_reason_to_stall_that_quotes_who_refused
     stage.ready(namespace, "refused")
 
 
+def test_a_workload_whose_deletion_a_finalizer_holds_up_stays_under_its_caps(stage: Stage, namespace: str) -> None:
+    made = workload(namespace, "held-up")
+    made["metadata"]["finalizers"] = ["example.org/backup"]
+    stage.apply(made)
+    stage.ready(namespace, "held-up")
+    stage.cluster.kubectl("delete", "iw", "held-up", "-n", namespace, "--wait=false")
+    with stage.caps(power_cap(f"none-{namespace}", 1, namespaces=[namespace])):
+        stage.eventually("it is paused", lambda: not stage.pods(namespace, "held-up"))
+    patch = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    stage.cluster.kubectl("patch", "iw", "held-up", "-n", namespace, *patch)
+    stage.eventually("it is gone", lambda: not stage.deployments(namespace, "held-up"))
+
+
 @pytest.mark.usefixtures("beside")
 def test_a_service_of_somebody_else_keeps_its_name_until_it_is_gone(stage: Stage, namespace: str) -> None:
     stage.cluster.kubectl("create", "service", "clusterip", "taken", "--tcp=80:8080", "-n", namespace)

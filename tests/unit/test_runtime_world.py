@@ -121,6 +121,25 @@ def test_what_is_being_deleted_is_not_planned() -> None:
     assert list(build_world(objects, TODAY, Parser()).raw_workloads) == [("team", "stays")]
 
 
+@pytest.mark.parametrize(
+    ("finalizers", "planned"),
+    [
+        ([], False),
+        (["example.org/backup"], True),
+        (["foregroundDeletion"], False),
+        (["example.org/backup", "foregroundDeletion"], False),
+        (["orphan"], False),
+    ],
+)
+def test_a_deletion_that_somebody_elses_finalizer_holds_up_has_not_happened_yet(
+    finalizers: list[str], planned: bool
+) -> None:
+    going = iw("going")
+    going["metadata"] |= {"deletionTimestamp": "2026-11-21T09:00:00Z", "finalizers": finalizers}
+    world = build_world(Objects(workloads=(going,)), TODAY, Parser())
+    assert world.enforced() == ([("team", "going")] if planned else [])
+
+
 @given(st.permutations([iw("a"), iw("b", namespace="other"), iw("c")]), st.permutations([pcap("x"), pcap("y")]))
 def test_the_order_of_objects_does_not_matter(workloads: list[dict[str, Any]], caps: list[dict[str, Any]]) -> None:
     world = build_world(Objects(workloads=tuple(workloads), power_caps=tuple(caps)), TODAY, Parser())

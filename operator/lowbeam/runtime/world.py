@@ -153,6 +153,8 @@ class World(Ground):
         return held
 
 
+_OF_THE_GARBAGE_COLLECTOR = frozenset({"foregroundDeletion", "orphan"})
+"""Finalizers with which it ends the children, or lets go of them, before their owner is gone."""
 _View = TypeVar("_View")
 
 
@@ -227,9 +229,7 @@ def build_world(
     requirements: dict[WorkloadKey, Requirements] = {}
     ending = {_name(raw) for raw in objects.namespaces if "deletionTimestamp" in raw["metadata"]}
     raw_workloads = {
-        _key(raw): raw
-        for raw in objects.workloads
-        if "deletionTimestamp" not in raw["metadata"] and raw["metadata"]["namespace"] not in ending
+        _key(raw): raw for raw in objects.workloads if not _goes_now(raw) and raw["metadata"]["namespace"] not in ending
     }
     pods = [it for raw in objects.pods if (it := parser.view(raw["metadata"]["uid"], replica_of, raw)) is not None]
     for key, raw in sorted(raw_workloads.items()):
@@ -325,6 +325,16 @@ def _needs(today: date, workload: InferenceWorkload, catalogue: Catalogue, seen:
         metadata.namespace, metadata.name, metadata.uid, workload.spec, catalogue, seen.demand, today
     )
     return answer if isinstance(answer, Refusal) else replace(answer, corrections=seen.corrections)
+
+
+def _goes_now(raw: Raw) -> bool:
+    """Whether it is being deleted, and its children with it.
+
+    A finalizer of somebody else may hold that up for hours: until it is gone the pods run on, and are Lowbeam's to dim.
+    """
+    finalizers = set(raw["metadata"].get("finalizers", ()))
+    held_up = finalizers and not finalizers & _OF_THE_GARBAGE_COLLECTOR
+    return "deletionTimestamp" in raw["metadata"] and not held_up
 
 
 def _name(raw: Raw) -> str:
