@@ -183,6 +183,22 @@ async def test_an_expired_token_is_read_again_once(server: Server, transport: Ai
         await transport.get(PODS, "a", "ns")
 
 
+async def test_a_watch_reads_an_expired_token_again_and_never_once_it_has_begun(
+    server: Server, transport: AioTransport, kubeconfig: Path
+) -> None:
+    write_kubeconfig(kubeconfig, server.url, "second")
+    seen = json.dumps({"type": "ADDED", "object": POD}).encode() + b"\n"
+    server.answers = [answer(401, {"message": "Unauthorized"}), lines(seen)]
+    assert [event.type async for event in transport.watch(PODS, resource_version="1")] == ["ADDED"]
+    assert [headers["Authorization"] for _, _, headers, _ in server.requests] == ["Bearer first", "Bearer second"]
+    late = json.dumps({"type": "ERROR", "object": {"code": 401, "message": "Unauthorized"}}).encode() + b"\n"
+    for answers in ([lines(seen, late)], [answer(401, {"message": "Unauthorized"})]):
+        server.answers = list(answers)
+        with pytest.raises(Unauthorized, match="renew the kubeconfig"):
+            _ = [event async for event in transport.watch(PODS, resource_version="1")]
+    assert len(server.requests) == 2 + 1 + 2
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [

@@ -8,7 +8,8 @@ Invariants
   holds no slot.
 - Retried are 429, 5xx and lost connections, on calls that may be repeated; `create` only when the server refused it
   unprocessed (429).
-- A watch is never retried here: only its reader knows what it has seen.
+- Credentials that the server refuses are read again once. A watch is never retried after that: only its reader knows
+  what it has seen.
 """
 
 from __future__ import annotations
@@ -149,14 +150,23 @@ class AioTransport:
         query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(timeout_seconds)}
         if label_selector:
             query["labelSelector"] = label_selector
-        if initial_events:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
-        else:
-            query["resourceVersion"] = resource_version
+        initial = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        query |= initial if initial_events else {"resourceVersion": resource_version}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=WATCH_SILENCE_SECONDS)
-        async with self._send(asked, _Http("GET", resource.path(namespace), query, timeout=timeout)) as response:
-            async for line in _lines(response.content):
-                yield _watch_event(asked, resource, line)
+        http, renewed = _Http("GET", resource.path(namespace), query, timeout=timeout), False
+        while True:
+            try:
+                async with self._send(asked, http) as response:
+                    renewed = True
+                    async for line in _lines(response.content):
+                        yield _watch_event(asked, resource, line)
+            except Unauthorized:
+                if renewed:
+                    raise
+                renewed = True
+                await self._renew_credentials(asked)
+            else:
+                return
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> KubeObject:
         """See `KubeTransport`."""
