@@ -13,6 +13,7 @@ from lowbeam.api.v1alpha1 import KINDS, Feature, InferenceWorkload, KubeObject, 
 from lowbeam.api.v1alpha1.inferenceworkload import Latency
 from lowbeam.api.v1alpha1.loading import read_user_object
 from lowbeam.api.v1alpha1.workloadstatus import Decision
+from lowbeam.api.wire import ProfileChange
 from schema_cases import BoundCase, bound_cases, fields_in_schema, fields_in_value, rules_of
 from schema_rules import RULE_CASES, RuleCase
 from schema_samples import SAMPLES, object_of
@@ -64,6 +65,19 @@ def test_the_model_keeps_the_rules_and_names_the_field(case: RuleCase) -> None:
     (problem,) = read_user_object(object_of(case.kind, case.breaks, case.name_that_breaks)).problems
     assert problem.message.startswith(case.message)
     assert problem.field == case.field
+
+
+@pytest.mark.parametrize(("batch", "fits"), [(65_536, True), (65_537, False)])
+def test_a_profile_has_no_batch_that_no_worker_can_be_told(batch: int, fits: bool) -> None:
+    spec = SAMPLES["EnergyProfile"][0]
+    points = [{**spec["points"][0], "batch": batch}]
+    problems = read_user_object(object_of("EnergyProfile", {**spec, "points": points})).problems
+    assert [problem.field for problem in problems] == ([] if fits else ["spec.points[0].batch"])
+    if fits:
+        assert ProfileChange(generation=1, batch_limit=batch)
+    else:
+        with pytest.raises(ValidationError):
+            ProfileChange(generation=1, batch_limit=batch)
 
 
 def test_three_lines_of_spec_are_a_complete_workload() -> None:

@@ -166,6 +166,9 @@ MAX_REQUESTS_PER_MINUTE = 100_000_000
 MAX_TOKENS = 10_000_000
 """Of one request, or of one answer."""
 
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+"""Requests or rows in one engine step: no more than the control port and the worker take (`wire.ProfileChange`)."""
+
 Watts = Annotated[int, Field(ge=0, le=MAX_WATTS)]
 CamelWord = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
 """One word that programs compare: a condition type, a reason, an action."""

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from lowbeam.api.v1alpha1.base import (
     AGE,
     ApiModel,
+    BatchSize,
     DecimalString,
     KubeObject,
     Name,
@@ -40,7 +41,7 @@ Tokens = Annotated[int, Field(ge=1, le=100_000_000)]
 class EnergyProfilePoint(ApiModel):
     """The steady state at one batch size."""
 
-    batch: Annotated[int, Field(ge=1, le=1_000_000)]
+    batch: BatchSize
     """Requests that run together; the measured average where one was recorded."""
     watts: DecimalString
     """Draw of one replica: the sum over its accelerators."""

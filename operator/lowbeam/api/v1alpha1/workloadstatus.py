@@ -14,6 +14,7 @@ from pydantic import Field
 from lowbeam.api.v1alpha1.base import (
     MAX_TOKENS,
     ApiModel,
+    BatchSize,
     CamelWord,
     Conditions,
     DecimalString,
@@ -48,7 +49,7 @@ class Selected(ApiModel):
     """Kind of accelerator."""
     accelerators_per_replica: Count = 1
     """Accelerators of one pod; 0 for a CPU class."""
-    batch_limit: Annotated[int, Field(ge=1, le=65536)]
+    batch_limit: BatchSize
     """Most requests (or rows) in one engine step."""
     replicas: Count
     """Pods that were decided."""
@@ -143,7 +144,7 @@ class Alternative(ApiModel):
     """Kind of accelerator; empty where no accelerator could run it."""
     accelerators_per_replica: Count | None = None
     """Accelerators of one pod."""
-    batch_limit: Annotated[int, Field(ge=1, le=65536)] | None = None
+    batch_limit: BatchSize | None = None
     """Most requests in one engine step."""
     replicas: Count | None = None
     """Pods."""
