@@ -45,7 +45,7 @@ def text(catalogue: Catalogue, args: argparse.Namespace) -> str:
     profiles, wanted = wanted_profiles(catalogue, args), _wanted(catalogue, args)
     blocks = []
     for task in catalogue.tasks.values():
-        if args.task not in {None, task.name}:
+        if args.task is not None and args.task.lower() != task.name:
             continue
         rows = [
             _row(catalogue, model, variant, task.name, profiles)
