@@ -7,7 +7,10 @@ Each subcommand module has `add_arguments(parser)` and `run(args) -> int`; its d
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -36,8 +39,13 @@ EXTRA_OF_MODULE = {
 }
 
 
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a write to a full or broken disk fails with."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
+    _prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="lowbeam", description="Compute-efficient AI inference under power caps.")
     parser.add_argument("--version", action="version", version=f"lowbeam {__version__}")
@@ -50,14 +58,38 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _module(name).add_arguments(sub)
         args = parser.parse_args(arguments)
         code: int = _module(args.command).run(args)
+        sys.stdout.flush()
     except LowbeamError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
+        _give_up_output()
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        _give_up_output()
+        print(f"cannot write the output: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _prepare_streams() -> None:
+    """Output has a place to go, and letters that the terminal lacks are escaped: neither ends in a traceback."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output() -> None:
+    """What is still in the buffer goes nowhere: the interpreter would fail on it once more at its end."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _module(name: str) -> ModuleType:
