@@ -16,6 +16,8 @@ import yaml
 from lowbeam.errors import BadInput
 from lowbeam.sizing.cost import Prices
 
+HIGHEST_PRICE = 10**12
+"""Of anything, in any currency: more has no place in a table."""
 _EXAMPLE = 'acceleratorHour: {h100: "2.50"}, kilowattHour: "0.25"'
 
 
@@ -40,18 +42,18 @@ def read_prices(args: argparse.Namespace) -> Prices | None:
         if not name or not price:
             raise BadInput(f'--price: "{part}" is not CLASS=PRICE (write for example h100=2.50)')
         hours[name] = _price(price, f"--price: {name}")
-    if args.kwh:
+    if args.kwh is not None:
         kilowatt_hour = _price(args.kwh, "--kwh")
     return Prices(hours, kilowatt_hour) if hours or kilowatt_hour is not None else None
 
 
 def _of_file(path: str) -> tuple[dict[str, Decimal], Decimal | None]:
     try:
-        raw = yaml.load(Path(path).read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - the safest one: text only
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - only text
     except (OSError, UnicodeDecodeError) as error:
         said = "is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise BadInput(f"--prices: {path}: {said}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadInput(f"--prices: {path}: not valid YAML: {error}") from error
     unknown = sorted(set(raw) - {"acceleratorHour", "kilowattHour"}) if isinstance(raw, dict) else ["?"]
     if unknown or not isinstance(raw.get("acceleratorHour", {}), Mapping):
@@ -71,4 +73,6 @@ def _price(text: object, where: str) -> Decimal:
         price = Decimal("NaN")
     if not price.is_finite() or price < 0:
         raise BadInput(f'{where}: "{text}" is not a price (write a number without a currency, for example 2.50)')
+    if price > HIGHEST_PRICE:
+        raise BadInput(f'{where}: "{text}" is above {HIGHEST_PRICE:,}; take a larger unit of money')
     return price
