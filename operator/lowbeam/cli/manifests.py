@@ -7,23 +7,28 @@ planned.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lowbeam.api.documents import complaint_of, document_of, position_of
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KubeObject
+from lowbeam.api.v1alpha1.base import MAX_WATTS
 from lowbeam.api.v1alpha1.loading import Problem, ReadResult, read_documents
 from lowbeam.api.v1alpha1.problems import LONGEST_QUOTE
 from lowbeam.catalog import why_no_class
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.catalog.nodes import CLASS_LABEL, PRODUCT_LABEL
+from lowbeam.cli.foreign import read_foreign
 from lowbeam.errors import BadInput
 from lowbeam.render import labels
 from lowbeam.runtime.world import Objects, Parser, World, build_world
@@ -80,23 +85,36 @@ def read_files(paths: Sequence[str]) -> Manifests:
 def _take(read: Manifests, file: str, result: ReadResult) -> None:
     read.troubles += [Trouble(file, it.object, it.field, it.message) for it in result.problems]
     if result.other is not None:
-        kept = {"Namespace": read.namespaces, "Node": read.nodes}.get(str(result.other.get("kind")))
-        if kept is not None and isinstance(result.other.get("metadata"), Mapping):
-            kept.append(dict(result.other))
-    if result.object is None:
+        _take_foreign(read, file, result.other)
+    if result.object is not None and _is_first(read, file, _key(result.object)):
+        read.objects.append(result.object)
+
+
+def _take_foreign(read: Manifests, file: str, raw: Mapping[str, Any], kind: str = "") -> None:
+    """Keep a Node or Namespace; what is wrong with it, or there twice, is a trouble. Other kinds do not matter."""
+    kind = kind or str(raw.get("kind"))
+    kept = {"Namespace": read.namespaces, "Node": read.nodes}.get(kind)
+    if kept is None:
         return
-    key = _key(result.object)
+    found = read_foreign(kind, raw)
+    if isinstance(found, tuple):
+        read.troubles += [Trouble(file, it.object, it.field, it.message) for it in found]
+    elif _is_first(read, file, (kind, "", found["metadata"]["name"])):
+        kept.append(found)
+
+
+def _is_first(read: Manifests, file: str, key: tuple[str, str, str]) -> bool:
     before = read.files.get(key)
     if before is None:
         read.files[key] = file
-        read.objects.append(result.object)
-        return
+        return True
     where = "twice in this file" if before == file else f"also in {before}"
     kind, namespace, name = key
     label = f"{namespace}/{name}" if namespace else name
     read.troubles.append(
         Trouble(file, label, "metadata.name", f"this {kind} is {where}; the first counts: rename or remove the other")
     )
+    return False
 
 
 def _key(object_: KubeObject) -> tuple[str, str, str]:
@@ -124,36 +142,30 @@ def _shortened(text: str) -> str:
 
 
 def made_up_nodes(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Whole nodes of at most LARGEST_NODE accelerators."""
+    """Whole nodes of at most LARGEST_NODE accelerators, under names that no real node has."""
     nodes: list[dict[str, Any]] = []
     for name, count in counts.items():
         for left in range(count, 0, -LARGEST_NODE):
-            nodes.append(_node(f"{name}-{len(nodes)}", name, min(LARGEST_NODE, left)))
+            nodes.append(_node(f"--inventory/{name}-{len(nodes)}", name, min(LARGEST_NODE, left)))
     return nodes
 
 
-def read_nodes(path: str) -> list[dict[str, Any]]:
-    """Nodes from `kubectl get nodes -o json` (or yaml)."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--nodes: {path}: {_complaint(error)}") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"--nodes: {path}: neither JSON nor YAML: {error}") from error
-    nodes = raw.get("items", [raw]) if isinstance(raw, dict) else []
-    if not isinstance(nodes, list) or not nodes or not all(_is_node(node) for node in nodes):
-        raise BadInput(f"--nodes: {path}: no list of nodes; make it with `kubectl get nodes -o json`")
-    return nodes
+def read_nodes(path: str, read: Manifests) -> None:
+    """Add the nodes of `kubectl get nodes -o json` (or yaml). BadInput: the file holds nothing of the kind."""
+    for name, text in read_texts(path):
+        try:
+            raw = document_of(text)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--nodes: {name}: {position_of(error)}: {complaint_of(error)}") from error
+        nodes = raw.get("items", [raw]) if isinstance(raw, dict) else []
+        if not isinstance(nodes, list) or not nodes or not all(_may_be_node(node) for node in nodes):
+            raise BadInput(f"--nodes: {name}: no list of nodes; make it with `kubectl get nodes -o json`")
+        for node in nodes:
+            _take_foreign(read, name, node, "Node")
 
 
-def _is_node(raw: object) -> bool:
-    metadata = raw.get("metadata") if isinstance(raw, dict) else None
-    return (
-        isinstance(raw, dict)
-        and raw.get("kind", "Node") == "Node"
-        and isinstance(metadata, dict)
-        and isinstance(metadata.get("name"), str)
-    )
+def _may_be_node(raw: object) -> bool:
+    return isinstance(raw, dict) and raw.get("kind", "Node") == "Node" and isinstance(raw.get("metadata"), dict)
 
 
 def unknown_classes(flag: str, names: Iterable[str], catalogue: Catalogue) -> Iterator[str]:
@@ -181,12 +193,16 @@ def nodes_without_class(nodes: Iterable[Mapping[str, Any]], world: World) -> tup
 
 def parse_watts(text: str) -> int:
     """Whole watts of `9kW`, `9000W` or `1.2 MW`."""
-    match = _WATTS.match(text.strip())
+    given = text.strip()
+    match = _WATTS.match(given)
     if match is None:
-        bare = text.strip().replace(".", "", 1).isdigit()
-        why = f"has no unit: write {text.strip()}kW or {text.strip()}W" if bare else "is no power: write 9kW or 9000W"
-        raise BadInput(f'--cap: "{text}" {why}')
-    return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+        bare = given.replace(".", "", 1).isdigit()
+        why = f"has no unit: write {given}kW or {given}W" if bare else "is no power: write 9kW or 9000W"
+        raise BadInput(f'--cap: "{_shortened(given)}" {why}')
+    watts = Decimal(match["number"]) * _UNITS[match["unit"].lower()]
+    if not 1 <= watts <= MAX_WATTS:
+        raise BadInput(f'--cap: "{_shortened(text)}" is not between 1 W and {MAX_WATTS:,} W')
+    return int(watts)
 
 
 def cluster_cap(watts: int, read: Manifests) -> dict[str, Any]:
@@ -269,7 +285,11 @@ def read_texts(path: str) -> list[tuple[str, str]]:
 def _texts(path: str, troubles: list[Trouble]) -> list[tuple[str, str]]:
     """Of a folder what kubectl would apply: the manifests in it, not those in folders of it."""
     if path == "-":
-        return [("stdin", sys.stdin.read())]
+        try:
+            return [("stdin", _standard_input())]
+        except (OSError, UnicodeDecodeError) as error:
+            troubles.append(Trouble("stdin", "", "", _complaint(error)))
+            return []
     place = Path(path)
     try:
         files = sorted(f for f in place.iterdir() if f.suffix in _SUFFIXES) if place.is_dir() else [place]
@@ -279,10 +299,17 @@ def _texts(path: str, troubles: list[Trouble]) -> list[tuple[str, str]]:
     texts: list[tuple[str, str]] = []
     for file in files:
         try:
-            texts.append((str(file), file.read_text()))
+            texts.append((str(file), file.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             troubles.append(Trouble(str(file), "", "", _complaint(error)))
     return texts
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:  # closed by whoever started us
+        raise OSError(errno.EBADF, "is closed")
+    raw = getattr(sys.stdin, "buffer", None)  # in some locales text is read with any bytes in it
+    return sys.stdin.read() if raw is None else raw.read().decode("utf-8")
 
 
 def _complaint(error: OSError | UnicodeDecodeError) -> str:

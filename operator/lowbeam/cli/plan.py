@@ -65,13 +65,15 @@ def read_input(args: argparse.Namespace) -> Input:
     if not args.file:
         raise BadInput("nothing to plan: give manifests with -f FILE (or a folder, or - for standard input)")
     counts = manifests.parse_inventory(args.inventory or "")
-    cap_watts = manifests.parse_watts(args.cap) if args.cap else None
+    cap_watts = manifests.parse_watts(args.cap) if args.cap is not None else None
     prices = read_prices(args)
-    given = manifests.read_nodes(args.nodes) if args.nodes else []
     read = manifests.read_files(args.file)
-    nodes = [*manifests.made_up_nodes(counts), *given, *read.nodes]
+    if args.nodes:
+        manifests.read_nodes(args.nodes, read)
+    nodes = [*manifests.made_up_nodes(counts), *read.nodes]
     if not nodes and not counts:
-        raise BadInput("no accelerators: give --inventory h100=16,l4=24 or --nodes nodes.json")
+        without = "no accelerators: give --inventory h100=16,l4=24 or --nodes nodes.json"
+        raise BadInput("\n".join([*map(str, read.troubles), without]))
     extra = [] if cap_watts is None else [manifests.cluster_cap(cap_watts, read)]
     world, troubles = manifests.world_of(read, nodes, extra, datetime.now(UTC).date())
     wrong = [

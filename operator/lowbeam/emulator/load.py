@@ -26,9 +26,11 @@ class LoadTrace:
     def read(cls, path: Path) -> Self:
         """A CSV file of `seconds,factor` lines; a header line is skipped. Raises BadInput that names the line."""
         try:
-            lines = list(csv.reader(path.read_text().splitlines()))
+            lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
         except OSError as error:
             raise BadInput(f"load trace {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise BadInput(f"load trace {path}: is not CSV in UTF-8: {error}") from error
         steps: list[tuple[float, float]] = []
         for number, line in enumerate(lines, start=1):
             if not line or (number == 1 and line == ["seconds", "factor"]):

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from lowbeam.api.documents import complaint_of, document_of, position_of
 from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkloadSpec
 from lowbeam.api.v1alpha1.powercap import CapState, PowerCapSpec
 from lowbeam.errors import BadInput
@@ -144,11 +145,13 @@ class Scenario(_Part):
 def load_scenario(path: str | Path) -> Scenario:
     """Read a file; `BadInput` names the file and the field."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = document_of(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: is not text in UTF-8") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"{path}: not YAML: {error}") from error
+        raise BadInput(f"{path}: {position_of(error)}: {complaint_of(error)}") from error
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:

@@ -7,19 +7,19 @@ Invariants
 - One bad document never hides another: every document gives an object or its problems.
 - Files of users are judged as strictly as by the API server (unknown fields, "1200" for a number); objects from the
   cluster are read tolerantly, because the API server has judged them and may know more fields than we do.
-- YAML means what it means to kubectl: dates stay text, and a key given twice is an error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from lowbeam.api.documents import complaint_of, documents_of, position_of
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KINDS
 from lowbeam.api.v1alpha1.base import API_VERSION, GROUP, KubeObject
@@ -62,7 +62,7 @@ def read_user_object(raw: Mapping[str, Any], fallback_name: str = "object") -> R
     try:
         # JSON mode with strict types is what the API server does; only there may text still become an enum or a date.
         text = json.dumps(_without_nulls(raw), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return ReadResult(problems=(Problem(label, "", f"cannot be written as JSON: {error}"),))
     try:
         return ReadResult(object=kind.model_validate_json(text, strict=True))
@@ -76,41 +76,27 @@ def read_documents(text: str) -> Iterator[ReadResult]:
     A syntax error ends the stream with one problem that names line and column.
     """
     try:
-        documents = list(yaml.load_all(text, Loader=_KubectlLoader))
+        documents = documents_of(text)
     except yaml.YAMLError as error:
-        yield ReadResult(problems=(Problem(_position(error), "", _yaml_complaint(error)),))
+        yield ReadResult(problems=(Problem(position_of(error), "", complaint_of(error)),))
         return
     for number, document in enumerate(documents, start=1):
         if document is None:
             continue
         name = f"document {number}"
         if not isinstance(document, Mapping):
-            yield ReadResult(problems=(Problem(name, "", "is not an object with apiVersion, kind, metadata and spec"),))
+            yield ReadResult(problems=(_no_object(name),))
             continue
         items = document.get("items") if document.get("kind") == "List" else None
         for item in items if isinstance(items, list) else [document]:
-            yield read_user_object(item, name) if isinstance(item, Mapping) else ReadResult()
+            if isinstance(item, Mapping):
+                yield read_user_object(item, name)
+            else:
+                yield ReadResult(problems=(_no_object(name, "holds an item that "),))
 
 
-class _KubectlLoader(yaml.SafeLoader):
-    """YAML as kubectl reads it: dates stay text (kinds decide what is a date), a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                continue
-            key = key_node.value
-            if key in keys and key != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f'"{key}" is given twice', key_node.start_mark)
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_KubectlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+def _no_object(label: str, what: str = "") -> Problem:
+    return Problem(label, "", f"{what}is not an object with apiVersion, kind, metadata and spec")
 
 
 def _label(raw: Mapping[str, Any], fallback: str) -> str:
@@ -137,15 +123,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
-
-
-def _position(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "YAML"
-
-
-def _yaml_complaint(error: yaml.YAMLError) -> str:
-    return f"is not valid YAML: {getattr(error, 'problem', None) or error}"
 
 
 __all__ = ["Problem", "ReadResult", "read_documents", "read_object", "read_user_object"]

@@ -36,7 +36,8 @@ def run(files: Sequence[str], output: str) -> int:
         if rows:
             print(title)
             for finding in rows:
-                print(wrapped(f"{finding.subject}: {finding.field}: {finding.message}", "  "))
+                parts = (finding.subject, finding.field, finding.message)
+                print(wrapped(": ".join(filter(None, parts)), "  "))
             print()
     kinds = Counter(finding.check for finding in findings if finding.severity is Severity.SUSPICIOUS)
     if kinds:
