@@ -159,6 +159,13 @@ def test_what_cannot_be_drawn_is_bad_input_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "picture.png"
+    folder.mkdir()
+    assert main(["plot", "profile", "qwen3-8b", "-o", str(folder)]) == 2
+    assert capsys.readouterr().err == f"--output: {folder}: Is a directory; name a file that can be written\n"
+
+
 def test_without_matplotlib_it_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

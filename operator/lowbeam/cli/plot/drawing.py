@@ -22,6 +22,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
+from lowbeam.errors import BadInput
+
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
     "#000000",
     "#E69F00",
@@ -223,4 +225,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write PNG or SVG without anything that changes from run to run."""
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
     with mpl.rc_context(STYLE):
-        figure.savefig(path, metadata=metadata)
+        try:
+            figure.savefig(path, metadata=metadata)
+        except OSError as error:
+            raise BadInput(f"--output: {path}: {error.strerror}; name a file that can be written") from error
