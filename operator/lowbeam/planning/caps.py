@@ -80,7 +80,8 @@ def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Fl
         cap = by_name[name]
         count = int((must > 0).sum())
         effect = "the lowest priorities are paused" if cap.pause_lowest else "all are held at their least"
-        need = f"its {count} workloads need at least {watts(int(must.sum()))}"
+        who = "its workload needs" if count == 1 else f"its {count} workloads need"
+        need = f"{who} at least {watts(int(must.sum()))}"
         sentences[name] = (
             f'PowerCap "{name}" leaves {watts(limit)}, {need}: {effect}. '
             "Raise spec.watts, lower a floor, or consent with belowFloor: WhenCapped."
