@@ -299,7 +299,7 @@ class _Run:
         uid = f"{entry.namespace}-{entry.name}"
         found = requirements_of(entry.namespace, entry.name, uid, entry.spec, self._catalogue, None, BIRTHDAY)
         if isinstance(found, Refusal):
-            raise BadInput(f"workloads: {entry.namespace}/{entry.name}: {found.field}: {found.message}")
+            raise BadInput(f"workloads: {entry.namespace}/{entry.name}: {found.message}")
         return found
 
 

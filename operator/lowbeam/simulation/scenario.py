@@ -86,6 +86,10 @@ class Event(_Part):
             raise ValueError("a cap event needs either percent or delete: true")
         if self.workload and self.load_percent is None:
             raise ValueError("a workload event needs loadPercent")
+        if (not self.cap and (self.delete or self.percent is not None)) or (
+            not self.workload and self.load_percent is not None
+        ):
+            raise ValueError("percent and delete belong to a cap event, loadPercent to a workload event")
         return self
 
 
@@ -131,15 +135,51 @@ class Scenario(_Part):
     expect: Expectations = Field(default_factory=Expectations)
 
     @model_validator(mode="after")
-    def _events_name_what_exists(self) -> Self:
+    def _something_is_counted(self) -> Self:
+        if self.seconds <= self.settle_before:
+            raise ValueError(
+                f"seconds: {self.seconds} end before the first second that counts "
+                f"(settleBefore: {self.settle_before}); play for longer, or settle for less"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_given_once(self) -> Self:
+        given = {
+            "caps": [cap.name for cap in self.caps],
+            "workloads": self._workload_names(),
+            "inventory": [" in pool ".join(filter(None, (e.accelerator_class, e.pool))) for e in self.inventory],
+        }
+        for field, names in given.items():
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{field}: {', '.join(twice)} is there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_of_what_exists(self) -> Self:
         caps = {cap.name for cap in self.caps}
-        workloads = {f"{w.namespace}/{w.name}" for w in self.workloads}
+        pools = {cap.name for cap in self.caps if cap.spec.scope.node_pool is not None}
+        workloads = set(self._workload_names())
+        for cap in self.caps:
+            if cap.spec.parent and cap.spec.parent not in caps:
+                raise ValueError(f'caps: {cap.name}: spec.parent: there is no cap "{cap.spec.parent}"')
+        for entry in self.inventory:
+            if entry.pool and entry.pool not in pools:
+                raise ValueError(f'inventory: {entry.accelerator_class}: there is no nodePool cap "{entry.pool}"')
         for event in self.events:
             if event.cap and event.cap not in caps:
                 raise ValueError(f'events: at {event.at}: there is no cap "{event.cap}"')
             if event.workload and event.workload not in workloads:
                 raise ValueError(f'events: at {event.at}: there is no workload "{event.workload}"')
+            if event.at > self.seconds:
+                raise ValueError(f"events: at {event.at}: the scenario ends at {self.seconds}")
+        for name in self.expect.undimmed:
+            if name not in workloads:
+                raise ValueError(f'expect: undimmed: there is no workload "{name}"')
         return self
+
+    def _workload_names(self) -> list[str]:
+        return [f"{workload.namespace}/{workload.name}" for workload in self.workloads]
 
 
 def load_scenario(path: str | Path) -> Scenario:
