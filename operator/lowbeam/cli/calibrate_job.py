@@ -70,7 +70,7 @@ def job(
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": _KEPT_SECONDS,
             "template": {
-                "metadata": {"labels": identity},
+                "metadata": {"labels": dict(identity)},  # the same object twice would be an anchor in YAML
                 "spec": _pod(arguments, accelerator, image, model_claim),
             },
         },
