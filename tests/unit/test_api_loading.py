@@ -36,6 +36,10 @@ def workload_problems(more: str) -> list[str]:
             'spec.quality.floor: "56,7" is not a decimal number (use "56.7")',
         ),
         (
+            'quality: {benchmark: sst2, floor: "90.12345678"}',
+            'spec.quality.floor: "90.12345678" has too many digits (at most 9 before the point and 6 after it)',
+        ),
+        (
             'quality: {benchmark: sst2, floor: "90 %"}',
             'spec.quality.floor: "90 %" is not a decimal number (use "90")',
         ),

@@ -6,6 +6,7 @@ and, where one can be guessed, what to write instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -154,8 +155,10 @@ def _not_one_of(value: Any, expected: str) -> str:
 def _mismatch(value: str, pattern: str) -> str:
     if pattern == DECIMAL_PATTERN:
         guess = value.strip().replace(",", ".").rstrip("%").strip()
-        number = guess if guess.replace(".", "", 1).isdigit() and guess[:1].isdigit() else ""
-        return f"{_quoted(value)} is not a decimal number (use {_quoted(number.rstrip('.') or '56.7')})"
+        number = (guess if guess.replace(".", "", 1).isdigit() and guess[:1].isdigit() else "").rstrip(".")
+        if number and not re.fullmatch(pattern, number):
+            return f"{_quoted(value)} has too many digits (at most 9 before the point and 6 after it)"
+        return f"{_quoted(value)} is not a decimal number (use {_quoted(number or '56.7')})"
     if pattern == TASK_PATTERN:
         guess = "-".join(value.lower().replace("_", " ").replace("-", " ").split())
         return f"{_quoted(value)} is not a task in the form of Hugging Face (use {_quoted(guess or 'text-generation')})"
