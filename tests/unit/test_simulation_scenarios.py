@@ -67,7 +67,8 @@ def test_a_restarted_operator_sheds_at_once_and_restores_nothing_for_its_first_m
         ("inventory: [{class: h100, accelerators: 1}, {class: h100, accelerators: 8}]", "h100 is there twice"),
         ("caps: [{name: a, spec: {scope: {cluster: {}}, watts: 9, parent: b}}]", 'spec.parent: there is no cap "b"'),
         (
-            "workloads: [{namespace: a, name: b, spec: {task: nope, load: {requestsPerMinute: 1, inputTokens: 1, outputTokens: 1}}}]",
+            "workloads: [{namespace: a, name: b, spec: {task: nope, load: {requestsPerMinute: 1, inputTokens: 1, "
+            "outputTokens: 1}}}]",
             "workloads: a/b: spec.task: the catalogue",
         ),
         ("surprise: 1", "surprise"),
