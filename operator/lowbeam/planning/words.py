@@ -39,7 +39,7 @@ def share(capacity_millirps: int, demand_millirps: int) -> str:
 
 
 def _per_second(millirps: int) -> str:
-    return f"{millirps / 1000:.3g}" if millirps < 1_000_000 else f"{millirps // 1000:,}"
+    return f"{millirps / 1000:.3g}" if millirps < 999_500 else f"{max(1000, millirps // 1000):,}"
 
 
 def rating(needs: Requirements, option: Option) -> str:

@@ -30,6 +30,7 @@ from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model
 from lowbeam.sizing.correction import Correction, ProfileKey
 from lowbeam.sizing.demand import STEP_PERCENT
 from lowbeam.sizing.operating_point import at_lengths, measured_curve
+from lowbeam.sizing.words import figure
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -168,7 +169,7 @@ def vote(before: Judgement, comparison: Comparison, ready_ms: int) -> Judgement:
     if now.contradicted and abs(median - now.percent) * 100 <= now.percent * STEP_PERCENT:
         return now
     measured, expected, rate = comparison.per_replica()
-    evidence = f"{measured} W instead of {expected} W at {rate:.3g} requests/s per replica"
+    evidence = f"{measured} W instead of {expected} W at {figure(rate)} requests/s per replica"
     return replace(now, percent=min(max(1, median), MOST_PERCENT), evidence=evidence)
 
 

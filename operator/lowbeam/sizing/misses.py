@@ -14,6 +14,7 @@ from lowbeam.sizing.feasibility import Miss
 from lowbeam.sizing.loads import Loads
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.ways import Ways
+from lowbeam.sizing.words import above
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,11 +64,11 @@ def _too_long(needs: Requirements, loads: Loads, profile: int, room: int) -> Mis
 def _too_slow(needs: Requirements, between: float, first: float, whole: float) -> Miss:
     """Which target is missed at the point that comes nearest."""
     if needs.inter_token_ms is not None and between > needs.inter_token_ms:
-        figure = f"{between:.0f} ms per token > {needs.inter_token_ms} ms"
+        figure = f"{above(between, needs.inter_token_ms, 1)} ms per token > {needs.inter_token_ms} ms"
     elif needs.time_to_first_token_ms is not None and first > needs.time_to_first_token_ms:
-        figure = f"first token {first:.0f} ms > {needs.time_to_first_token_ms} ms"
+        figure = f"first token {above(first, needs.time_to_first_token_ms, 1)} ms > {needs.time_to_first_token_ms} ms"
     elif needs.end_to_end_ms is not None and whole > needs.end_to_end_ms:
-        figure = f"end to end {whole:.0f} ms > {needs.end_to_end_ms} ms"
+        figure = f"end to end {above(whole, needs.end_to_end_ms, 1)} ms > {needs.end_to_end_ms} ms"
     else:
         return Miss(
             reasons.TOO_SLOW,
@@ -78,11 +79,13 @@ def _too_slow(needs: Requirements, between: float, first: float, whole: float) -
 
 def _too_much_energy(needs: Requirements, least_millijoules: float) -> Miss:
     limit = (needs.max_millijoules_per_request or 0) / 1000
-    text = f"{least_millijoules / 1000:.3g} J per request > {limit:g} J (spec.energy.maxJoulesPerRequest)"
+    least = above(least_millijoules / 1000, limit)
+    text = f"{least} J per request > {limit:.12g} J (spec.energy.maxJoulesPerRequest)"
     return Miss(reasons.TOO_MUCH_ENERGY, text)
 
 
 def _too_many_watts(needs: Requirements, least_milliwatts: float) -> Miss:
     limit = (needs.max_milliwatts or 0) / 1000
-    text = f"{least_milliwatts / 1000:.0f} W at its batch limit > {limit:g} W (spec.energy.maxWatts)"
+    least = above(least_milliwatts / 1000, limit, 1)
+    text = f"{least} W at its batch limit > {limit:.12g} W (spec.energy.maxWatts)"
     return Miss(reasons.TOO_MANY_WATTS, text)

@@ -19,6 +19,17 @@ def joules_text(millijoules: int) -> str:
     return f"{value:.0f} J" if value >= 10 else f"{value:.2g} J"
 
 
+def figure(value: float, digits: int = 3) -> str:
+    """So many digits that count, and all before the point: `1.72`, and `1867` instead of `1.87e+03`."""
+    whole = len(str(int(abs(value))))
+    return f"{value:.0f}" if whole >= digits else f"{value:.{digits}g}"
+
+
+def above(value: float, limit: float, digits: int = 3) -> str:
+    """A figure that is above a limit, in as many digits as show it: `1.723` above 1.72, `70.4` above 70."""
+    return next((text for n in range(digits, 12) if float(text := figure(value, n)) > limit), figure(value, digits))
+
+
 def variant_name(option: Option) -> str:
     """`qwen3-8b bf16`, `gpt-oss-20b mxfp4 (Medium)`."""
     mode = "" if option.reasoning is Reasoning.OFF else f" ({option.reasoning})"

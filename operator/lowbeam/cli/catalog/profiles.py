@@ -24,6 +24,7 @@ from lowbeam.cli.catalog.words import (
     unrated_because,
     wrapped,
 )
+from lowbeam.sizing.words import figure
 
 
 def data(catalogue: Catalogue, args: argparse.Namespace) -> list[Json]:
@@ -77,7 +78,7 @@ def one(profile: EnergyProfile, *, planned: bool) -> str:
         (
             str(p.batch),
             f"{p.milliwatts / 1000:.0f}",
-            f"{p.requests_per_second_milli / 1000:.3g}",
+            figure(p.requests_per_second_milli / 1000),
             joules(millijoules_per_request(p)),
             star_text(rating_of(profile, millijoules_per_request(p))),
             str(p.latency_p50_ms),
