@@ -176,3 +176,26 @@ def test_an_object_without_a_spec_says_so() -> None:
 def test_a_long_value_is_quoted_in_part() -> None:
     (problem,) = workload_problems(f'quality: {{benchmark: sst2, floor: "{"9," * 500}"}}')
     assert len(problem) < 250
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "name: Triage_x",
+            'Triage_x: metadata.name: "Triage_x" is no name in Kubernetes (lower-case letters, digits, da',
+        ),
+        ("name: a/b", '"a/b" is no name'),
+        ("name: \u00fcber", '"\u00fcber" is no name'),
+        (f"name: {'a' * 254}", "at most 253"),
+        ("name: a, namespace: a.b", 'a.b/a: metadata.namespace: "a.b" is no name in Kubernetes (lower-case letters, '),
+    ],
+)
+def test_a_name_that_the_api_server_refuses_is_refused_here(name: str, said: str) -> None:
+    (problem,) = problems(GOOD.replace("name: triage, namespace: support", name))
+    assert said in problem
+
+
+def test_names_that_the_api_server_takes_are_taken() -> None:
+    for name in ("a", "a.b-c.9", "9" * 253, "a, namespace: b-9"):
+        assert problems(GOOD.replace("triage, namespace: support", f'"{name}"' if name.isdigit() else name)) == []

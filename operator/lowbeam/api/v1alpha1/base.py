@@ -55,6 +55,8 @@ TASK_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 """A Hugging Face pipeline tag, e.g. `text-classification`."""
 
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+"""Names of objects. The API server checks them itself: no schema says so."""
 """A name of a namespace, volume or similar (RFC 1123 label)."""
 
 

@@ -12,6 +12,7 @@ Invariants
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,13 @@ from pydantic import ValidationError
 from lowbeam.api.documents import complaint_of, documents_of, position_of
 from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import KINDS
-from lowbeam.api.v1alpha1.base import API_VERSION, GROUP, KubeObject
-from lowbeam.api.v1alpha1.problems import Problem, problems_of
+from lowbeam.api.v1alpha1.base import API_VERSION, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, GROUP, KubeObject
+from lowbeam.api.v1alpha1.problems import LONGEST_QUOTE, Problem, problems_of
 
+_NAMES = (
+    ("name", DNS_SUBDOMAIN_PATTERN, 253, ", dashes and dots"),
+    ("namespace", DNS_LABEL_PATTERN, 63, " and dashes"),
+)
 _KINDS_BY_NAME: dict[str, type[KubeObject]] = {kind.resource.kind: kind for kind in KINDS}
 
 
@@ -59,6 +64,8 @@ def read_user_object(raw: Mapping[str, Any], fallback_name: str = "object") -> R
     metadata = raw.get("metadata")
     if not isinstance(metadata, Mapping) or not metadata.get("name"):
         return ReadResult(problems=(Problem(label, "metadata.name", "is required"),))
+    if wrong := tuple(_wrong_names(metadata, label)):
+        return ReadResult(problems=wrong)
     try:
         # JSON mode with strict types is what the API server does; only there may text still become an enum or a date.
         text = json.dumps(_without_nulls(raw), allow_nan=False)
@@ -93,6 +100,15 @@ def read_documents(text: str) -> Iterator[ReadResult]:
                 yield read_user_object(item, name)
             else:
                 yield ReadResult(problems=(_no_object(name, "holds an item that "),))
+
+
+def _wrong_names(metadata: Mapping[str, Any], label: str) -> Iterator[Problem]:
+    """Names that the API server refuses; what is no text is the kinds' to complain of."""
+    for field, pattern, longest, letters in _NAMES:
+        name = metadata.get(field)
+        if isinstance(name, str) and name and not (len(name) <= longest and re.fullmatch(pattern, name)):
+            allowed = f"lower-case letters, digits{letters}, a letter or digit at both ends, at most {longest}"
+            yield Problem(label, f"metadata.{field}", f'"{name[:LONGEST_QUOTE]}" is no name in Kubernetes ({allowed})')
 
 
 def _no_object(label: str, what: str = "") -> Problem:
