@@ -160,3 +160,14 @@ def test_a_task_in_capitals_lists_the_same_models_as_text_and_as_json(capsys: py
     names = [model["name"] for model in json.loads(capsys.readouterr().out)]
     assert names
     assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize("flag", ["run --metrics-port", "run --health-port", "emulate --admin-port"])
+@pytest.mark.parametrize("given", ["65536", "99999999", "-1", "http"])
+def test_a_port_that_no_machine_has_is_refused_before_anything_starts(
+    flag: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*flag.split(), given])
+    assert ended.value.code == 2
+    assert flag.split()[1] in capsys.readouterr().err

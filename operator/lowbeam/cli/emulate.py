@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from lowbeam.catalog import load_builtin
+from lowbeam.cli.flags import port
 from lowbeam.emulator import Emulator, FleetSettings, LoadTrace, Pace
 from lowbeam.kube.aio_transport import connect
 from lowbeam.runtime.clock import SystemClock
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--settle-seconds", type=_factor, default=pace.settle_seconds, help="a batch change takes so long"
     )
     parser.add_argument(
-        "--admin-port", type=int, help="port on 127.0.0.1 for tests: replicas, load, faults (default: none)"
+        "--admin-port", type=port, help="port on 127.0.0.1 for tests: replicas, load, faults (default: none)"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import kopf
 
 import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
+from lowbeam.cli.flags import port
 from lowbeam.runtime.logging import configure_logging
 from lowbeam.runtime.settings import read_control_key, settings_from_environment
 
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"image of {title}")
     parser.add_argument("--image-pull-policy", choices=["Always", "IfNotPresent", "Never"])
     parser.add_argument("--control-key-file", help="file with the key of the workers' control ports")
-    parser.add_argument("--metrics-port", type=int, help="Prometheus metrics (default 9400; 0: off)")
-    parser.add_argument("--health-port", type=int, help="/livez and /readyz (default 9401; 0: off)")
+    parser.add_argument("--metrics-port", type=port, help="Prometheus metrics (default 9400; 0: off)")
+    parser.add_argument("--health-port", type=port, help="/livez and /readyz (default 9401; 0: off)")
     parser.add_argument("--prometheus-url", help="Prometheus with GPU power metrics, for pods without telemetry")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--log-format", default="json", choices=["json", "text"])
