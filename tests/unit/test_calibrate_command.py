@@ -286,3 +286,8 @@ def test_a_job_that_could_not_measure_is_not_printed(
     said = capsys.readouterr()
     assert reason in said.err
     assert not said.out
+
+
+def test_the_job_is_printed_without_anchors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*JOB.split(), "--model-path", "/models/qwen3-8b"]) == 0
+    assert "&id" not in capsys.readouterr().out

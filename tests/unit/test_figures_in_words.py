@@ -52,3 +52,9 @@ def test_a_profile_says_thousands_of_requests_in_digits(capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert " 2857 " in said
     assert "e+" not in said
+
+
+def test_one_workload_under_a_cap_is_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "triage.yaml").write_text(TRIAGE.replace("1.72", "9"))
+    main(["plan", "-f", str(tmp_path), "--inventory", "l4=1", "--cap", "10W", "-o", "json"])
+    assert "its workload needs at least" in capsys.readouterr().out
