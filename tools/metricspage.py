@@ -22,9 +22,10 @@ Served on port 9400 under `/metrics` (`--metrics-port`). The chart makes a Servi
 `metrics.podMonitor.enabled` PodMonitors for the operator and for the pods of workloads; [alerts](alerts.md) and a
 Grafana dashboard (`metrics.dashboard.enabled`, or import `charts/lowbeam/files/dashboard.json`) go with them. Without
 the Prometheus operator, scrape the operator with `honor_labels: true`, for `namespace` is that of the workload, and
-give the workers' targets the labels `namespace`, `pod` and `lowbeam_dev_workload`. A counter and a histogram begin anew with each process; series of a cap or a workload end with it. What `reason`
-says: [reasons.md](reasons.md). Watts of each pod are in the [worker's](../worker.md) own metrics, those of each board
-in the [node agent's](../node-agent.md).
+give the workers' targets the labels `namespace`, `pod` and `lowbeam_dev_workload`. A counter and a histogram begin
+anew with each process; series of a cap or a workload end with it. What `reason` says: [reasons.md](reasons.md). Watts
+of each pod are in the [worker's](../worker.md) own metrics, those of each board in the [node
+agent's](../node-agent.md).
 
 | metric | type | labels | meaning |
 |---|---|---|---|
