@@ -101,11 +101,11 @@ def test_an_answer_over_a_core_of_the_columns_keeps_every_row_and_is_best_where_
     fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]
 ) -> None:
     it = problem(list(fleet), caps, shelves)
-    for columns in (1, 8):
-        with patch.multiple(optimise, WHOLE_COLUMNS=0, CORE_COLUMNS=columns):
+    for columns, steps in ((1, optimise.LOSS_STEPS), (8, optimise.LOSS_STEPS), (8, 2)):
+        with patch.multiple(optimise, WHOLE_COLUMNS=0, CORE_COLUMNS=columns, LOSS_STEPS=steps):
             answer = solve(it, np.ones(it.owner.size, dtype=np.bool_))
         assert it.fits(answer.choice)
-        event(f"{columns} columns: {'proven' if answer.exact else 'not proven'}")
+        event(f"{columns} columns, {steps} steps: {'proven' if answer.exact else 'not proven'}")
         if answer.exact:
             assert worth(it, answer.choice) == least_worth(it)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from lowbeam.planning import Plan, Snapshot, optimise, plan
 from tools.bench import instances
+from tools.bench.core import unserved
 
 
 def crowded(count: int, seed: int) -> Snapshot:
@@ -25,16 +27,6 @@ def paused(snapshot: Snapshot, made: Plan) -> list[int]:
     """Priorities of the workloads that run nothing, in order."""
     priority = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
     return sorted(priority[choice.key] for choice in made.choices if choice.option is None)
-
-
-def unserved(snapshot: Snapshot, made: Plan) -> dict[int, int]:
-    """By priority; a sum over all would be the less the more a high priority lost."""
-    priorities = {state.requirements.key: state.requirements.priority for state in snapshot.workloads}
-    found: dict[int, int] = {}
-    for choice in made.choices:
-        priority = priorities[choice.key]
-        found[priority] = found.get(priority, 0) + (choice.option.unserved_millirps if choice.option else 0)
-    return found
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -55,3 +47,24 @@ def test_in_a_world_that_does_not_change_plans_over_a_core_come_to_rest() -> Non
         moved.append(sum(a.option != b.option for a, b in zip(made.choices, again.choices, strict=True)))
         made = again
     assert moved[-1] == 0, moved
+
+
+def test_a_pass_that_turns_on_the_spot_ends_and_takes_nothing_from_what_runs() -> None:
+    snapshot = crowded(40, 3)
+    before = plan(snapshot, explain=False)
+    ran = instances.running(snapshot, before)
+    with patch.object(optimise, "LONGEST_PASS_SECONDS", 0):
+        made = plan(ran, explain=False)
+    assert paused(ran, made) == paused(ran, before)
+    assert list(unserved(ran, made).items()) == list(unserved(ran, before).items())
+
+
+def test_steps_keep_nothing_from_something_and_the_order_of_losses() -> None:
+    loss = np.array([0, 1, 5, 400, 90_000_000, 90_000_000 - 1, 89_000_000])
+    steps = optimise._in_steps(loss)
+    assert steps[0] == 0
+    assert steps[1] == 1
+    assert steps.max() <= optimise.LOSS_STEPS + 1
+    assert (np.diff(steps[np.argsort(loss, kind="stable")]) >= 0).all()
+    small = np.array([0, 3, 2_999])
+    assert (optimise._in_steps(small) == small).all(), "nothing is lost where every loss has a step of its own"

@@ -1,4 +1,4 @@
-"""The command line: `python -m tools.bench [planner|selection|sizing|power-cut|fleet|startup|worker ...] [--write]`."""
+"""The command line: `python -m tools.bench [NAME ...] [--write]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from . import document, fleet, planner, power_cut, selection, sizing, startup, worker
+from . import core, document, fleet, planner, power_cut, selection, sizing, startup, worker
 from .figures import Section
 
 Say = Callable[[str], None]
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; prints each as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    names = "planner, selection, sizing, power-cut, fleet, startup, worker (default: all)"
+    names = "planner, core, selection, sizing, power-cut, fleet, startup, worker (default: all)"
     parser.add_argument("names", nargs="*", metavar="NAME", help=names)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     known: dict[str, Callable[[Say], Section]] = {
         "planner": planner.measure,
+        "core": core.measure,
         "selection": selection.measure,
         "sizing": sizing.measure,
         "startup": startup.measure,

@@ -230,6 +230,19 @@ def under_every_limit(snapshot: Snapshot, free: Plan, seed: int = 1) -> Snapshot
     return replace(snapshot, caps=build_cap_tree(caps), inventory=stock)
 
 
+def short_of_boards(snapshot: Snapshot, plan: Plan, percent: int) -> Snapshot:
+    """The cycle after nodes were lost: everybody runs what was planned, and stock is a share of what that takes."""
+    used: Counter[tuple[str, str]] = Counter()
+    for choice in plan.choices:
+        if (option := choice.option) is not None:
+            used[option.pool, option.accelerator_class] += option.accelerators
+    stock = tuple(
+        replace(row, accelerators=max(1, used[row.pool, row.accelerator_class] * percent // 100))
+        for row in snapshot.inventory
+    )
+    return running(replace(snapshot, inventory=stock), plan)
+
+
 def running(snapshot: Snapshot, plan: Plan) -> Snapshot:
     """The next cycle: every workload runs what was planned for it."""
     chosen = {choice.key: choice.option for choice in plan.choices}

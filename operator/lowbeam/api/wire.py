@@ -49,7 +49,7 @@ class WireModel(BaseModel):
 
 
 class MeterMethod(StrEnum):
-    """How the watts were obtained. `unavailable` comes with `None` in every energy field."""
+    """How the watts were obtained. `unavailable`: there is no meter, or it was lost, and its last reading is told."""
 
     NVML = "nvml"
     RAPL = "rapl"

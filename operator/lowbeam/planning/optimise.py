@@ -10,14 +10,17 @@ still give way. A cap thus never trades one important request for many unimporta
 
 A pass over very many columns branches over a core of them: first the linear relaxation, which has one fractional
 workload per binding row at most; then the columns that it uses, those of the workloads whose loss is asked for, and
-those that would cost least to use instead. It is proven when no column that was left out could do better.
+those that would cost least to use instead. Where accelerators are short it tells losses apart by steps only: kept in
+rows whose coefficients span seven orders of magnitude, they had the simplex method turn for ever beside rows of a few
+whole numbers. It is proven when losses are whole steps and no column that was left out could do better.
 
 A pass that everybody can win at once (its lower bound is reached) only filters columns and needs no solver; most passes
 are of that kind. Without binding caps there is no pass at all.
 
-Invariants: the answer respects every row (checked in integers after each solver call); one thread, node limits and
-never time limits: the same problem gives the same answer on any machine under any load. When the node limit ends a
-pass, its best answer is kept and `exact` is False.
+Invariants: the answer respects every row (checked in integers after each solver call); one thread and limits in nodes:
+the same problem gives the same answer on any machine under any load. When a limit ends a pass, its best answer is kept
+and `exact` is False. The one limit in seconds is a net under a solver that turns on the spot, far above what passes
+take: such a pass finds nothing, however long it is let.
 """
 
 from __future__ import annotations
@@ -40,8 +43,14 @@ WHOLE_COLUMNS = 30_000
 """Passes of up to so many columns (500 workloads) are solved as they are, and nearly all of them proven."""
 CORE_COLUMNS = 8_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
+LOSS_STEPS = 3_000
+"""In those where accelerators are short a loss is told in so many steps of the greatest."""
+LONGEST_PASS_SECONDS = 60
+"""A pass takes some seconds; one that takes so long turns on the spot."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
+_CORE_TOLERANCE = 1e-7
+"""Of large passes: a tighter one had the simplex method turn. An answer that takes too much is thrown away."""
 _ALL_MOVES = 0.4
 """What it costs to leave the best answer so far with every workload: less than the smallest loss with what the gap
 leaves open, so that it decides between equal answers only. What a pass does not ask for stays as it is."""
@@ -73,7 +82,7 @@ def solve(problem: Problem, allowed: Flags) -> Answer:
     for priority in priorities:
         search.minimise(np.where(levels == priority, problem.unserved, 0))
         search.minimise(np.where(levels == priority, problem.shortfall, 0))
-    search.minimise(problem.cost)
+    search.minimise(problem.cost, last=True)
     return Answer(improve(problem, allowed, search.best, by_priority(problem)), search.exact)
 
 
@@ -109,29 +118,39 @@ class _Search:
             int(self.problem.cost[choice].sum()),
         ]
 
-    def minimise(self, loss: Ints) -> None:
-        """Make `loss` (per column) as small as the kept levels allow, and keep it there."""
-        least = self._least_per_entry(loss)
-        bound = int(least.sum())
-        if int(loss[self.best].sum()) > bound:
-            self._search(loss, bound)
-        reached = int(loss[self.best].sum())
-        if reached == bound:
+    def minimise(self, loss: Ints, *, last: bool = False) -> None:
+        """Make `loss` (per column) as small as the kept levels allow, and keep it there. Large passes take it in steps
+        where accelerators are short, but the last one: nothing is kept of it."""
+        if self._lost(loss):
+            columns = self._useful(loss)
+            if columns.size > WHOLE_COLUMNS and not last and self._boards_bind(columns):
+                steps = _in_steps(loss)
+                self.exact &= np.array_equal(steps, loss)
+                loss = steps
+            self._search(loss, columns)
+        least, reached = self._least_per_entry(loss), int(loss[self.best].sum())
+        if reached == int(least.sum()):
             self.left &= loss <= least[self.problem.owner]
         else:
             self.kept.append((loss, reached))
+
+    def _boards_bind(self, columns: Ints) -> bool:
+        return bool(_binding(self.problem, columns)[len(self.problem.rows.caps) :].any())
+
+    def _lost(self, loss: Ints) -> int:
+        """How much more the best answer loses than if everybody could win at once."""
+        return int(loss[self.best].sum() - self._least_per_entry(loss).sum())
 
     def _least_per_entry(self, loss: Ints) -> Ints:
         least = np.full(len(self.problem.entries), np.iinfo(np.int64).max)
         np.minimum.at(least, self.problem.owner[self.left], loss[self.left])
         return least
 
-    def _search(self, loss: Ints, bound: int) -> None:
-        columns = self._useful(loss)
+    def _search(self, loss: Ints, columns: Ints) -> None:
         answer, proven = _run_highs(self.problem, columns, loss, self.kept, self.best)
         if answer is not None and self._keeps(answer) and int(loss[answer].sum()) < int(loss[self.best].sum()):
             self.best = answer
-        self.exact &= proven or int(loss[self.best].sum()) == bound
+        self.exact &= proven or not self._lost(loss)
 
     def _keeps(self, choice: Ints) -> bool:
         return self.problem.fits(choice) and all(int(loss[choice].sum()) <= level for loss, level in self.kept)
@@ -155,6 +174,13 @@ class _Search:
         return np.concatenate(useful)
 
 
+def _in_steps(loss: Ints) -> Ints:
+    """The same in steps, what is begun counts as a whole one: something is never nothing."""
+    step = max(1, int(loss.max()) // LOSS_STEPS)
+    steps: Ints = -(-loss // step)
+    return steps
+
+
 def _run_highs(
     problem: Problem, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
 ) -> tuple[Ints | None, bool]:
@@ -167,6 +193,8 @@ def _run_highs(
     if columns.size > WHOLE_COLUMNS:
         columns, best_without = _core(problem, columns, loss, objective, kept, start=start)
     solver = _model(problem, columns, objective, kept, integral=True).solver
+    if not np.isinf(best_without):
+        solver.setOptionValue("mip_feasibility_tolerance", _CORE_TOLERANCE)
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.setOptionValue("mip_abs_gap", 0.5 * scale)
     solver.setOptionValue("mip_max_nodes", max(MIN_NODES, NODE_BUDGET // columns.size))
@@ -240,6 +268,15 @@ def linear_duals(problem: Problem, columns: Ints, loss: Floats) -> dict[int, flo
     return {row: float(dual / size) for row, dual, size in zip(model.rows, duals, model.sizes, strict=True)}
 
 
+def _binding(problem: Problem, columns: Ints) -> Flags:
+    """Which rows could be too little for everybody's largest column."""
+    usage = problem.usage[:, columns]
+    highest = np.zeros((usage.shape[0], len(problem.entries)), dtype=np.int64)
+    np.maximum.at(highest.T, problem.owner[columns], usage.T)
+    binding: Flags = highest.sum(axis=1) > problem.rows.limits
+    return binding
+
+
 @dataclass(frozen=True, slots=True)
 class _Model:
     solver: highspy.Highs
@@ -253,10 +290,7 @@ def _model(
     problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, integral: bool
 ) -> _Model:
     """The model over `columns`: one column per workload, the rows that can bind at all, and the kept levels."""
-    usage, limits = problem.usage[:, columns], problem.rows.limits
-    highest = np.zeros((usage.shape[0], len(problem.entries)), dtype=np.int64)
-    np.maximum.at(highest.T, problem.owner[columns], usage.T)
-    binding = highest.sum(axis=1) > limits
+    usage, limits, binding = problem.usage[:, columns], problem.rows.limits, _binding(problem, columns)
     # Caps in watts, inventory in accelerators.
     unit = np.where(np.arange(limits.size) < len(problem.rows.caps), 1000.0, 1.0)[binding]
     blocks, uppers = [usage[binding] / unit[:, None]], [limits[binding] / unit]
@@ -292,6 +326,7 @@ def _model(
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("random_seed", 0)
+    solver.setOptionValue("time_limit", float(LONGEST_PASS_SECONDS))
     solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
     solver.setOptionValue("mip_feasibility_tolerance", _TOLERANCE)
     solver.passModel(model)
