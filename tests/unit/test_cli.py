@@ -302,3 +302,11 @@ def test_planning_offline_needs_no_client_for_kubernetes() -> None:
     heavy = ["kubernetes", "kopf", "aiohttp", "structlog", "prometheus_client", "torch"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_operator_without_a_cluster_says_so_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kopf.run", lambda **_: pytest.fail("it started"))
+    assert main(["run", "--kubeconfig", str(tmp_path / "none")]) == 3
+    assert str(tmp_path / "none") in capsys.readouterr().err.splitlines()[-1]

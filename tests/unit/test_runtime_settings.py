@@ -32,7 +32,17 @@ def test_variables_become_values_of_their_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("METRICS_PORT", "many"), ("LEADER_ELECTION", "perhaps"), ("GUARD_SECONDS", "2s")]
+    ("name", "value"),
+    [
+        ("METRICS_PORT", "many"),
+        ("METRICS_PORT", "65536"),
+        ("HEALTH_PORT", "-1"),
+        ("LEADER_ELECTION", "perhaps"),
+        ("GUARD_SECONDS", "2s"),
+        ("GUARD_SECONDS", "-2"),
+        ("POLL_SECONDS", "nan"),
+        ("PLANNER_SECONDS", "inf"),
+    ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(BadInput, match=f"LOWBEAM_{name}.*{value}"):

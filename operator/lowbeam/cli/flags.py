@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-HIGHEST_PORT = 65_535
+from lowbeam.runtime.settings import HIGHEST_PORT
 
 
 def port(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import os
 from typing import Any, cast
@@ -11,6 +12,7 @@ import kopf
 
 import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
 from lowbeam.cli.flags import port
+from lowbeam.kube.aio_transport import connect
 from lowbeam.runtime.logging import configure_logging
 from lowbeam.runtime.settings import read_control_key, settings_from_environment
 
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM; 1 when the application died by itself."""
+    """Run until SIGTERM; 1 when the application died by itself. Raises Unauthorized where no configuration is found."""
     configure_logging(args.log_level, args.log_format)
     names = (
         "kubeconfig",
@@ -60,7 +62,14 @@ def run(args: argparse.Namespace) -> int:
     settings = dataclasses.replace(settings_from_environment(os.environ), **given)
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
+    asyncio.run(_credentials_can_be_read(settings.kubeconfig))
     memo = kopf.Memo(lowbeam_settings=settings, failed=False)
     # kopf would look up a user name for an identity of its own, and images have none for uid 65532.
     kopf.run(standalone=True, clusterwide=True, memo=memo, identity=cast("Any", settings.identity))
     return 1 if memo.failed else 0
+
+
+async def _credentials_can_be_read(kubeconfig: str | None) -> None:
+    """One line before anything starts, where kopf and the application would each log a traceback and try again."""
+    async with await connect(kubeconfig):
+        pass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.errors import BadInput
+
+HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +128,29 @@ def read_control_key(path: str) -> bytes:
 
 
 def _convert(name: str, text: str, kind: type) -> Any:
+    converter, expected = _CONVERTERS.get(kind, (str, "a text"))
     try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind in (int, float):
-            return kind(text)
+        return converter(text)
     except (KeyError, ValueError) as error:
-        expected = "true or false" if kind is bool else "a number"
         raise BadInput(f'LOWBEAM_{name.upper()}: "{text}" is not {expected}') from error
-    return text
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+
+
+def _port(text: str) -> int:
+    return range(HIGHEST_PORT + 1).index(int(text))
+
+
+def _seconds(text: str) -> float:
+    if 0 <= (seconds := float(text)) < math.inf:
+        return seconds
+    raise ValueError(text)
+
+
+_CONVERTERS: dict[type, tuple[Callable[[str], Any], str]] = {
+    bool: (_truth, "true or false"),
+    int: (_port, f"a port (0 to {HIGHEST_PORT})"),
+    float: (_seconds, "a number of seconds"),
+}
