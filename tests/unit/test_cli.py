@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lowbeam.cli import main
+from tests.raw_objects import GOOD
 
 OWN_CATALOGUE = """
 apiVersion: v1
@@ -133,16 +134,6 @@ def test_a_wrong_flag_is_named_and_is_exit_code_two(
 ) -> None:
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
-
-
-GOOD = """
-apiVersion: lowbeam.dev/v1alpha1
-kind: InferenceWorkload
-metadata: {name: good, namespace: support}
-spec:
-  task: text-classification
-  load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
-"""
 
 
 def variant(**changes: str) -> str:

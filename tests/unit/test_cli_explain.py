@@ -13,17 +13,10 @@ import pytest
 from lowbeam.api.v1alpha1.loading import read_documents
 from lowbeam.cli import explain, main, manifests
 from lowbeam.runtime.world import World
+from tests.raw_objects import GOOD
 
 SAMPLES = str(Path(__file__).resolve().parents[2] / "workloads" / "samples")
 INVENTORY = "h100=32,a100=32,l4=16,cpu=8"
-GOOD = """
-apiVersion: lowbeam.dev/v1alpha1
-kind: InferenceWorkload
-metadata: {name: good, namespace: support}
-spec:
-  task: text-classification
-  load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
-"""
 
 
 def test_explain_names_what_was_chosen_and_what_lost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,15 +14,8 @@ import pytest
 
 from lowbeam.cli import main
 from lowbeam.cli.manifests import parse_watts
+from tests.raw_objects import GOOD
 
-GOOD = """
-apiVersion: lowbeam.dev/v1alpha1
-kind: InferenceWorkload
-metadata: {name: good, namespace: support}
-spec:
-  task: text-classification
-  load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
-"""
 NODE = {
     "kind": "Node",
     "metadata": {"name": "rack-1", "labels": {"nvidia.com/gpu.product": "NVIDIA-L4"}},

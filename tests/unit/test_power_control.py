@@ -16,7 +16,7 @@ from lowbeam.runtime.meters import Books
 from lowbeam.runtime.power_control import PowerControl
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from tests.fakes.clock import VirtualClock
-from tests.unit.test_runtime_world import TODAY, iw, node, pcap
+from tests.raw_objects import TODAY, iw, node, pcap
 
 KEY = ("team", "w")
 LOAD = {"requestsPerMinute": 600_000, "inputTokens": 100, "outputTokens": 1}

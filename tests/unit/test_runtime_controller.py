@@ -27,7 +27,7 @@ from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, build_world
 from tests.fakes.clock import VirtualClock
 from tests.fakes.power_fleet import option
-from tests.unit.test_runtime_world import TODAY, iw, node, pcap, replica
+from tests.raw_objects import TODAY, iw, node, pcap, replica
 
 
 class MirrorWithABug:

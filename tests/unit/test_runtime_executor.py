@@ -18,7 +18,7 @@ from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.sizing import Option
-from tests.unit.test_runtime_world import TODAY, iw, node, pcap, replica
+from tests.raw_objects import TODAY, iw, node, pcap, replica
 
 KEY: WorkloadKey = ("team", "w")
 OBSERVED = pcap("obspool", mode="Observe", scope={"nodePool": {"nodeSelector": {"pool": "pool-b"}}})

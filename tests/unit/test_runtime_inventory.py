@@ -18,7 +18,7 @@ from lowbeam.render import labels
 from lowbeam.runtime.inventory import NodeStock, holdings
 from lowbeam.runtime.replicas import Replica, accelerators_of, holds_accelerators, replica_of
 from lowbeam.runtime.world import Objects, Parser, World, build_world
-from tests.unit.test_runtime_world import TODAY, iw, node
+from tests.raw_objects import TODAY, iw, node
 
 CATALOGUE = load_builtin()
 DEDICATED = {"key": "dedicated", "value": "team-x", "effect": "NoSchedule"}

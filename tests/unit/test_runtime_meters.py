@@ -14,7 +14,8 @@ from lowbeam.runtime.meters import Meters
 from lowbeam.runtime.replicas import Replica
 from lowbeam.telemetry import Sample
 from tests.builders import cap
-from tests.unit.test_runtime_world import BOARD, books, replica, sample, seen
+from tests.raw_objects import replica
+from tests.unit.test_runtime_charges import BOARD, books, sample, seen
 
 
 def boards(*uuids: str) -> tuple[DeviceReading, ...]:

@@ -24,8 +24,8 @@ from lowbeam.runtime.status_workload import workload_status
 from lowbeam.runtime.world import Objects, Parser, build_world
 from lowbeam.sizing import Requirements, Sizer
 from tests.builders import catalogue_of, model, stock, workload
+from tests.raw_objects import TODAY, iw, node
 from tests.unit.test_runtime_status import CHOICE, FACTS, NOW
-from tests.unit.test_runtime_world import TODAY, iw, node
 from tools.bench.instances import unlimited
 
 

@@ -12,7 +12,7 @@ from lowbeam.runtime import thinking
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.thinking import advise, explain, think
 from lowbeam.runtime.world import Objects, Parser, build_world
-from tests.unit.test_runtime_world import iw, node
+from tests.raw_objects import iw, node
 
 TODAY = date(2026, 11, 21)
 NODES = (node("n1", boards=8),)
