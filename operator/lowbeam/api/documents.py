@@ -6,7 +6,7 @@ themselves. Reads no file.
 
 Invariants
 - YAML means what it means to kubectl: dates stay text, and a key given twice is an error.
-- JSON is read as JSON: a hundred times faster (`kubectl get nodes -o json`), and pairs of \\u escapes are one letter.
+- JSON is read as JSON: far sooner (`kubectl get nodes -o json`), and pairs of \\u escapes are one letter.
 """
 
 from __future__ import annotations
