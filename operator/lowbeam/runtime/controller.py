@@ -282,7 +282,7 @@ class Controller:
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
                 there = generations.keys() & world.raw_workloads.keys() - set(wanting_advice(planned))
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
-        self._work.supersede(*changed)
+        self._work.supersede(*changed, *self._power.hurried())
         self._reporter.decided(world.raw_workloads, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*edited)
@@ -303,7 +303,7 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._poller.set_endpoints(self._executor.endpoints(world))
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
-                self._work.supersede(*changed)  # whatever fails after it
+                self._work.supersede(*changed, *self._power.hurried())  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
         self._reporter.decided(world.raw_workloads, fleet, changed)
         for key, message in self._power.ineffective():

@@ -21,7 +21,7 @@ from pathlib import Path
 from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
-from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts, placement_of
+from lowbeam.planning.committed import Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
 from lowbeam.planning.snapshot import Inventory
 from lowbeam.planning.transition import (
     Transition,
@@ -148,9 +148,10 @@ class _Run:
         for key, target in sorted(self._targets.items()):
             if target.dimmed_by:
                 self._memory.gate = self._memory.gate.shed(key, target.dimmed_by, now_ms)
-            placement = "" if target.option is None else placement_of(target.option)
-            if any(w.key == key and placement_of(w.option) != placement for w in self._cluster.workers):
-                self._targets[key] = replace(target, order=Order.BREAK_BEFORE_MAKE)
+            if target.option is not None:
+                new, old = self._cluster.count(key, placement_of(target.option))
+                order = taken_up(target.option.replicas, new, old)
+                self._targets[key] = replace(target, order=order, roll=None)
 
     # ---- 3. and 4. the operator's loops
 
