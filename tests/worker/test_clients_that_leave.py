@@ -1,0 +1,64 @@
+"""Clients that leave: in the moment when their answer begins, behind a queue of their own, and very many of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from lowbeam_worker.engines.decoder import DecoderEngine
+from lowbeam_worker.front.app import serving_app
+from tests.worker.conftest import LocalWorker
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def scope(path: str) -> dict[str, Any]:
+    """As uvicorn gives it."""
+    asgi = {"version": "3.0", "spec_version": "2.3"}
+    return {"type": "http", "asgi": asgi, "method": "POST", "path": path, "headers": [], "query_string": b""}
+
+
+def figures(local: LocalWorker) -> dict[tuple[str, str], float]:
+    """Samples of /metrics by name and reason."""
+    text = local.worker.metrics.exposition()[0].decode()
+    return {
+        (sample.name, sample.labels.get("finished_reason", "")): sample.value
+        for family in parse(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "wish"), [("/v1/chat/completions", {"messages": HELLO}), ("/v1/completions", {"prompt": "q"})]
+)
+async def test_a_client_that_leaves_as_its_stream_begins_frees_its_slot(
+    llama: LocalWorker, path: str, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, submitted, before = llama.worker.engine, asyncio.Event(), figures(llama)
+    assert isinstance(engine, DecoderEngine)
+    original, bodies = engine.submit, [{"model": "tiny", "stream": True, **wish}]
+
+    def submit(*asked: Any, **more: Any) -> Any:
+        submitted.set()
+        return original(*asked, **more)
+
+    async def receive() -> dict[str, Any]:
+        if bodies:
+            return {"type": "http.request", "body": orjson.dumps(bodies.pop()), "more_body": False}
+        await submitted.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        await asyncio.sleep(0)  # as where the client reads too slowly
+
+    monkeypatch.setattr(engine, "submit", submit)
+    await serving_app(llama.worker)(scope(path), receive, send)
+    assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+    after = figures(llama)
+    aborted = "vllm:request_success_total", "abort"
+    assert after[aborted] == before.get(aborted, 0) + 1
