@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from lowbeam_worker.engines.decoder import DecoderEngine
 from lowbeam_worker.front.app import serving_app
 from tests.worker.conftest import LocalWorker
+from tests.worker.decoders import ask, prompt, reference, running_engine, whole
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 HELLO = [{"role": "user", "content": "hello"}]
@@ -62,3 +63,19 @@ async def test_a_client_that_leaves_as_its_stream_begins_frees_its_slot(
     after = figures(llama)
     aborted = "vllm:request_success_total", "abort"
     assert after[aborted] == before.get(aborted, 0) + 1
+
+
+async def test_nothing_is_left_of_requests_whose_clients_left() -> None:
+    async with running_engine() as engine:
+        await whole(ask(engine, prompt(0), 1))
+        loop = engine._loop
+        assert loop is not None
+        router = loop._manager.output_router
+        for number in range(40):
+            generation = ask(engine, prompt(number), 400)
+            if number % 2:
+                await anext(aiter(generation))
+            engine.cancel(generation)
+        assert await whole(ask(engine, prompt(1), 8)) == reference(prompt(1), 8)
+        await asyncio.sleep(0)
+        assert (len(router.result_handlers), router.output_queue.qsize()) == (0, 0)
