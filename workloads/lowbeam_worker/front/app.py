@@ -107,7 +107,7 @@ class _Inference:
         response = None
         try:
             response = await self._answer(request)
-            if response.status_code >= 400:
+            if response.status_code >= 400 and response.status_code != CLIENT_LEFT:
                 worker.metrics.refused()
             response.headers["X-Request-Id"] = name
             if not worker.takes_requests:

@@ -174,7 +174,11 @@ class RowRunner:
             return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
         except EngineClosedError as error:
             raise unavailable(f"{error}. Another replica may answer.") from error
+        except asyncio.CancelledError:
+            self.worker.metrics.ended(self.model, "abort")
+            raise
         except Exception as error:
+            self.worker.metrics.ended(self.model, "error")
             raise engine_failed(f"The model failed on this input: {type(error).__name__}.") from error
         finally:
             for future in futures:
