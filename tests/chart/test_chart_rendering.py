@@ -13,8 +13,7 @@ from lowbeam.api.crdgen import render_crds
 from lowbeam.api.wire import AGENT_PORT
 from lowbeam.cli import run as lowbeam_run
 from lowbeam.kube import resources
-from lowbeam.runtime.application import LEASE_NAME
-from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.settings import LEASE_NAME, OperatorSettings
 from lowbeam_agent.__main__ import KUBELET_SOCKET, STATE_FOLDER, agent_parser
 from tests.chart.chart_tools import CHART, Helm, Render
 from tools.chartsync import chart_crds

@@ -95,8 +95,8 @@ class Informer:
     ) -> None:
         self.resource = resource
         self.state = InformerState.STARTING
-        self.message = ""
-        """Why `state` is not `watching`, and what to do; empty when it is."""
+        self.error: KubeError | None = None
+        """Why `state` is not `watching`; None when it is, or nothing was tried yet."""
         self._transport = transport
         self._namespace = namespace
         self._label_selector = label_selector
@@ -117,6 +117,11 @@ class Informer:
         self._synced = asyncio.Event()
         self._watch_list = True
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
+
+    @property
+    def message(self) -> str:
+        """Why `state` is not `watching`, and what to do; empty when it is."""
+        return "" if self.error is None else str(self.error)
 
     @property
     def synced(self) -> bool:
@@ -281,9 +286,9 @@ class Informer:
         self._in_touch_at_ms = self._monotonic_ms()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
         if self.state is not InformerState.WATCHING:
-            if self.message:
+            if self.error is not None:
                 log.info("watching again", kind=self.resource.kind, objects=len(self._objects))
-            self.state, self.message = InformerState.WATCHING, ""
+            self.state, self.error = InformerState.WATCHING, None
 
     def _note(self, error: KubeError) -> None:
         """Remember what is wrong; say it once in the log, not at every attempt."""
@@ -299,7 +304,7 @@ class Informer:
         if state is not self.state:
             level = log.info if state is InformerState.UNREACHABLE else log.warning
             level("cannot watch", kind=self.resource.kind, state=state.value, error=str(error))
-        self.state, self.message = state, str(error)
+        self.state, self.error = state, error.with_traceback(None)  # its frames would live on
 
     async def _pause(self) -> None:
         if self.state in (InformerState.FORBIDDEN, InformerState.MISSING_KIND):
