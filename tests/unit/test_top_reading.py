@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -163,6 +165,9 @@ def test_wrong_flags_are_said_before_anything_is_asked(flags: list[str], capsys:
     assert "lowbeam top: error" in capsys.readouterr().err
 
 
-def test_a_kubeconfig_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["top", "-A", "--kubeconfig", "/not/there"]) == 3
-    assert capsys.readouterr().err.count("\n") == 1
+def test_a_kubeconfig_that_is_not_there_ends_before_the_screen_changes() -> None:
+    command = [sys.executable, "-m", "lowbeam", "top", "-A", "--kubeconfig", "/not/there"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines()[-1].startswith("read /not/there: Invalid kube-config file")
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,9 @@ import argparse
 import asyncio
 import logging
 import shutil
+import sys
+from datetime import datetime
+from typing import Any
 
 import orjson
 import structlog
@@ -48,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     named = args.namespace or namespace_of(args.kubeconfig, context=args.context)
     question = Question(None if args.all_namespaces else named, args.operator_namespace, args.sort)
     console = Console(highlight=False)
-    live = args.output == "text" and not args.once and console.is_terminal and not console.is_dumb_terminal
+    # Not console.is_terminal: FORCE_COLOR makes that true for a pipe.
+    live = args.output == "text" and not args.once and sys.stdout.isatty() and not console.is_dumb_terminal
     return asyncio.run(_show(args, question, console, live=live))
 
 
@@ -59,8 +63,7 @@ async def _show(args: argparse.Namespace, question: Question, console: Console, 
             return await _live(transport, question, clock, console, args.limit)
         picture = await read_once(transport, question, clock)
     if args.output == "json":
-        data = _data(picture, clock, args.limit)
-        print(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(top_data(picture, clock.now(), args.limit), option=orjson.OPT_INDENT_2).decode())
         return 0
     width = shutil.get_terminal_size((80, 24)).columns
     frame = Frame(clock.now(), width, limit=args.limit, unicode=_unicode(console))
@@ -84,10 +87,11 @@ async def _live(transport: KubeTransport, question: Question, clock: Clock, cons
             return screen.exit_code
 
 
-def _data(picture: Picture, clock: Clock, limit: int | None) -> dict[str, object]:
+def top_data(picture: Picture, now: datetime, limit: int | None = None) -> dict[str, Any]:
+    """As docs/reference/json.md has it."""
     shown = picture.workloads[:limit]
     return {
-        "time": timestamp(clock.now()),
+        "time": timestamp(now),
         "namespace": picture.namespace,
         "warning": picture.warning,
         "capsProblem": picture.caps_problem,

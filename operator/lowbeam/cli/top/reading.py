@@ -1,7 +1,7 @@
 """What `lowbeam top` reads of a cluster: the two kinds by list or watch, and whether the operator is alive.
 
-Decides how little is asked for: one list when the picture is wanted once, else one watch per kind, which costs nothing
-while nothing changes, and one read of the operator's Lease every few seconds where that is allowed. Never writes.
+Decides how little is asked for: one list per kind, and, unless the picture is wanted once, a watch, which costs nothing
+while nothing changes, and a read of the operator's Lease every few seconds where that is allowed. Never writes.
 
 Invariant: the operator is called silent only after its Lease was seen not to change for longer than it may; where the
 Lease cannot be read nothing is said. Clocks of other machines are not trusted.
@@ -115,6 +115,7 @@ class Live:
             monotonic_ms=self._clock.monotonic_ms,
             sleep=self._clock.sleep,
             transform=keep_only(*shown),
+            streaming_lists=False,
         )
 
     async def __aenter__(self) -> Live:
@@ -146,7 +147,9 @@ class Live:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def picture(self) -> Picture:
-        """What is known now, and since when it is not known better."""
+        """What is known now, and since when it is not known better. Raises Impossible once it may not be read."""
+        if isinstance(self._workloads.error, Forbidden):  # it would only list everything again and again
+            raise _explained(self._workloads.error)
         now, never = self._clock.now(), None if self._caps.synced else self._caps.error
         lost = next((it.error for it in (self._workloads, self._caps) if it.synced and it.error is not None), None)
         self._lost_at = None if lost is None else self._lost_at or now
@@ -225,8 +228,11 @@ def _explained(error: KubeError) -> KubeError | Impossible:
     if not isinstance(error, Forbidden):
         return error
     everywhere = "" if error.request.target else "choose a namespace with -n NAMESPACE, or "
-    rights = f'"list" and "watch" on "{error.request.resource}.lowbeam.dev"'
-    return Impossible(f"{error.detail}; {everywhere}ask for a role with the verbs {rights}")
+    return Impossible(f"{error.detail}; {everywhere}{_wish(error)}")
+
+
+def _wish(error: KubeError) -> str:
+    return f'ask for a role with the verbs "list" and "watch" on "{error.request.resource}.lowbeam.dev"'
 
 
 def _caps_problem(error: KubeError) -> str:
@@ -236,6 +242,8 @@ def _caps_problem(error: KubeError) -> str:
 
 
 def _reason(error: KubeError) -> str:
+    if isinstance(error, Forbidden):
+        return f"{error.detail}; {_wish(error)}"
     return error.detail if error.retriable else f"{error.detail}; {error.next_step}"
 
 

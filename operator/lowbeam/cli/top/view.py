@@ -269,7 +269,7 @@ def _workload_table(rows: Sequence[WorkloadRow], picture: Picture, frame: Frame)
         columns.append(Column("DIMMED", levers, rank=1))
     columns.append(column("MODEL", [f"{row.model} {row.precision}" for row in rows], rank=8, most=28, least=20))
     news = [Text(plain(_news(row, frame.now), unicode=frame.unicode), ALARM if row.trouble else "") for row in rows]
-    columns.append(Column("LAST DECISION", news, rank=3, least=28 if frame.width < WIDE else 48))
+    columns.append(Column("LAST DECISION", news, rank=3, least=24 if frame.width < WIDE else 48))
     return table(columns, frame.width, unicode=frame.unicode, header=HEADER)
 
 
