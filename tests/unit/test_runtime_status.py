@@ -132,6 +132,16 @@ def message(found: dict[str, Any], type_: str) -> str:
     return text
 
 
+def test_a_sentence_that_is_too_long_for_its_field_shows_that_it_was_cut() -> None:
+    lost = Alternative(SMALL, reasons.MORE_ENERGY, "long " * 200)
+    saves = Advice("spec.latency", "long " * 200, reasons.TOO_SLOW, SMALL)
+    said = Decision(NOW, "d-1", reasons.SCALED, "long " * 200)
+    choice = replace(CHOICE, alternatives=(lost,), recommendations=(saves,), explained=True)
+    found = status(choice=choice, history=(said,))
+    texts = [found["alternatives"][0]["message"], found["recommendations"][0], found["history"][0]["message"]]
+    assert [(len(text), text[-1]) for text in texts] == [(512, "…")] * 3
+
+
 def test_what_a_workload_does_not_get_is_told_beside_what_it_runs() -> None:
     short = replace(CHOICE, shortage="serves 2 of 30 req/s: add nodes")
     assert message(status(choice=short), "ModelSelected") == f"{option_text(BIG)}; serves 2 of 30 req/s: add nodes"
