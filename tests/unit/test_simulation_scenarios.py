@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.errors import BadInput
 from lowbeam.simulation import format_report, load_scenario, run_scenario
 
@@ -76,6 +77,25 @@ def test_a_restarted_operator_sheds_at_once_and_restores_nothing_for_its_first_m
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run_scenario(changed(tmp_path, change))
+
+
+def test_a_workload_that_only_wants_advice_does_not_run_and_takes_nothing() -> None:
+    scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml").model_copy(update={"seconds": 300, "events": ()})
+    *others, one = scenario.workloads
+    spec = one.spec.model_copy(update={"mode": WorkloadMode.ADVISE})
+    workloads = (*others, one.model_copy(update={"spec": spec}))
+    report = run_scenario(scenario.model_copy(update={"workloads": workloads}))
+    name = f"{one.namespace}/{one.name}"
+    assert name not in {action.workload for action in report.actions}
+    assert f"not run, as their spec.mode is Advise: {name}" in format_report(report)
+    without = run_scenario(scenario.model_copy(update={"workloads": tuple(others)}))
+    assert report.actions == without.actions
+
+
+def changed(tmp_path: Path, change: str) -> Path:
+    """A scenario with one of its fields written anew."""
     lines = (SCENARIOS / "cap-below-the-floors.yaml").read_text().splitlines()
     field = change.split(":", maxsplit=1)[0]
     kept, skipping = [], False
@@ -86,8 +106,7 @@ def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, 
             kept.append(line)
     path = tmp_path / "wrong.yaml"
     path.write_text("\n".join([*kept, change]))
-    with pytest.raises(BadInput, match=message):
-        run_scenario(path)
+    return path
 
 
 def test_a_missing_file_is_bad_input() -> None:

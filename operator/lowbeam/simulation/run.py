@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
@@ -91,6 +92,7 @@ class _Run:
         self._caps = {entry.name: _cap_of(entry, scenario.workloads) for entry in scenario.caps}
         self._needs = {(w.namespace, w.name): self._requirements(w) for w in scenario.workloads}
         self._declared = {key: needs.demand for key, needs in self._needs.items()}
+        self._acted_on = {(w.namespace, w.name) for w in scenario.workloads if w.spec.mode is WorkloadMode.ENFORCE}
         self._cluster = VirtualCluster(self._catalogue, self._inventory, scenario.pace, scenario.seed)
         self._targets: dict[Key, Target] = {}
         self._memory = _Memory()
@@ -232,6 +234,7 @@ class _Run:
                     dimmed=bool(self._targets.get(key, Target()).dimmed_by),
                 )
                 for key, needs in sorted(self._needs.items())
+                if key in self._acted_on
             ),
         )
 
