@@ -81,6 +81,27 @@ def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, 
         run_scenario(changed(tmp_path, change))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seconds: soon", 'seconds: "soon" is not a whole number without quotes'),
+        ("seconds: 5", "seconds: 5 is below the minimum of 10"),
+        ("evnts: []", "evnts: is not a field here (did you mean events?)"),
+        ("events: [{at: 1, percnt: 5}]", "events[0].percnt: is not a field here (did you mean percent?)"),
+        ("events: [{at: 1}]", "events[0]: an event is exactly one of cap, workload, telemetry... and restartOperator"),
+        ("inventory: [{accelerators: 1}]", "inventory[0].class: is required"),
+        ("caps: [{name: a, spec: {scope: {}, watts: 9}}]", "caps[0].spec.scope: set exactly one of"),
+        ("caps: 5", "caps: 5 is not a list (start each entry with a dash)"),
+        ("expect: {states: [Broken]}", 'expect.states[0]: "Broken" is not one of WithinCap'),
+    ],
+)
+def test_a_scenario_is_refused_in_the_words_of_a_manifest(tmp_path: Path, change: str, told: str) -> None:
+    file = changed(tmp_path, change)
+    with pytest.raises(BadInput) as refused:
+        run_scenario(file)
+    assert f"{file}: {told}" in str(refused.value)
+
+
 def test_a_workload_that_only_wants_advice_does_not_run_and_takes_nothing() -> None:
     scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml").model_copy(update={"seconds": 300, "events": ()})
     *others, one = scenario.workloads
