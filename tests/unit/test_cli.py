@@ -166,6 +166,13 @@ BAD_INPUT = [
     ),
     ("a syntax error", "kind: [", "bad.yaml: line"),
     (
+        "a date that the calendar has not",
+        "apiVersion: lowbeam.dev/v1alpha1\nkind: AcceleratorClass\nmetadata: {name: c}\n"
+        'spec: {memoryMebibytes: 1, precisions: [bf16], idleWatts: "1", maxWatts: "2", '
+        'source: {citation: ours, date: "2036-13-41"}}',
+        'c: spec.source.date: "2036-13-41" is not a date (write the day, the month or the year: 2026-02-16',
+    ),
+    (
         "a task that nobody knows",
         variant(task="text-classificaton", name="bad"),
         "support/bad: spec.task: the catalogue",
