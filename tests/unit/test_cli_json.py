@@ -29,6 +29,7 @@ spec:
   task: text-classification
   load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
   quality: {benchmark: sst2, floor: "99.9"}
+  latency: {interTokenMilliseconds: 50}
 ---
 apiVersion: lowbeam.dev/v1alpha1
 kind: InferenceWorkload

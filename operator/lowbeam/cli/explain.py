@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
         advice = () if acted_on else ("", *labelled("note", ADVICE_ONLY))
         print("\n".join((*explain_lines(needs, choice, prices), *advice, *_now(status, choice.option))))
     else:
-        print_data(
-            {**explain_data(needs, choice, prices), **({"status": status} if given is None else {})}, args.output
-        )
+        data = explain_data(needs, choice, prices)
+        data["notes"] += [] if acted_on else [ADVICE_ONLY]
+        print_data({**data, **({"status": status} if given is None else {})}, args.output)
     if given is not None:
         complain(given)
     return 2 if given is not None and given.troubles else 0 if choice.option else 1

@@ -231,6 +231,7 @@ def explain_data(needs: Requirements, choice: Choice, prices: Prices | None = No
             {"option": shown(lost.option), "reason": str(lost.reason), "message": lost.message}
             for lost in choice.alternatives
         ],
+        "notes": list(needs.notes),
         "rejections": [{"subject": r.subject, "reason": r.reason, "message": r.message} for r in choice.rejections],
         "recommendations": [
             {

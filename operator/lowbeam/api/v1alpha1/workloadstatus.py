@@ -194,7 +194,8 @@ class InferenceWorkloadStatus(ApiModel):
     alternatives: Annotated[tuple[Alternative, ...], Field(max_length=MAX_ALTERNATIVES)] = ()
     """The best options that lost."""
     recommendations: Annotated[tuple[Sentence, ...], Field(max_length=MAX_RECOMMENDATIONS)] = ()
-    """Changes of the spec that would save energy, the largest saving first."""
+    """What of the spec is not used or has run out; then changes of it that would save energy, the largest saving
+    first."""
     history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY)] = ()
     """The last decisions, newest first."""
     replicas: Count | None = None
