@@ -11,7 +11,7 @@ from lowbeam.api.crdgen import structural_schema
 from lowbeam.api.v1alpha1 import Basis, CapState, InferenceWorkload, PowerCap, Reasoning, reasons
 from lowbeam.api.v1alpha1.base import MAX_WATTS
 from lowbeam.api.v1alpha1.inferenceworkload import Engine
-from lowbeam.api.v1alpha1.powercap import Lever
+from lowbeam.api.v1alpha1.workloadstatus import DimmedBy
 from lowbeam.planning import Alternative, Choice
 from lowbeam.planning.committed import Target
 from lowbeam.power.gate import DWELL, Hold
@@ -110,14 +110,21 @@ workloads = st.builds(
     load=st.none() | loads,
     asked_again=st.none() | st.just(NOW),
 )
+dimmings = st.builds(
+    Dimming,
+    lever=st.sampled_from(DimmedBy),
+    since=st.just(NOW),
+    reason=words,
+    power_cap=names,
+    decision_id=st.just("t0-1"),
+    milliwatts_freed=milliwatts,
+    quality_lost_centi=st.integers(0, 10_000),
+)
 memories = st.builds(
     WorkloadMemory,
     target=st.none() | st.builds(Target, st.none() | options, dimmed_by=st.just("") | names),
     choice=st.none() | choices,
-    dimming=st.none()
-    | st.builds(
-        Dimming, st.sampled_from(Lever), st.just(NOW), words, names, st.just("t0-1"), milliwatts, st.integers(0, 10_000)
-    ),
+    dimming=st.none() | dimmings,
     history=st.lists(decisions, max_size=10).map(tuple),
     held=st.none() | st.builds(Hold, st.just(DWELL), texts, st.just(0)),
     waiting_for=texts,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1 import Reasoning, reasons
+from lowbeam.api.v1alpha1.workloadstatus import DimmedBy
 from lowbeam.kube import Forbidden
 from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
 from lowbeam.planning import Alternative, Choice
@@ -97,6 +98,36 @@ def test_dimming_is_the_distance_to_what_would_run_without_the_cap() -> None:
     assert (deeper.lever, deeper.since, deeper.milliwatts_freed) == ("Pause", NOW, 300_000)
     assert dimming_of(BIG, BIG, "c", dimming, decision) is None
     assert dimming_of(SMALL, BIG, "", dimming, decision) is None
+
+
+FEWER = {"replicas": 1, "capacity_millirps": 1}
+
+
+@pytest.mark.parametrize(
+    ("after", "lever"),
+    [
+        ({"batch_limit": 8}, "Batch"),
+        (FEWER, "Replicas"),
+        (FEWER | {"pool": "row-a"}, "Placement"),
+        (FEWER | {"accelerator_class": "small-gpu"}, "Placement"),
+        ({"reasoning": Reasoning.HIGH}, "Reasoning"),
+        ({"precision": "int8", "pool": "row-a"}, "Precision"),
+        ({"model": "other"}, "Model"),
+    ],
+)
+def test_dimming_is_named_after_what_was_turned_down(after: dict[str, Any], lever: str) -> None:
+    dimming = dimming_of(replace(BIG, **after), BIG, "c", None, decide(BIG, SMALL, cap="c"))
+    assert dimming is not None
+    assert dimming.lever == lever
+    assert dimming.lever in set(DimmedBy)
+
+
+def test_another_batch_limit_is_one_even_where_an_engine_starts_anew_for_it() -> None:
+    before = replace(BIG, engine="VLLM")
+    for after, lever in (({"batch_limit": 8}, "Batch"), ({"batch_limit": 8, "replicas": 1}, "Replicas")):
+        dimming = dimming_of(replace(before, **after), before, "c", None, decide(BIG, SMALL, cap="c"))
+        assert dimming is not None
+        assert dimming.lever == lever
 
 
 # ---- a workload's status
