@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
+from lowbeam.planning import Plan
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.health import Health, watch_the_event_loop
@@ -113,3 +114,15 @@ async def test_a_cap_counts_as_enforced_only_while_it_is_kept(enforced: bool, pr
     facts = replace(CAP, enforced=enforced, problem=problem, problem_reason="ParentMissing" if problem else "")
     await Reporter(applier, MagicMock(), VirtualClock()).cap(raw, facts)
     assert REGISTRY.get_sample_value("lowbeam_cap_enforced", {"cap": "row"}) == shown
+
+
+def test_a_plan_that_may_not_be_the_best_is_counted() -> None:
+    def counted() -> list[float]:
+        names = [("lowbeam_plans_total", {"proven": it}) for it in ("True", "False")]
+        names.append(("lowbeam_planner_passes_given_up_total", {}))
+        return [REGISTRY.get_sample_value(*name) or 0.0 for name in names]
+
+    reporter, before = Reporter(MagicMock(), MagicMock(), VirtualClock()), counted()
+    for made in (Plan(()), Plan((), proven=False), Plan((), proven=False, passes_given_up=3)):
+        reporter.planned(made)
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 2, 3]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from lowbeam.planning import Plan, Snapshot, optimise, plan
+from lowbeam.planning import Plan, Snapshot, doubt_lines, optimise, plan
+from lowbeam.planning.plan import size_all
+from lowbeam.planning.problem import Entry, build, rows_of
 from tools.bench import instances
 from tools.bench.core import unserved
 
@@ -54,27 +57,56 @@ def test_a_pass_that_turns_on_the_spot_ends_and_takes_nothing_from_what_runs() -
     snapshot = crowded(40, 3)
     before = plan(snapshot, explain=False)
     ran = instances.running(snapshot, before)
-    run, proven = optimise._run_highs, list[bool]()
+    assert (before.proven, before.passes_given_up) == (True, 0)
+    run, ends = optimise._run_highs, list[Any]()
 
     def watched(*given: Any) -> Any:
         answer = run(*given)
-        proven.append(answer[1])
+        ends.append(answer[1])
         return answer
 
     with patch.multiple(optimise, LONGEST_PASS_SECONDS=0, _run_highs=watched):
         made = plan(ran, explain=False)
-    assert proven, "there are passes"
-    assert not any(proven), "none of them had the time"
+    assert ends, "there are passes"
+    assert set(ends) == {optimise._End.GIVEN_UP}, "none of them had the time"
+    assert (made.proven, made.passes_given_up) == (False, len(ends))
     assert paused(ran, made) == paused(ran, before)
     assert list(unserved(ran, made).items()) == list(unserved(ran, before).items())
 
 
 def test_steps_keep_nothing_from_something_and_the_order_of_losses() -> None:
-    loss = np.array([0, 1, 5, 400, 90_000_000, 90_000_000 - 1, 89_000_000])
-    steps = optimise._in_steps(loss)
-    assert steps[0] == 0
-    assert steps[1] == 1
-    assert steps.max() <= optimise.LOSS_STEPS + 1
-    assert (np.diff(steps[np.argsort(loss, kind="stable")]) >= 0).all()
-    small = np.array([0, 3, 2_999])
+    for greatest in (3_001, 5_999, 6_001, 90_000_000):
+        loss = np.array([0, 1, 5, 400, greatest, greatest - 1, greatest * 9 // 10])
+        steps = optimise._in_steps(loss)
+        assert steps[0] == 0
+        assert steps[1] == 1
+        assert steps.max() <= optimise.LOSS_STEPS
+        assert (np.diff(steps[np.argsort(loss, kind="stable")]) >= 0).all()
+    small = np.array([0, 3, optimise.LOSS_STEPS])
     assert (optimise._in_steps(small) == small).all(), "nothing is lost where every loss has a step of its own"
+
+
+def test_a_plan_whose_search_was_ended_by_nodes_is_not_proven_and_says_so() -> None:
+    snapshot = crowded(60, 3)
+    with patch.multiple(optimise, NODE_BUDGET=0, MIN_NODES=0):
+        made = plan(snapshot, explain=False)
+    assert (made.proven, made.passes_given_up) == (False, 0)
+    assert "a limit of nodes ended the search" in " ".join(doubt_lines(made))
+    assert doubt_lines(plan(snapshot, explain=False)) == ()
+    assert "given up: 3" in " ".join(doubt_lines(replace(made, passes_given_up=3)))
+
+
+def test_a_kept_level_leaves_a_relaxation_half_a_unit_of_room_and_whole_answers_none() -> None:
+    """Without room the relaxation is often a single point, on which the simplex method turned for minutes."""
+    shot = crowded(4, 1)
+    entries = [Entry(it.state.requirements, it.options.options) for it in size_all(shot)]
+    problem = build(entries, rows_of(shot, with_caps=False))
+    columns, loss = np.arange(problem.owner.size), problem.unserved
+    level = int(loss.max()) // 2
+    most = {}
+    for integral in (False, True):
+        solver = optimise._model(problem, columns, -loss.astype(float), [(loss, level)], integral=integral).solver
+        solver.run()
+        most[integral] = -solver.getInfo().objective_function_value
+    assert most[False] == pytest.approx(level + 0.5, abs=1e-3)
+    assert most[True] <= level

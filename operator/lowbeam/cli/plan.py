@@ -24,6 +24,7 @@ from lowbeam.planning import (
     WorkloadState,
     cap_table,
     cost_table,
+    doubt_lines,
     plan,
     plan_data,
     plan_table,
@@ -154,6 +155,8 @@ def _page(given: Input, snapshot: Snapshot, answer: Plan) -> list[str]:
         lines += [*cap_table(answer, snapshot.caps), ""]
     if given.prices is not None:
         lines += [*cost_table(answer, asked, given.prices), ""]
+    if doubts := doubt_lines(answer):
+        lines += [*doubts, ""]
     drawn = _chosen_milliwatts(given.world, answer)
     if not drawn:
         return [*lines, "nothing runs"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from lowbeam.planning.explain import (
     cap_table,
     cost_table,
+    doubt_lines,
     explain_data,
     explain_lines,
     labelled,
@@ -40,6 +41,7 @@ __all__ = [
     "cap_table",
     "choose_sheds",
     "cost_table",
+    "doubt_lines",
     "explain_data",
     "explain_lines",
     "explained",

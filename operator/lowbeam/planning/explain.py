@@ -193,9 +193,21 @@ def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
     return (*_aligned(rows, squeeze={0: 12}), *notes, *sentences)
 
 
+def doubt_lines(plan: Plan) -> tuple[str, ...]:
+    """What is to be said of a plan that may not be the best one; nothing of one that is."""
+    if plan.proven:
+        return ()
+    why = "a limit of nodes ended the search"
+    if plan.passes_given_up:
+        why = f"passes of the optimiser that found no end and were given up: {plan.passes_given_up}"
+    return tuple(textwrap.wrap(f"not proven to be the best plan ({why}); caps and floors are kept all the same", WIDTH))
+
+
 def plan_data(plan: Plan, asked: Asked, caps: CapTree, prices: Prices | None = None) -> dict[str, Any]:
     """The plan as JSON-able data with units in the names; the same words as the text."""
     return {
+        "proven": plan.proven,
+        "passesGivenUp": plan.passes_given_up,
         "workloads": [explain_data(asked[choice.key], choice, prices) for choice in plan.choices],
         "caps": [
             {

@@ -27,6 +27,7 @@ long it is let.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import highspy
 import numpy as np
@@ -46,7 +47,7 @@ WHOLE_COLUMNS = 30_000
 CORE_COLUMNS = 8_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 LOSS_STEPS = 3_000
-"""In those where accelerators are short a loss is told in so many steps of the greatest."""
+"""In those where accelerators are short a loss is told in so many steps of the greatest, at most."""
 LONGEST_PASS_SECONDS = 60
 """A pass takes some seconds; one that takes so long turns on the spot."""
 _TOLERANCE = 1e-9
@@ -69,6 +70,8 @@ class Answer:
 
     choice: Ints
     exact: bool
+    given_up: int = 0
+    """Passes that met the net of LONGEST_PASS_SECONDS."""
 
 
 def solve(problem: Problem, allowed: Flags) -> Answer:
@@ -86,7 +89,19 @@ def solve(problem: Problem, allowed: Flags) -> Answer:
         search.minimise(np.where(levels == priority, problem.shortfall, 0))
     search.minimise(problem.cost, last=True)
     best = improve(problem, allowed, search.best, by_priority(problem))
-    return Answer(best if search.exact else let_give_way(problem, allowed, best), search.exact)
+    if not search.exact:
+        best = let_give_way(problem, allowed, best)
+    return Answer(best, search.exact, search.given_up)
+
+
+class _End(Enum):
+    """How a pass ended."""
+
+    PROVEN = auto()
+    STOPPED = auto()
+    """By its limit of nodes, or over too few columns to be sure."""
+    GIVEN_UP = auto()
+    """By the limit of time."""
 
 
 class _Search:
@@ -99,6 +114,7 @@ class _Search:
         self.kept: list[tuple[Ints, int]] = []
         self.best = self._begin()
         self.exact = True
+        self.given_up = 0
 
     def _begin(self) -> Ints:
         """What runs, with improvements, or the greedy answer where that is better: a plan that could not be proven
@@ -150,10 +166,11 @@ class _Search:
         return least
 
     def _search(self, loss: Ints, columns: Ints) -> None:
-        answer, proven = _run_highs(self.problem, columns, loss, self.kept, self.best)
+        answer, ended = _run_highs(self.problem, columns, loss, self.kept, self.best)
+        self.given_up += ended is _End.GIVEN_UP
         if answer is not None and self._keeps(answer) and int(loss[answer].sum()) < int(loss[self.best].sum()):
             self.best = answer
-        self.exact &= proven or not self._lost(loss)
+        self.exact &= ended is _End.PROVEN or not self._lost(loss)
 
     def _keeps(self, choice: Ints) -> bool:
         return self.problem.fits(choice) and all(int(loss[choice].sum()) <= level for loss, level in self.kept)
@@ -179,15 +196,15 @@ class _Search:
 
 def _in_steps(loss: Ints) -> Ints:
     """The same in steps, what is begun counts as a whole one: something is never nothing."""
-    step = max(1, int(loss.max()) // LOSS_STEPS)
+    step = max(1, -(-int(loss.max()) // LOSS_STEPS))
     steps: Ints = -(-loss // step)
     return steps
 
 
 def _run_highs(
     problem: Problem, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
-) -> tuple[Ints | None, bool]:
-    """(answer or None, proven) of one pass over `columns`. The answer is not yet checked."""
+) -> tuple[Ints | None, _End]:
+    """(answer or None, how it ended) of one pass over `columns`. The answer is not yet checked."""
     span = float(max(1, np.abs(loss[columns]).max()))
     scale = min(1.0, _OBJECTIVE_SPAN / span)
     moves = np.ones(loss.size)
@@ -205,15 +222,16 @@ def _run_highs(
     first.col_value = np.isin(columns, start).astype(float).tolist()
     solver.setSolution(first)
     solver.run()
-    values = np.array(solver.getSolution().col_value, dtype=np.float64)
+    status, values = solver.getModelStatus(), np.array(solver.getSolution().col_value, dtype=np.float64)
+    ended = _End.GIVEN_UP if status == highspy.HighsModelStatus.kTimeLimit else _End.STOPPED
     if values.size != columns.size:
-        return None, False
+        return None, ended
     order = np.lexsort((columns, -values, problem.owner[columns]))
     owners, where = np.unique(problem.owner[columns][order], return_index=True)
     answer = np.empty(len(problem.entries), dtype=np.int64)
     answer[owners] = columns[order][where]
-    proven = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
-    return answer, bool(proven and float(objective[answer].sum()) <= best_without)
+    optimal = status == highspy.HighsModelStatus.kOptimal and float(objective[answer].sum()) <= best_without
+    return answer, _End.PROVEN if optimal else ended
 
 
 def _core(

@@ -22,6 +22,10 @@ class Outcome:
     allowed: Flags
     desired: tuple[Option | None, ...]
     too_small: dict[str, str] = field(default_factory=dict)
+    proven: bool = True
+    """Whether no better answer is possible."""
+    given_up: int = 0
+    """Passes of the optimiser that would not have ended."""
 
     def option(self, entry: int) -> Option | None:
         """What the entry gets."""

@@ -24,7 +24,7 @@ from lowbeam.planning.caps import capped_columns, overtaken_caps, pressing_caps,
 from lowbeam.planning.choices import choice_of, stays_without_option
 from lowbeam.planning.feasibility import committed_milliwatts, violations
 from lowbeam.planning.greedy import first_answer
-from lowbeam.planning.optimise import solve
+from lowbeam.planning.optimise import Answer, solve
 from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.prices import cap_prices
@@ -92,12 +92,13 @@ def _decided(snapshot: Snapshot) -> Plan:
     snapshot = replace(snapshot, reserved_milliwatts=reserved, reserved_accelerators=boards)
     free = _without_caps(snapshot, sized)
     outcome = free if _keeps_caps(snapshot, sized, free.desired) else _under_caps(snapshot, sized, free.desired)
+    given_up = free.given_up + (0 if outcome is free else outcome.given_up)
     choices = _choices(snapshot, sized, outcome)
     if violations(snapshot, choices):  # cannot happen by construction; the greedy answer needs no solver to be trusted
         problem = outcome.problem
         answer = first_answer(problem, outcome.allowed)
-        safe = Outcome(problem, answer, outcome.allowed, free.desired, outcome.too_small)
-        choices = _choices(snapshot, sized, safe)
+        outcome = Outcome(problem, answer, outcome.allowed, free.desired, outcome.too_small, proven=False)
+        choices = _choices(snapshot, sized, outcome)
     _memory_for(snapshot).planned(len(sized))
     return Plan(
         choices=choices,
@@ -105,6 +106,8 @@ def _decided(snapshot: Snapshot) -> Plan:
         cap_price={cap.name: 0.0 for cap, _ in snapshot.caps.enforced()} | cap_prices(outcome),
         unsatisfiable_caps=dict(outcome.too_small) | overtaken_caps(snapshot.caps, reserved, kept),
         reserved_milliwatts=reserved,
+        proven=free.proven and outcome.proven,
+        passes_given_up=given_up,
     )
 
 
@@ -147,17 +150,25 @@ def _without_caps(snapshot: Snapshot, sized: Sequence[Sized]) -> Outcome:
     problem, answer = _solved(snapshot, sized, options)
     fewer = [
         _above_the_floor(it) if problem.option[column] is None and _counts_from_the_least(it) else options[index]
-        for index, (it, column) in enumerate(zip(sized, answer, strict=True))
+        for index, (it, column) in enumerate(zip(sized, answer.choice, strict=True))
     ]
+    given_up = 0
     if fewer != options:
+        given_up = answer.given_up
         problem, answer = _solved(snapshot, sized, fewer)
-    return Outcome(problem, answer, _only(problem, answer), tuple(problem.option[column] for column in answer))
+    desired = tuple(problem.option[column] for column in answer.choice)
+    given_up += answer.given_up
+    return Outcome(
+        problem, answer.choice, _only(problem, answer.choice), desired, proven=answer.exact, given_up=given_up
+    )
 
 
-def _solved(snapshot: Snapshot, sized: Sequence[Sized], options: Sequence[tuple[Option, ...]]) -> tuple[Problem, Ints]:
+def _solved(
+    snapshot: Snapshot, sized: Sequence[Sized], options: Sequence[tuple[Option, ...]]
+) -> tuple[Problem, Answer]:
     entries = [_entry(*it) for it in zip(sized, options, strict=True)]
     problem = build(entries, rows_of(snapshot, with_caps=False))
-    return problem, solve(problem, np.ones(problem.owner.size, dtype=np.bool_)).choice
+    return problem, solve(problem, np.ones(problem.owner.size, dtype=np.bool_))
 
 
 def _keeps_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Option | None]) -> bool:
@@ -181,13 +192,15 @@ def _under_caps(snapshot: Snapshot, sized: Sequence[Sized], desired: Sequence[Op
     pressing = pressing_caps(problem, wanted)
     uncapped = _flags(problem, [{*_uncapped(it), want} for it, want in zip(sized, desired, strict=True)])
     allowed = capped_columns(problem, desired, pressing, uncapped)
+    given_up = 0
     for pinned in (held, set[int]()):
         usable = _pin(problem, allowed, sized, pinned)
         too_small, usable = too_small_caps(problem, usable)
-        choice = solve(problem, usable).choice
-        if all(problem.option[choice[i]] is not None for i in pinned):
+        answer = solve(problem, usable)
+        given_up += answer.given_up
+        if all(problem.option[answer.choice[i]] is not None for i in pinned):
             break  # otherwise a pinned setting is what does not fit: safety goes before calm
-    return Outcome(problem, choice, usable, tuple(desired), too_small)
+    return Outcome(problem, answer.choice, usable, tuple(desired), too_small, proven=answer.exact, given_up=given_up)
 
 
 def _entry(it: Sized, options: Iterable[Option]) -> Entry:

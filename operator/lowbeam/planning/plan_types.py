@@ -71,6 +71,12 @@ class Plan:
     unsatisfiable_caps: dict[str, str] = field(default_factory=dict)
     """Caps that cannot hold the minimum of their workloads: cap -> sentence."""
 
+    proven: bool = True
+    """Whether no better choice is possible, without caps and under them. False in large fleets with scarce watts or
+    accelerators, where a limit ends the search."""
+    passes_given_up: int = 0
+    """Passes of the optimiser that turned on the spot and were ended by a limit of time."""
+
     def choice(self, namespace: str, name: str) -> Choice | None:
         """The choice of one workload."""
         return next((c for c in self.choices if c.key == (namespace, name)), None)

@@ -58,6 +58,17 @@ planner_seconds = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+plans = Counter(
+    "lowbeam_plans",
+    "Plans made; proven = no better one is possible, else a limit of the search ended it",
+    ["proven"],
+    registry=REGISTRY,
+)
+passes_given_up = Counter(
+    "lowbeam_planner_passes_given_up",
+    "Passes of the optimiser that were ended by the limit of time, so that a better plan may have been missed",
+    registry=REGISTRY,
+)
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
 guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
 loop_lag_seconds = Histogram(

@@ -26,6 +26,7 @@ from lowbeam.kube import (
     Resource,
 )
 from lowbeam.kube.events import EventType
+from lowbeam.planning import Plan
 from lowbeam.runtime import metrics
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.condition_rows import as_conditions
@@ -105,6 +106,15 @@ class Reporter:
         }[kind]
         reason, message = problem or (reasons.IN_CATALOGUE, "")
         await self._ready(resource, raw, problem is None, reason, message)
+
+    def planned(self, plan: Plan) -> None:
+        """How sure a plan is: metrics, and a line of the log where the search turned on the spot."""
+        metrics.plans.labels(str(plan.proven)).inc()
+        metrics.passes_given_up.inc(plan.passes_given_up)
+        if plan.passes_given_up:
+            log.warning(
+                "passes of the optimiser were given up, the plan is the best before them", passes=plan.passes_given_up
+            )
 
     def decided(
         self, raw_workloads: Mapping[WorkloadKey, Mapping[str, Any]], fleet: Fleet, keys: Iterable[WorkloadKey]
