@@ -71,7 +71,7 @@ def test_answers_end_when_the_replay_that_checks_the_tables_says_so(bench: Bench
     arrivals = np.sort(np.random.default_rng(1).uniform(0, 50 * service / 1000, 600))
     busy = replace(moment, arrivals=arrivals, work=np.random.default_rng(2).exponential(1.0, arrivals.size))
     slope, limit = float(chosen.curve.slope()[chosen.at]), int(chosen.curve.batch[chosen.at])
-    expected = other.replay(other.Replica(encoder, limit, slope, service / 1000), arrivals, busy.work) * 1000
+    expected = other.replay(other.Replica(encoder, limit, slope, service / 1000), arrivals, busy.work).wholes * 1000
     spread = max(0.0, float(chosen.curve.latency_p95_ms[chosen.at]) - service) if encoder else 0.0
     assert replay(chosen, busy, 0).whole_ms == pytest.approx(expected + spread)
 

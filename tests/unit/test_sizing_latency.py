@@ -92,7 +92,7 @@ def test_between_the_cells_it_is_what_another_simulation_of_the_same_replica_fin
     work /= work.mean()
     rate = arrival.size / float(arrival[-1])
     replica = Replica(encoder, limit, slope, load * limit / rate)
-    seen = float(np.quantile(replay(replica, arrival, work)[3000:], 0.95))
+    seen = float(np.quantile(replay(replica, arrival, work).wholes[3000:], 0.95))
     told = predicted_p95(replica, rate, cv, float(np.quantile(work, 0.95)))
     assert 0.93 * seen <= told <= 1.5 * seen
 

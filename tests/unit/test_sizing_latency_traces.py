@@ -47,14 +47,14 @@ def test_a_mooncake_file_loses_its_prompt_hashes(tmp_path: Path) -> None:
 
 def test_an_encoder_takes_what_has_arrived_when_it_is_free() -> None:
     replica = Replica(encoder=True, limit=2, slope=0.5, full_seconds=1.0)
-    taken = replay(replica, np.array([0.0, 0.1, 0.2, 0.3]), np.ones(4))
+    taken = replay(replica, np.array([0.0, 0.1, 0.2, 0.3]), np.ones(4)).wholes
     # One alone (0.75 s), then two together (1 s), then the last alone.
     assert taken.tolist() == pytest.approx([0.75, 1.65, 1.55, 2.2])
 
 
 def test_a_decoder_slows_down_when_a_second_request_joins_and_keeps_a_third_waiting() -> None:
     replica = Replica(encoder=False, limit=2, slope=1.0, full_seconds=1.0)
-    taken = replay(replica, np.array([0.0, 0.25, 0.3]), np.array([1.0, 1.0, 1.0]))
+    taken = replay(replica, np.array([0.0, 0.25, 0.3]), np.array([1.0, 1.0, 1.0])).wholes
     # Alone at double speed until 0.25 (half done), then both at single speed: the first ends at 0.75, when the third
     # begins; the second ends at 1.25, and the third, half done, alone after another 0.25.
     assert taken.tolist() == pytest.approx([0.75, 1.0, 1.2])
@@ -62,4 +62,4 @@ def test_a_decoder_slows_down_when_a_second_request_joins_and_keeps_a_third_wait
 
 def test_answers_alone_on_a_flat_replica_take_their_own_length() -> None:
     replica = Replica(encoder=False, limit=4, slope=0.0, full_seconds=2.0)
-    assert replay(replica, np.array([0.0, 50.0]), np.array([0.5, 3.0])).tolist() == pytest.approx([1.0, 6.0])
+    assert replay(replica, np.array([0.0, 50.0]), np.array([0.5, 3.0])).wholes.tolist() == pytest.approx([1.0, 6.0])

@@ -13,8 +13,9 @@ from typing import Any
 
 from tools.localcluster import Cluster, ClusterSpec
 from tools.localcluster.process import wait_until
+from tools.ports import free_port
 
-from .processes import Program, answers, free_port
+from .processes import Program, answers
 
 _ROOT = Path(__file__).parents[2]
 SAMPLES = _ROOT / "workloads" / "samples"

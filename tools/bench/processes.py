@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -133,14 +132,6 @@ class Metrics:
             for labels, value in self.values[f"{histogram}_bucket"].items()
         ]
         return round(count), since(f"{histogram}_sum") / count, bucket_quantile(buckets, quantile)
-
-
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(url: str) -> bool:

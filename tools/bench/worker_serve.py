@@ -25,8 +25,7 @@ import torch
 from lowbeam_worker.engines.continuous import PAGE_TOKENS
 from lowbeam_worker.random_llama import SMALL, make_random_llama
 from tools.overlay import overlay
-
-from .processes import free_port
+from tools.ports import free_port
 
 CLIENTS = 32
 REQUESTS = 256

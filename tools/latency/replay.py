@@ -39,9 +39,18 @@ class Replica:
         return (1 - self.slope) + self.slope * running / self.limit
 
 
-def replay(replica: Replica, arrival: Floats, work: Floats) -> Floats:
-    """Seconds from arrival to answer. `work`: length of each answer against the mean; encoders answer all alike."""
-    return _batches(replica, arrival) if replica.encoder else _slots(replica, arrival, work)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of one replica: seconds with so many running, and per request its wait and its time from arrival to answer."""
+
+    busy: Floats
+    waits: Floats
+    wholes: Floats
+
+
+def replay(replica: Replica, arrival: Floats, work: Floats) -> Seen:
+    """Every request, in seconds. `work`: length of each answer against the mean; encoders answer all alike."""
+    return _batches(replica, arrival, work) if replica.encoder else _slots(replica, arrival, work)
 
 
 def predicted_p95(replica: Replica, rate: float, cv: float, work_p95: float) -> float:
@@ -60,39 +69,46 @@ def predicted_p95(replica: Replica, rate: float, cv: float, work_p95: float) -> 
     return (delay + own) * replica.full_seconds
 
 
-def _batches(replica: Replica, arrival: Floats) -> Floats:
-    done = np.empty_like(arrival)
+def _batches(replica: Replica, arrival: Floats, work: Floats) -> Seen:
+    """One batch after the other takes what has arrived, up to the limit; answers are all alike."""
+    busy, wholes = np.zeros(replica.limit + 1), np.empty_like(arrival)
     first, free_at = 0, 0.0
     while first < arrival.size:
         start = max(free_at, float(arrival[first]))
-        waiting = int(np.searchsorted(arrival, start, side="right")) - first
-        size = max(1, min(waiting, replica.limit))
-        free_at = start + replica.pace(size) * replica.full_seconds
-        done[first : first + size] = free_at
+        size = max(1, min(int(np.searchsorted(arrival, start, side="right")) - first, replica.limit))
+        seconds = replica.pace(size) * replica.full_seconds
+        free_at = start + seconds
+        busy[size] += seconds
+        wholes[first : first + size] = free_at - arrival[first : first + size]
         first += size
-    result: Floats = done - arrival
-    return result
+    return Seen(busy, np.zeros_like(work), wholes)
 
 
-def _slots(replica: Replica, arrival: Floats, work: Floats) -> Floats:
+def _slots(replica: Replica, arrival: Floats, work: Floats) -> Seen:
     """All running requests advance alike, so each ends when the common progress reaches its own."""
-    done = np.empty_like(arrival)
-    progress, now = 0.0, 0.0
+    busy, waits, wholes = np.zeros(replica.limit + 1), np.zeros_like(arrival), np.zeros_like(arrival)
+    pace = [replica.pace(running) * replica.full_seconds for running in range(replica.limit + 1)]
+    progress = now = 0.0
     ends: list[tuple[float, int]] = []
     waiting: list[int] = []
     begun = 0
     for request in [*range(arrival.size), -1]:
         until = float(arrival[request]) if request >= 0 else float("inf")
         while ends:
-            second = replica.pace(len(ends)) * replica.full_seconds
-            moment = now + (ends[0][0] - progress) * second
+            running = len(ends)
+            moment = now + (ends[0][0] - progress) * pace[running]
             if moment > until:
-                progress += (until - now) / second
+                progress += (until - now) / pace[running]
+                busy[running] += until - now
                 break
+            busy[running] += moment - now
             progress, now = ends[0][0], moment
-            done[heapq.heappop(ends)[1]] = moment
+            done = heapq.heappop(ends)[1]
+            wholes[done] = moment - arrival[done]
             if begun < len(waiting):
-                heapq.heappush(ends, (progress + float(work[waiting[begun]]), waiting[begun]))
+                chosen = waiting[begun]
+                waits[chosen] = moment - arrival[chosen]
+                heapq.heappush(ends, (progress + float(work[chosen]), chosen))
                 begun += 1
         now = until
         if request < 0:
@@ -101,5 +117,4 @@ def _slots(replica: Replica, arrival: Floats, work: Floats) -> Floats:
             heapq.heappush(ends, (progress + float(work[request]), request))
         else:
             waiting.append(request)
-    result: Floats = done - arrival
-    return result
+    return Seen(busy, waits, wholes)

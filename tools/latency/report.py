@@ -63,7 +63,7 @@ def between_cells(say: Say) -> Section:
             arrival, work = gamma_arrivals(cv, 25_000, 50, number), draw.exponential(1.0, 25_000)
             rate, work = _rate(arrival), work / work.mean()
             replica = Replica(encoder, limit, slope, load * limit / rate)
-            seen = _p95(replay(replica, arrival, work)[2500:])
+            seen = _p95(replay(replica, arrival, work).wholes[2500:])
             errors.append(predicted_p95(replica, rate, cv, _p95(work)) / seen)
         rows.append([f"{name}, 60 replicas", *_spread(errors)])
     return Section(
@@ -88,7 +88,7 @@ def real_traces(say: Say) -> Section:
             errors: list[float] = []
             for load in _LOADS:
                 replica = Replica(encoder, limit, slope, load * limit / rate)
-                taken = replay(replica, trace.arrival, work)
+                taken = replay(replica, trace.arrival, work).wholes
                 told, seen = predicted_p95(replica, rate, cv, _p95(work)), _p95(taken)
                 unit = replica.full_seconds
                 hours.append([f"{name} (cv {cv:.1f}); {kind}", f"{load:g}", *_pair(told / unit, seen / unit)])
@@ -127,7 +127,7 @@ def clients(say: Say) -> Section:
                 arrival, work = _weibull_arrivals(draw, cv, requests), draw.exponential(1.0, requests)
                 rate, work = _rate(arrival), work / work.mean()
                 replica = Replica(encoder, limit, slope, load * limit / rate)
-                taken = _p95(replay(replica, arrival, work))
+                taken = _p95(replay(replica, arrival, work).wholes)
                 errors.append(predicted_p95(replica, rate, cv, _p95(work)) / taken)
             rows.append([f"{kind}, load {load:g}", *_spread(errors)])
     return Section(

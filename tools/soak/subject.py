@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Self
 import httpx
 
 from lowbeam.api.wire import WorkerTelemetry
+from tools.ports import free_port
 
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 180.0
@@ -63,7 +63,7 @@ class Subject:
         self.name = name
         self.board = Board(folder / f"{name}.watts", seed)
         self.log = folder / f"{name}.log"
-        port, control_port = _free_port(), _free_port()
+        port, control_port = free_port(), free_port()
         self.url, self.control_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control_port}"
         self.port = port
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -132,9 +132,3 @@ class Subject:
     def telemetry(self) -> WorkerTelemetry:
         """As the operator reads it."""
         return WorkerTelemetry.model_validate_json(httpx.get(f"{self.control_url}/telemetry").content)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
