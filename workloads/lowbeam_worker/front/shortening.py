@@ -12,6 +12,11 @@ from typing import Any
 CHARACTERS_PER_TOKEN = 64
 """No tokenizer puts more text that it sees into a token on average; longer texts are refused, or cut, unread."""
 _READ_AT_ONCE = 65536
+_LETTERS = (r"[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]", r"[\u0300-\u036f]")
+"""Letters and digits of all scripts but Chinese, where each is a word; and accents, which count or are left out."""
+_PLAIN_LETTERS = ("[0-9A-Za-z]", r"[^\s\S]")
+_SCRIPTS = "a\u00e91\u0416\u03bb\u05d0\u0639\u0905\ud55c\u30ab"
+"""Latin, Cyrillic, Greek, Hebrew, Arabic, Devanagari, Hangul and kana."""
 _RUNS = (("  one\t\r\n \ntwo \n", " one two "), ("\n\n\none\n", " one\n"))
 """Texts with runs of blanks, and what they are with one blank instead."""
 
@@ -28,7 +33,9 @@ class Shortening:
         if longest_word is not None:
             # A word, one letter that makes it unknown, and the blank after it.
             self.characters_per_token = max(CHARACTERS_PER_TOKEN, longest_word + 2)
-            self._rules.append((re.compile(rf"([0-9A-Za-z]{{{longest_word + 1}}})[0-9A-Za-z]+"), r"\1"))
+            letter, mark = _LETTERS if _is_one_word(tokenizer, longest_word) else _PLAIN_LETTERS
+            run = rf"((?:{letter}{mark}*+){{{longest_word + 1}}})(?:{letter}++|{mark}++)++"
+            self._rules.append((re.compile(run), r"\1"))
 
     def __call__(self, text: str, most: int, *, from_left: bool) -> str:
         """The same tokens in fewer characters; of a text that has more than `most` then, `most` + 1 and no more.
@@ -59,6 +66,11 @@ def _longest_word(tokenizer: Any) -> int | None:
     if limit is None or len(_ids(tokenizer, "a1" * limit)) != 1:
         return None
     return int(limit)
+
+
+def _is_one_word(tokenizer: Any, longest_word: int) -> bool:
+    """Whether letters of all scripts, with accents, are of one word, and too many of them unknown for their number."""
+    return len(_ids(tokenizer, f"{_SCRIPTS}\u0301" * longest_word)) == 1
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
