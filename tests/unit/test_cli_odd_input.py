@@ -57,6 +57,16 @@ def test_a_scenario_and_prices_that_cannot_be_read_are_bad_input(
     assert capsys.readouterr().err.count(str(file)) == 2
 
 
+def test_prices_that_are_no_yaml_are_told_in_one_line_with_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text("acceleratorHour: {h100: [")
+    assert main(["plan", "-f", "-", "--inventory", "l4=1", "--prices", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--prices: {file}: line 1, column 26: is not valid YAML: expected the node content")
+
+
 def node(**changes: Any) -> dict[str, Any]:
     return {**NODE, **changes}
 

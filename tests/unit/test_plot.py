@@ -105,6 +105,13 @@ def test_a_profile_may_be_named_too() -> None:
     assert titles[1] == "qwen3-8b bf16: joules per output token over the batch"
 
 
+def test_names_may_be_written_in_capitals(tmp_path: Path) -> None:
+    asked = ["plot", "profile", "Qwen3-8B", "--task", "Text-Generation", "--precision", "BF16", "--class", "H100"]
+    assert main([*asked, "-o", str(tmp_path / "a.svg")]) == 0
+    assert main([it.lower() for it in asked] + ["-o", str(tmp_path / "b.svg")]) == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
 def test_figures_of_another_series_are_never_drawn_beside_those_that_are_planned_with() -> None:
     catalogue = load_builtin()
     both = {p.model for p in catalogue.profiles} & {p.model for p in catalogue.reference_profiles}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from lowbeam.api.documents import complaint_of, position_of
 from lowbeam.errors import BadInput
 from lowbeam.sizing.cost import Prices
 
@@ -53,8 +54,10 @@ def _of_file(path: str) -> tuple[dict[str, Decimal], Decimal | None]:
     except (OSError, UnicodeDecodeError) as error:
         said = "is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise BadInput(f"--prices: {path}: {said}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"--prices: {path}: not valid YAML: {error}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"--prices: {path}: {position_of(error)}: {complaint_of(error)}") from error
+    except RecursionError as error:
+        raise BadInput(f"--prices: {path}: is nested too deep") from error
     unknown = sorted(set(raw) - {"acceleratorHour", "kilowattHour"}) if isinstance(raw, dict) else ["?"]
     if unknown or not isinstance(raw.get("acceleratorHour", {}), Mapping):
         raise BadInput(f"--prices: {path}: not in the form {_EXAMPLE}")

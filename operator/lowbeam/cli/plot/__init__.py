@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     of_profile = what.add_parser("profile", parents=[shared], help="joules over batch, one curve per accelerator")
     of_profile.add_argument("name", help="a model or one of its profiles, as `lowbeam catalog` lists them")
-    of_profile.add_argument("--task", help="of a model with several tasks")
-    of_profile.add_argument("--precision", help="of a model with several; the one with the most profiles otherwise")
+    of_profile.add_argument("--task", type=str.lower, help="of a model with several tasks")
+    of_profile.add_argument(
+        "--precision", type=str.lower, help="of a model with several; the one with the most profiles otherwise"
+    )
     of_profile.add_argument(
         "--reasoning", type=str.capitalize, choices=[mode.value for mode in Reasoning], help="mode (Off where there is)"
     )
