@@ -92,6 +92,7 @@ def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, 
         ("inventory: [{accelerators: 1}]", "inventory[0].class: is required"),
         ("caps: [{name: a, spec: {scope: {}, watts: 9}}]", "caps[0].spec.scope: set exactly one of"),
         ("caps: 5", "caps: 5 is not a list (start each entry with a dash)"),
+        ("inventory: [{class: H100, accelerators: 1}]", 'inventory: no accelerator class "H100"; did you mean h100?'),
         ("expect: {states: [Broken]}", 'expect.states[0]: "Broken" is not one of WithinCap'),
     ],
 )

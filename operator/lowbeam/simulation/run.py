@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from lowbeam.api.nearest import nearest
 from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
@@ -57,7 +58,10 @@ BIRTHDAY = date(2026, 1, 1)
 def run_scenario(source: str | Path | Scenario) -> Report:
     """Run a file or a value; `BadInput` when it is no scenario."""
     scenario = source if isinstance(source, Scenario) else load_scenario(source)
-    run = _Run(scenario)
+    try:
+        run = _Run(scenario)
+    except BadInput as error:
+        raise error if isinstance(source, Scenario) else BadInput(f"{source}: {error}") from error
     for second in range(scenario.seconds + 1):
         run.second(second * STEP_MS)
     return run.observer.report()
@@ -82,9 +86,11 @@ class _Run:
         self._catalogue = load_builtin()
         for entry in scenario.inventory:
             if entry.accelerator_class not in self._catalogue.accelerator_classes:
-                known = ", ".join(sorted(self._catalogue.accelerator_classes))
+                known = sorted(self._catalogue.accelerator_classes)
+                near = nearest(entry.accelerator_class, known, cutoff=0.5)
+                guess = f"did you mean {near[0]}? " if near else ""
                 raise BadInput(
-                    f'inventory: no accelerator class "{entry.accelerator_class}"; the catalogue has {known}'
+                    f'inventory: no accelerator class "{entry.accelerator_class}"; {guess}known: {", ".join(known)}'
                 )
         self._inventory = tuple(
             Inventory(e.pool, e.accelerator_class, e.accelerators, e.largest_node) for e in scenario.inventory
