@@ -10,6 +10,7 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.inferenceworkload import Engine
 from lowbeam.catalog.facts import AcceleratorClass
 from lowbeam.sizing import Sizer
+from lowbeam.sizing.relax import relaxations
 from tests.builders import ModelBuilder, WorkloadBuilder, accelerator, best, catalogue_of, model, size, stock, workload
 
 CHAT = "text-generation"
@@ -74,7 +75,14 @@ def encoder(*, name: str = "encoder", context: int = 512, **facts: object) -> Mo
 
 
 def reads(tokens: int, *, task: str = "text-classification", engine: Engine = Engine.NATIVE) -> WorkloadBuilder:
-    return workload("a").task(task).rate(1).tokens(tokens, 1).within(end_to_end_ms=60_000).only(engine=engine)
+    return (
+        workload("a")
+        .task(task)
+        .rate(1)
+        .tokens(tokens, 1)
+        .within(end_to_end_ms=60_000)
+        .only(engine=engine, text_tokens=tokens)
+    )
 
 
 def test_a_text_that_the_worker_would_refuse_is_no_option_and_the_longest_that_it_takes_is() -> None:
@@ -83,7 +91,7 @@ def test_a_text_that_the_worker_would_refuse_is_no_option_and_the_longest_that_i
     assert found.options == ()
     (rejection,) = found.rejections
     assert rejection.reason == reasons.CONTEXT_TOO_SHORT
-    assert rejection.message.startswith("context 512 tokens < 513 per request; such are refused (where requests ask")
+    assert rejection.message.startswith("context 512 tokens < 513 per text, and longer ones are refused")
 
 
 def fastest(it: WorkloadBuilder, candidate: ModelBuilder, *classes: AcceleratorClass) -> float:
@@ -116,3 +124,27 @@ def test_an_image_of_the_users_own_answers_for_what_it_takes() -> None:
 def test_workloads_on_two_sides_of_a_context_do_not_share_an_answer() -> None:
     sizer = Sizer(catalogue_of(encoder()), stock(gpu=8))
     assert [bool(sizer.options_for(reads(tokens).build()).options) for tokens in (511, 512, 513)] == [True, True, False]
+
+
+def test_requests_with_many_texts_are_sized_by_what_was_read_and_refuse_no_model() -> None:
+    """Telemetry counts requests: one may hold 32 texts of 100 tokens."""
+    for it in (reads(100), reads(100, engine=Engine.TEI)):
+        half = replace(accelerator("gpu"), precisions=("bf16", "fp16"))
+        model_ = encoder(precision="fp16")
+        seen = it.tokens(3200, 1).only(demand=replace(it.build().demand, input_tokens=3200, basis="Observed"))
+        assert fastest(seen, model_, half) == pytest.approx(fastest(it.tokens(128, 1), model_, half) / 25, rel=0.05)
+
+
+def test_a_length_that_was_observed_does_not_bring_a_model_that_refuses_what_was_declared() -> None:
+    it = reads(2000)
+    seen = it.only(demand=replace(it.build().demand, input_tokens=200, basis="Observed"))
+    assert rejected_for(seen, encoder()) == [reasons.CONTEXT_TOO_SHORT]
+
+
+def test_the_way_out_of_texts_that_are_too_long_is_the_longest_that_is_read() -> None:
+    advice, *_ = relaxations(Sizer(catalogue_of(encoder()), stock(gpu=8)), reads(2000).build())
+    assert advice.change == "spec.load.inputTokens 2000 -> 512"
+
+
+def rejected_for(it: WorkloadBuilder, candidate: ModelBuilder) -> list[str]:
+    return [rejection.reason for rejection in size(it, candidate).rejections]

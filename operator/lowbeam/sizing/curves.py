@@ -93,7 +93,7 @@ class Facts:
     prompt_token_ms: Floats
     """Below 0 where the accelerator's peak is unknown."""
     most_read: Floats
-    """Input tokens that the model reads of a request; infinity where it reads all of it."""
+    """Input tokens of one text that are left where an engine cuts it; infinity where nothing is known to be cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,6 @@ def facts_of(measured: Sequence[Measured]) -> Facts:
 
 
 def _most_read(profile: EnergyProfile, model: Model) -> float:
-    """What is beyond the context of a model that writes no text is cut, or its request refused: either way not read."""
     bounded = model.context_tokens > 0 and not model.generative and profile.task not in READ_IN_PIECES
     return max(model.context_tokens, profile.input_tokens) if bounded else np.inf
 
@@ -236,9 +235,12 @@ def facts_of_some(facts: Facts, numbers: Ints) -> Facts:
     return Facts(*(getattr(facts, name)[numbers] for name in Facts.__slots__))
 
 
-def lengths(facts: Facts, input_tokens: Floats | int, output_tokens: Floats | int) -> Lengths:
-    """The effect of a workload's lengths on each profile; of each one's own workload where arrays are given."""
-    input_tokens = np.minimum(input_tokens, facts.most_read)
+def lengths(
+    facts: Facts, input_tokens: Floats | int, output_tokens: Floats | int, cut: Flags | bool = False
+) -> Lengths:
+    """The effect of a workload's lengths on each profile; of each one's own workload where arrays are given. `cut`:
+    `input_tokens` is one text, of which no more is read than the model takes."""
+    input_tokens = np.where(cut, np.minimum(input_tokens, facts.most_read), input_tokens)
     longer = np.maximum(input_tokens - facts.input_tokens, 0.0)
     known = facts.prompt_token_ms >= 0
     writes = facts.output_tokens > 1

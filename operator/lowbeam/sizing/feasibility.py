@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.provenance import LoadBasis
 from lowbeam.catalog.engines import ENGINES, NATIVE, EngineFacts, lacks
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, Reasoning, Variant
 from lowbeam.catalog.tasks import READ_IN_PIECES
@@ -102,19 +103,27 @@ def is_no_needless_generation(needs: Requirements, it: Candidate) -> Miss | None
 
 
 def holds_the_context(needs: Requirements, it: Candidate) -> Miss | None:
-    """Prompt and answer must fit the context window. What a model that writes no text is given has to fit as well,
-    except where an engine cuts it or reads it in pieces: the others refuse the request."""
-    context, wanted = it.model.context_tokens, needs.demand.input_tokens
+    """Prompt and answer must fit the context window. A text for a model that writes none has to fit as well, except
+    where an engine cuts it or reads it in pieces: the others refuse the request."""
+    context, demand = it.model.context_tokens, needs.demand
     if it.model.generative:
-        wanted += needs.demand.output_tokens
-    elif needs.own_engine or ENGINES[needs.engine].cuts_texts or needs.task in READ_IN_PIECES:
-        return None
+        wanted, what = demand.input_tokens + demand.output_tokens, "per request"
+    else:
+        wanted = 0 if needs.own_engine or cuts_texts(needs) or needs.task in READ_IN_PIECES else needs.text_tokens
+        what = "per text, and longer ones are refused (those that requests have cut count as what is left)"
     if not 0 < context < wanted:
         return None
-    text = f"context {context} tokens < {wanted} per request"
-    if not it.model.generative:
-        text += "; such are refused (where requests ask to be cut, say in spec.load.inputTokens what is left of them)"
-    return Miss(reasons.CONTEXT_TOO_SHORT, text)
+    return Miss(reasons.CONTEXT_TOO_SHORT, f"context {context} tokens < {wanted} {what}")
+
+
+def cuts_texts(needs: Requirements) -> bool:
+    """Whether the engine cuts a text that is longer than the model reads, unasked."""
+    return ENGINES[needs.engine].cuts_texts and not needs.own_engine
+
+
+def is_cut(needs: Requirements) -> bool:
+    """Whether the load's input tokens are those of one text, and cut. What was observed was read, all of it."""
+    return cuts_texts(needs) and needs.demand.basis == LoadBasis.DECLARED
 
 
 def thinks_no_longer_than_asked(needs: Requirements, it: Candidate) -> Miss | None:

@@ -66,10 +66,11 @@ def at_lengths(
     *,
     input_tokens: int,
     output_tokens: int,
+    cut: bool = False,
 ) -> Curve:
-    """The curve for requests of other lengths than the profile's."""
+    """The curve for requests of other lengths than the profile's. `cut`: no more of a text is read than fits."""
     facts = curves.facts_of([(profile, model, accelerator)])
-    return curves.at_lengths(curve, curves.lengths(facts, input_tokens, output_tokens))
+    return curves.at_lengths(curve, curves.lengths(facts, input_tokens, output_tokens, cut))
 
 
 def running_batch(curve: Curve, rate: curves.Floats) -> curves.Floats:

@@ -87,6 +87,9 @@ class Requirements:
     """What serves; never Auto."""
     own_engine: bool = False
     """The workload brings an image in place of the native worker: it answers for what that can serve."""
+    text_tokens: int = 0
+    """Declared length of one text, where the task writes none; 0 elsewhere. What is observed is per request, of which
+    each may hold many texts, or one in pieces: it says how much is read, and not how long a text is."""
     model_path: str = ""
     """What is loaded instead of what the catalogue names."""
     notes: tuple[str, ...] = ()
@@ -166,6 +169,7 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
         accelerator_classes=tuple(sorted(spec.placement.accelerator_classes)),
         engine=Engine.NATIVE if spec.engine is Engine.AUTO else spec.engine,
         own_engine=spec.engine is Engine.AUTO and bool(spec.pod.image),
+        text_tokens=0 if facts.generative else spec.load.input_tokens,
         model_path=spec.pod.model_path or "",
         notes=notes,
     )

@@ -22,6 +22,7 @@ from lowbeam.sizing.curves import (
     lengths,
     measured_curves,
 )
+from lowbeam.sizing.feasibility import is_cut
 from lowbeam.sizing.loads import Capacities, Loads, Targets, capacities_of, loads_of, targets_of
 from lowbeam.sizing.requirements import Requirements
 
@@ -59,6 +60,8 @@ class Traffic(NamedTuple):
     output_tokens: int
     cv_percent: int
     """At least 100."""
+    cut: bool
+    """The input is one text, and longer ones are cut."""
 
 
 class Shape(NamedTuple):
@@ -71,7 +74,8 @@ class Shape(NamedTuple):
 def shape_of(needs: Requirements, profiles: bytes) -> Shape:
     """The shape of a workload whose filters pass these profiles."""
     demand = needs.demand
-    traffic = Traffic(profiles, demand.input_tokens, demand.output_tokens, max(100, demand.arrival_cv_percent))
+    cv_percent = max(100, demand.arrival_cv_percent)
+    traffic = Traffic(profiles, demand.input_tokens, demand.output_tokens, cv_percent, cut=is_cut(needs))
     return Shape(traffic, targets_of(needs))
 
 
@@ -104,7 +108,8 @@ class Shelf:
         sizes = [len(it.profiles) // _BYTES for it in traffic]
         given, answered = np.array([it[1:3] for it in traffic], dtype=np.float64).T.repeat(sizes, axis=1)
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        at_their_lengths = at_lengths(curves, lengths(facts, given, answered))
+        cut = np.array([it.cut for it in traffic]).repeat(sizes)
+        at_their_lengths = at_lengths(curves, lengths(facts, given, answered, cut))
         return loads_of(at_their_lengths, bounds, [it.cv_percent / 100 for it in traffic])
 
     def _pick(self, profiles: Sequence[bytes]) -> tuple[Facts, Curves]:

@@ -50,10 +50,11 @@ _UNASKED = frozenset(
         "fixed_replicas",
         "max_millijoules_per_request",
         "max_milliwatts",
+        "text_tokens",
         "notes",
     }
 )
-"""What no filter looks at; of the demand, only which context windows hold a request."""
+"""What no filter looks at; of demand and texts, only which context windows hold a request."""
 _asked = attrgetter(*(field.name for field in fields(Requirements) if field.name not in _UNASKED))
 
 
@@ -122,8 +123,8 @@ class Sieve:
     def sift(self, needs: Requirements) -> Sifted:
         """Profiles that pass every filter and have room; the first objection to each of the others."""
         # Lengths that fit into the same context windows are all the same to the filters, but for their words.
-        given, answered = needs.demand.input_tokens, needs.demand.output_tokens
-        fits = tuple(bisect_left(self._stock.contexts, tokens) for tokens in (given, given + answered))
+        lengths = needs.text_tokens, needs.demand.input_tokens + needs.demand.output_tokens
+        fits = tuple(bisect_left(self._stock.contexts, tokens) for tokens in lengths)
         return self._answers.get((fits, _asked(needs)), lambda: self._sift(needs))
 
     def rejections(self, needs: Requirements, sifted: Sifted) -> tuple[Rejection, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Catalogue, EnergyProfile
 from lowbeam.sizing.batches import Answer, Question, answers_of
+from lowbeam.sizing.feasibility import is_cut
 from lowbeam.sizing.inventory import Inventory
 from lowbeam.sizing.loads import spread_cv
 from lowbeam.sizing.operating_point import OperatingPoint, at_lengths, measured_curve, operating_point
@@ -145,6 +146,7 @@ class Sizer:
             *facts,
             input_tokens=demand.input_tokens,
             output_tokens=demand.output_tokens,
+            cut=is_cut(needs),
         )
         rate = min(demand.requests_per_second_milli, option.capacity_millirps) / 1000 / option.replicas
         cv = spread_cv(demand.arrival_cv_percent / 100, option.replicas)

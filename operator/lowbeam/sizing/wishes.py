@@ -17,7 +17,7 @@ from lowbeam.api.v1alpha1.inferenceworkload import Engine
 from lowbeam.catalog.engines import ENGINES, lacks
 from lowbeam.catalog.facts import Reasoning
 from lowbeam.sizing.options import Option
-from lowbeam.sizing.requirements import Demand, Requirements
+from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.search import least_that, most_that
 from lowbeam.sizing.size import Sizer
 from lowbeam.sizing.words import centi, joules_text, variant_name
@@ -98,26 +98,28 @@ def _tokens(field: str, name: str, reason: str, *, only_generated: bool) -> Wish
     def loosest(needs: Requirements) -> Changes | None:
         if getattr(needs.demand, name) <= 1 or (only_generated and needs.demand.output_tokens <= 1):
             return None
-        return (("demand", _of_length(needs, name, 1)),)
+        return _of_length(needs, name, 1)
 
     def nearest(sizer: Sizer, needs: Requirements) -> tuple[Changes, str, float] | None:
         wish: int = getattr(needs.demand, name)
+        if name == "input_tokens":
+            wish = max(wish, needs.text_tokens)
 
         def works(tokens: int) -> bool:
-            return sizer.cheapest(replace(needs, demand=_of_length(needs, name, tokens))) is not None
+            return sizer.cheapest(changed(needs, _of_length(needs, name, tokens))) is not None
 
         enough = most_that(works, below=wish, lowest=1)
         if enough is None:
             return None
-        changes: Changes = (("demand", _of_length(needs, name, enough)),)
-        return changes, f"{field} {wish} -> {enough}", wish / enough - 1
+        return _of_length(needs, name, enough), f"{field} {wish} -> {enough}", wish / enough - 1
 
     return Wish(field, reason, loosest, nearest)
 
 
-def _of_length(needs: Requirements, name: str, tokens: int) -> Demand:
-    lengths: dict[str, Any] = {name: tokens}
-    return replace(needs.demand, **lengths)
+def _of_length(needs: Requirements, name: str, tokens: int) -> Changes:
+    lengths: dict[str, Any] = {name: min(tokens, getattr(needs.demand, name))}
+    changes: Changes = (("demand", replace(needs.demand, **lengths)),)
+    return (*changes, ("text_tokens", min(tokens, needs.text_tokens))) if name == "input_tokens" else changes
 
 
 def _switch(

@@ -86,7 +86,8 @@ class Load(ApiModel):
     requests_per_minute: Annotated[int, Field(ge=0, le=MAX_REQUESTS_PER_MINUTE)]
     """Requests in a busy minute."""
     input_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-    """Tokens in a typical request."""
+    """Tokens in a typical request. Of a task that writes no text: in one text; a request with several counts as
+    several."""
     output_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
     """Tokens in a typical answer; 0 or 1 for tasks that generate no text."""
 
