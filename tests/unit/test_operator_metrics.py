@@ -124,5 +124,5 @@ def test_a_plan_that_may_not_be_the_best_is_counted() -> None:
 
     reporter, before = Reporter(MagicMock(), MagicMock(), VirtualClock()), counted()
     for made in (Plan(()), Plan((), proven=False), Plan((), proven=False, passes_given_up=3)):
-        reporter.planned(made)
+        reporter.planned(made, {}, Fleet(), ())
     assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 2, 3]

@@ -283,8 +283,7 @@ class Controller:
                 there = generations.keys() & world.raw_workloads.keys() - set(planned.advised())
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._work.supersede(*changed, *self._power.hurried())
-        self._reporter.planned(answer)
-        self._reporter.decided(world.raw_workloads, fleet, changed)
+        self._reporter.planned(answer, world.raw_workloads, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*edited)
         self._edited -= noticed

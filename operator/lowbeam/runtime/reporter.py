@@ -107,14 +107,21 @@ class Reporter:
         reason, message = problem or (reasons.IN_CATALOGUE, "")
         await self._ready(resource, raw, problem is None, reason, message)
 
-    def planned(self, plan: Plan) -> None:
-        """How sure a plan is: metrics, and a line of the log where the search turned on the spot."""
+    def planned(
+        self,
+        plan: Plan,
+        raw_workloads: Mapping[WorkloadKey, Mapping[str, Any]],
+        fleet: Fleet,
+        keys: Iterable[WorkloadKey],
+    ) -> None:
+        """How sure a plan is, as metrics and in the log where the search turned on the spot; and what it decided."""
         metrics.plans.labels(str(plan.proven)).inc()
         metrics.passes_given_up.inc(plan.passes_given_up)
         if plan.passes_given_up:
             log.warning(
-                "passes of the optimiser were given up, the plan is the best before them", passes=plan.passes_given_up
+                "passes of the optimiser were given up, the plan is the best found", passes=plan.passes_given_up
             )
+        self.decided(raw_workloads, fleet, keys)
 
     def decided(
         self, raw_workloads: Mapping[WorkloadKey, Mapping[str, Any]], fleet: Fleet, keys: Iterable[WorkloadKey]
