@@ -97,7 +97,6 @@ def a_leader_of(key: WorkloadKey) -> tuple[Controller, WorkloadMemory]:
     world.workloads = {key: MagicMock()}
     world.workloads[key].spec.mode = WorkloadMode.ENFORCE
     controller._world, controller._fleet, controller._plan = world, fleet, MagicMock()
-    controller._looked_on = controller._clock.now().date()
     controller.mirror = MagicMock()
     controller.mirror.never_seen.return_value = []
     fleet.of(key).target = MagicMock()

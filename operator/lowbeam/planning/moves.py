@@ -8,6 +8,7 @@ Invariant: `freed_milliwatts` is in worst-case watts, as the committed ledger co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,6 +47,16 @@ SETTLE_MS = {
 """Until the watts must have followed (control.md, "no progress").
 
 A pause ends pods as fewer replicas do. Whatever needs another Deployment loads weights first, as another model does."""
+
+PLANNING_SECONDS = 15
+"""Between the moment for a plan and its last move under way, in a large fleet; and until the guard's means, which span
+10 seconds, hold nothing of before."""
+
+
+def lead_seconds(levers: Iterable[str]) -> int:
+    """How long before a scheduled cut begins a cap with these levers has to plan with it, so that the slowest move that
+    it allows has settled by then."""
+    return PLANNING_SECONDS + max(SETTLE_MS[Lever(lever)] for lever in levers) // 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Decides the format and nothing else. Specs are those of the API, so a scenario i
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from lowbeam.api.documents import complaint_of, document_of, position_of
+from lowbeam.api.v1alpha1.base import Time
 from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkloadSpec
 from lowbeam.api.v1alpha1.powercap import CapState, PowerCapSpec
 from lowbeam.errors import BadInput
@@ -125,6 +127,8 @@ class Scenario(_Part):
     description: str = ""
     seconds: Annotated[int, Field(ge=10, le=86_400)]
     seed: int = 1
+    starts_at: Time = datetime(2026, 1, 1, tzinfo=UTC)
+    """The virtual time at second 0: schedules and events of caps begin by it, and opt-ins run out."""
     settle_before: int = Field(default=120, ge=0)
     """Seconds at the start that no figure counts: workers are starting."""
     inventory: tuple[InventoryEntry, ...]
