@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lowbeam.api.v1alpha1.powercap import PowerCapSpec
+from lowbeam.planning.moves import lead_seconds
+from lowbeam.power.from_spec import timetable_of_spec
 from lowbeam.power.outlook import CAP_SCHEDULE_INVALID, Change, outlook
 from lowbeam.power.recurrence import NotUnderstood, Once, Window, recurring
 from lowbeam.power.schedule import Entry, Timetable, limit_at
+from lowbeam.power.tree import build_cap_tree
+from lowbeam.power.watch import WatchState, watch
 from tests.builders import cap
 
 
@@ -259,3 +265,43 @@ def test_a_look_holds_until_something_changes_and_not_for_a_clock_that_is_set_ba
     assert found.holds_at(utc(f"{DAY} 16:58:59"))
     assert not found.holds_at(utc(f"{DAY} 16:59"))
     assert not found.holds_at(utc(f"{DAY} 16:00") - timedelta(seconds=1))
+
+
+SPEC = {
+    "scope": {"cluster": {}},
+    "watts": 999,
+    "levers": ["Batch"],
+    "schedule": [
+        {"name": "a", "cron": "0 25 * * *", "durationMinutes": 60, "percent": 50},
+        {"name": "b", "cron": "0 17 * * *", "durationMinutes": 60, "percent": 50, "rampSeconds": 60},
+        {"name": "c", "cron": "0 17 * * *", "timeZone": "Nowhere", "durationMinutes": 60, "watts": 5},
+    ],
+    "events": [{"name": "b", "start": "2026-11-20T17:00:00Z", "end": "2026-11-20T18:00:00Z", "watts": 400}],
+}
+
+
+def test_entries_of_a_spec_are_called_by_their_list_and_those_that_mean_nothing_by_their_place() -> None:
+    spec = PowerCapSpec.model_validate(SPEC)
+    timetable = timetable_of_spec(spec, lead_seconds(spec.levers))
+    assert [(it.label, it.watts, it.ramp_seconds) for it in timetable.entries] == [
+        ("schedule/b", 499, 60),
+        ("event/b", 400, 0),
+    ]
+    assert [it.partition(": ")[0] for it in timetable.troubles] == [
+        "spec.schedule[0].cron",
+        "spec.schedule[2].timeZone",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("levers", "seconds"), [(("Batch",), 25), (("Batch", "Replicas"), 60), (("Batch", "Replicas", "Model"), 195)]
+)
+def test_a_cap_plans_ahead_for_the_slowest_move_that_it_allows(levers: tuple[str, ...], seconds: int) -> None:
+    assert lead_seconds(levers) == seconds
+
+
+def test_before_a_cut_the_guard_keeps_what_is_in_force_and_the_gate_what_comes() -> None:
+    limited = replace(cap("cluster", 12_000), planned_watts=9000)
+    seen = watch(build_cap_tree([limited]), (), {"cluster": 0}, WatchState(), 0)
+    assert "12.0 kW usable" in seen.assessments["cluster"].message
+    assert seen.views["cluster"].usable_milliwatts == 9_000_000

@@ -49,8 +49,8 @@ def _scheduled(world: World) -> list[tuple[str, Limit]]:
 
 
 def _sentence(name: str, limit: Limit, change: Change | None) -> str:
-    begins = "" if limit.planned_for is None else f", which begins {timestamp(limit.planned_for)}"
-    text = f"{name}: {watts(limit.planned_watts * 1000)} of {limit.planned_entry or 'spec.watts'}{begins}"
+    by = f"of {limit.entry or 'spec.watts'}" if limit.planned_for is None else f"ahead of {limit.planned_entry}"
+    text = f"{name}: {watts(limit.planned_watts * 1000)} {by}"
     if change is None:
         return text
     whose = change.entry or "spec.watts"

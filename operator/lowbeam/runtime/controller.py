@@ -189,17 +189,12 @@ class Controller:
         if self._fleet is not None and (retry_at_ms := self._power.retry_at_ms(self._fleet)) is not None:
             wait_ms = retry_at_ms - self._clock.monotonic_ms()
             seconds = min(seconds, max(self._settings.guard_seconds, wait_ms / 1000))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._input.wait()
             if not self._urgent.is_set():
-                try:
-                    async with asyncio.timeout(self._settings.debounce_seconds):
-                        await self._urgent.wait()
-                except TimeoutError:
-                    pass
-        except TimeoutError:
-            pass
+                async with asyncio.timeout(self._settings.debounce_seconds):
+                    await self._urgent.wait()
         self._input.clear()
         self._urgent.clear()
 

@@ -92,7 +92,7 @@ class Reporter:
         metrics.cap_measured_watts.labels(name).set(facts.measured_milliwatts / 1000)
         metrics.cap_committed_watts.labels(name).set(facts.committed_milliwatts / 1000)
         metrics.cap_coverage_ratio.labels(name).set(facts.coverage_percent / 100)
-        metrics.cap_enforced.labels(name).set(facts.enforced and not facts.problem)
+        metrics.cap_enforced.labels(name).set(facts.enforced and facts.kept)
         await self._write(POWER_CAPS, raw, status)
 
     async def invalid(self, resource: Resource, raw: Mapping[str, Any], reason: str, message: str) -> None:

@@ -58,6 +58,11 @@ class CapFacts:
     limit: Limit = NO_ENTRY
     """What the cap's own schedule and events say."""
 
+    @property
+    def kept(self) -> bool:
+        """Whether the cap limits what it should: also where one of its entries means nothing, as the others hold."""
+        return self.problem_reason in ("", reasons.CAP_SCHEDULE_INVALID)
+
 
 def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """The complete status as the API server holds it."""

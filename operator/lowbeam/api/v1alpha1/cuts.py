@@ -7,9 +7,11 @@ time zone exists is beyond CEL: that becomes a condition of the cap (`power.from
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from lowbeam.api.v1alpha1.base import MAX_WATTS, ApiModel, DnsLabel, Rule, Time, Watts
 
@@ -18,6 +20,24 @@ MAX_ENTRIES = 32
 
 CRON_FORM = r"^[0-5]?[0-9]( [0-9A-Za-z*,/#-]+){4}$"
 """Five fields. One minute: entries last for minutes at least, so several starts in an hour are one entry too many."""
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
+
+
+def _as_the_api_server_reads_it(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        if _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value.upper())
+    except ValueError:
+        pass
+    raise PydanticCustomError("datetime_parsing", "is not a time")
+
+
+Moment = Annotated[Time, BeforeValidator(_as_the_api_server_reads_it)]
+"""A time that a user writes: date, time of the day with seconds, and zone."""
 
 
 class Cut(ApiModel):
@@ -69,9 +89,9 @@ class ScheduleEntry(Cut):
 class CapEvent(Cut):
     """A cut that comes once, e.g. what the grid operator asked for."""
 
-    start: Time
+    start: Moment
     """When it begins."""
-    end: Time
+    end: Moment
     """When it is over."""
 
     rules: ClassVar = (
