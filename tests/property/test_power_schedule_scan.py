@@ -145,7 +145,7 @@ def test_plans_never_allow_more_than_is_in_force_from_now_until_the_lead_is_over
 ) -> None:
     now = NOON + timedelta(seconds=second)
     limit = limit_at(timetable, now)
-    assert limit.planned_watts <= limit.watts <= timetable.watts
+    assert limit.planned_watts <= limit.admitted_watts <= limit.watts <= timetable.watts
     within = [now + timedelta(seconds=n) for n in range(0, timetable.lead_seconds + 1, 5)]
     waiting = [it for it in timetable.entries if not is_active(it, now)]
     coming = [it.watts for it in waiting if any(is_active(it, at) for at in within)]

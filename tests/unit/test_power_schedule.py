@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lowbeam.api.v1alpha1.powercap import PowerCapSpec
-from lowbeam.planning.moves import lead_seconds
+from lowbeam.planning.moves import settle_seconds
 from lowbeam.power.from_spec import timetable_of_spec
 from lowbeam.power.outlook import CAP_SCHEDULE_INVALID, Change, outlook
 from lowbeam.power.recurrence import NotUnderstood, Once, Window, recurring
@@ -163,20 +163,24 @@ def test_an_entry_never_allows_more_than_the_static_watts() -> None:
 
 
 def test_plans_keep_to_a_cut_as_long_before_it_as_the_slowest_move_takes() -> None:
-    timetable = Timetable(12000, (A,), lead_seconds=195)
+    timetable = Timetable(12000, (A,), settle_seconds=180)
     before, ahead = (limit_at(timetable, utc(f"{DAY} 16:56:{second}")) for second in ("44", "45"))
     assert (before.watts, before.planned_watts, before.holds_until) == (12000, 12000, utc(f"{DAY} 16:56:45"))
     assert (ahead.watts, ahead.planned_watts, ahead.planned_entry) == (12000, 9000, "event/a")
-    assert (ahead.planned_for, ahead.holds_until) == (utc(f"{DAY} 17:00"), utc(f"{DAY} 17:00"))
+    assert (ahead.planned_for, ahead.holds_until) == (utc(f"{DAY} 17:00"), utc(f"{DAY} 16:57"))
+    assert ahead.admitted_watts == 12000, "a replacement may still be made before the old pods go"
+    late = limit_at(timetable, utc(f"{DAY} 16:57"))
+    assert (late.watts, late.admitted_watts, late.holds_until) == (12000, 9000, utc(f"{DAY} 17:00"))
     begun = limit_at(timetable, utc(f"{DAY} 17:00"))
     assert (begun.watts, begun.planned_watts, begun.planned_for) == (9000, 9000, None)
 
 
 def test_a_ramp_comes_down_minute_by_minute_and_is_down_in_time() -> None:
     ramp = entry("a", 9000, f"{DAY} 17:00", f"{DAY} 20:00", ramp=600)
-    timetable, now, steps = Timetable(12000, (ramp,), lead_seconds=180), utc(f"{DAY} 16:00"), []
+    timetable, now, steps = Timetable(12000, (ramp,), settle_seconds=165), utc(f"{DAY} 16:00"), []
     while (limit := limit_at(timetable, now)).watts == 12000:
-        steps.append((f"{now:%H:%M}", limit.planned_watts))
+        if not steps or steps[-1][1] != limit.planned_watts:
+            steps.append((f"{now:%H:%M}", limit.planned_watts))
         assert limit.holds_until is not None
         now = limit.holds_until
     assert steps == [
@@ -194,7 +198,7 @@ def test_a_ramp_comes_down_minute_by_minute_and_is_down_in_time() -> None:
 
 def test_between_two_entries_that_touch_nothing_comes_back() -> None:
     then = entry("then", 9000, f"{DAY} 20:00", f"{DAY} 21:00")
-    timetable = Timetable(12000, (A, then), lead_seconds=195)
+    timetable = Timetable(12000, (A, then), settle_seconds=180)
     for at in ("19:59:59", "20:00:00"):
         assert limit_at(timetable, utc(f"{DAY} {at}")).planned_watts == 9000
 
@@ -228,12 +232,12 @@ def test_an_entry_that_a_smaller_cap_above_hides_is_no_change() -> None:
     timetables = {"cluster": Timetable(8_000), "row": Timetable(12_000, (A,))}
     found = outlook(caps, timetables, utc(f"{DAY} 16:00"))
     assert found.next_changes == {}
-    assert found.holds_until == utc(f"{DAY} 17:00")
+    assert found.holds_until == utc(f"{DAY} 16:59:45")
 
 
 def test_plans_of_a_cap_keep_to_a_cut_of_the_cap_above_that_is_close() -> None:
     caps = (cap("cluster", 12_000), cap("row", 11_000, parent="cluster"))
-    timetables = {"cluster": Timetable(12_000, (A,), 195), "row": Timetable(11_000)}
+    timetables = {"cluster": Timetable(12_000, (A,), 180), "row": Timetable(11_000)}
     found = outlook(caps, timetables, utc(f"{DAY} 16:59"))
     usable = dict(zip([it.name for it in found.caps.caps], found.caps.usable_milliwatts, strict=True))
     planned = {it.name: milliwatts for it, milliwatts in found.caps.enforced()}
@@ -261,7 +265,7 @@ def test_an_entry_that_never_ends_stays_in_force_and_is_said() -> None:
 
 
 def test_a_look_holds_until_something_changes_and_not_for_a_clock_that_is_set_back() -> None:
-    found = outlook((cap("cluster", 12_000),), {"cluster": Timetable(12_000, (A,), 60)}, utc(f"{DAY} 16:00"))
+    found = outlook((cap("cluster", 12_000),), {"cluster": Timetable(12_000, (A,), 45)}, utc(f"{DAY} 16:00"))
     assert found.holds_at(utc(f"{DAY} 16:58:59"))
     assert not found.holds_at(utc(f"{DAY} 16:59"))
     assert not found.holds_at(utc(f"{DAY} 16:00") - timedelta(seconds=1))
@@ -282,7 +286,7 @@ SPEC = {
 
 def test_entries_of_a_spec_are_called_by_their_list_and_those_that_mean_nothing_by_their_place() -> None:
     spec = PowerCapSpec.model_validate(SPEC)
-    timetable = timetable_of_spec(spec, lead_seconds(spec.levers))
+    timetable = timetable_of_spec(spec, settle_seconds(spec.levers))
     assert [(it.label, it.watts, it.ramp_seconds) for it in timetable.entries] == [
         ("schedule/b", 499, 60),
         ("event/b", 400, 0),
@@ -294,10 +298,10 @@ def test_entries_of_a_spec_are_called_by_their_list_and_those_that_mean_nothing_
 
 
 @pytest.mark.parametrize(
-    ("levers", "seconds"), [(("Batch",), 25), (("Batch", "Replicas"), 60), (("Batch", "Replicas", "Model"), 195)]
+    ("levers", "seconds"), [(("Batch",), 10), (("Batch", "Replicas"), 45), (("Batch", "Replicas", "Model"), 180)]
 )
 def test_a_cap_plans_ahead_for_the_slowest_move_that_it_allows(levers: tuple[str, ...], seconds: int) -> None:
-    assert lead_seconds(levers) == seconds
+    assert settle_seconds(levers) == seconds
 
 
 def test_before_a_cut_the_guard_keeps_what_is_in_force_and_the_gate_what_comes() -> None:

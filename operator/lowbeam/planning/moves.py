@@ -48,15 +48,10 @@ SETTLE_MS = {
 
 A pause ends pods as fewer replicas do. Whatever needs another Deployment loads weights first, as another model does."""
 
-PLANNING_SECONDS = 15
-"""Between the moment for a plan and its last move under way, in a large fleet; and until the guard's means, which span
-10 seconds, hold nothing of before."""
 
-
-def lead_seconds(levers: Iterable[str]) -> int:
-    """How long before a scheduled cut begins a cap with these levers has to plan with it, so that the slowest move that
-    it allows has settled by then."""
-    return PLANNING_SECONDS + max(SETTLE_MS[Lever(lever)] for lever in levers) // 1000
+def settle_seconds(levers: Iterable[str]) -> int:
+    """Of the slowest move that a cap with these levers allows: so long before a scheduled cut it has to begin."""
+    return max(SETTLE_MS[Lever(lever)] for lever in levers) // 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Cap:
     stale_seconds: int = 15
     planned_watts: int | None = None
     """Fewer watts that a coming cut announces, which plans and restores keep to already; None = as `watts`."""
+    admitted_watts: int | None = None
+    """What moves on the way to the plan keep to: between the two others; None = as `watts`."""
     nested_pools: frozenset[str] = frozenset()
     """Pools of the caps below this one; `build_cap_tree` fills it in for pool caps: a rack counts in its row."""
 
@@ -89,6 +91,8 @@ class CapTree:
     """Parallel to `caps`: the smallest usable figure on the path to the root, now. Nothing may be above it."""
     planned_milliwatts: tuple[int, ...] = ()
     """Parallel to `caps`: the same with cuts that are close, at most `usable_milliwatts`. Plans keep to it."""
+    admitted_milliwatts: tuple[int, ...] = ()
+    """Parallel to `caps`: what may be committed on the way to a plan, between the two others."""
     limited_by: tuple[str, ...] = ()
     """Parallel to `caps`: the cap on the path that set it."""
     problems: tuple[CapProblem, ...] = ()
@@ -101,9 +105,9 @@ class CapTree:
         """The caps that act, each with the milliwatts that a plan may commit under it, in name order."""
         return tuple((c, u) for c, u in zip(self.caps, self.planned_milliwatts, strict=True) if c.enforce)
 
-    def enforced_now(self) -> tuple[tuple[Cap, int], ...]:
-        """The caps that act, each with its usable milliwatts: what may be drawn on the way to the plan."""
-        return tuple((c, u) for c, u in zip(self.caps, self.usable_milliwatts, strict=True) if c.enforce)
+    def admitted(self) -> tuple[tuple[Cap, int], ...]:
+        """The caps that act, each with the milliwatts that may be committed on the way to a plan."""
+        return tuple((c, u) for c, u in zip(self.caps, self.admitted_milliwatts, strict=True) if c.enforce)
 
     def enforced_over(self, namespace: str, pool: str) -> tuple[tuple[Cap, int], ...]:
         """The acting caps that a replica of `namespace` on `pool` counts against."""

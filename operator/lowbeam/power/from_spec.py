@@ -34,8 +34,8 @@ def cap_of_spec(name: str, uid: str, spec: PowerCapSpec, namespaces: frozenset[s
     )
 
 
-def timetable_of_spec(spec: PowerCapSpec, lead_seconds: int) -> Timetable:
-    """`lead_seconds`: how long before an entry begins plans keep to it (`planning.moves.lead_seconds`)."""
+def timetable_of_spec(spec: PowerCapSpec, settle_seconds: int) -> Timetable:
+    """`settle_seconds`: of the slowest move that the cap allows (`planning.moves.settle_seconds`)."""
     entries: list[Entry] = []
     troubles: list[str] = []
     for index, item in enumerate(spec.schedule):
@@ -46,7 +46,7 @@ def timetable_of_spec(spec: PowerCapSpec, lead_seconds: int) -> Timetable:
         else:
             entries.append(_entry(spec, item, when))
     entries += [_entry(spec, event, Once(Window(event.start, event.end))) for event in spec.events]
-    return Timetable(spec.watts, tuple(entries), lead_seconds, tuple(troubles))
+    return Timetable(spec.watts, tuple(entries), settle_seconds, tuple(troubles))
 
 
 def _entry(spec: PowerCapSpec, cut: ScheduleEntry | CapEvent, when: Recurring | Once) -> Entry:

@@ -68,7 +68,7 @@ def outlook(caps: Collection[Cap], timetables: Mapping[str, Timetable], now: dat
 
 
 def _limited(cap: Cap, limit: Limit) -> Cap:
-    return replace(cap, watts=limit.watts, planned_watts=limit.planned_watts)
+    return replace(cap, watts=limit.watts, planned_watts=limit.planned_watts, admitted_watts=limit.admitted_watts)
 
 
 def _complaint(cap: str, timetable: Timetable, limit: Limit) -> str:

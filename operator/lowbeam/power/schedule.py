@@ -4,11 +4,13 @@ Decides which entry sets the watts, until when, and from when on plans have to k
 that no second of it begins above the cap. Never who is dimmed.
 
     in force   the smallest of the static watts and all active entries: what the guard keeps, what a status tells
-    planned    the same, and a coming entry counts already `lead_seconds` before it begins (the largest settle time of
-               the moves that the cap allows); with `rampSeconds` in steps before that. Plans and restores keep to it.
+    planned    the same, and a coming entry counts already as long before it begins as the slowest move takes to settle
+               and a plan to be made; with `rampSeconds` in steps before that. Plans and restores keep to it.
+    admitted   on the way to the plan: what is in force, as long as the slowest move still settles before the entry
+               begins; what is planned from then on
 
 Invariants: overlaps take the smallest, never the latest; an entry never allows more than the static watts; one that is
-not understood takes nothing away from the others; planned is never above in force.
+not understood takes nothing away from the others; planned is never above admitted, and that never above in force.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from itertools import islice
 
 from lowbeam.power.recurrence import Once, Recurring, Window
 
+PLANNING_SECONDS = 15
+"""Between the moment for a plan and its last move under way, in a large fleet; and until the guard's means, which span
+10 seconds, hold nothing of before."""
 RAMP_STEP_SECONDS = 60
 """A ramp comes down in steps of a minute: each may be a plan of its own."""
 
@@ -42,10 +47,15 @@ class Timetable:
     watts: int
     """Static."""
     entries: tuple[Entry, ...] = ()
-    lead_seconds: int = 0
-    """How long before an entry begins its watts are planned with."""
+    settle_seconds: int = 0
+    """Of the slowest move that the cap allows (`planning.moves.settle_seconds`)."""
     troubles: tuple[str, ...] = ()
     """For each entry that is not understood, and therefore not in `entries`: its field and what is wrong."""
+
+    @property
+    def lead_seconds(self) -> int:
+        """How long before an entry begins its watts are planned with."""
+        return self.settle_seconds + PLANNING_SECONDS
 
     def next_start(self, of: Callable[[int], bool], now: datetime) -> datetime | None:
         """When the next entry begins whose watts are `of` interest; None when none does."""
@@ -77,6 +87,8 @@ class Limit:
     planned_watts: int
     """At most `watts`; what plans and restores keep to."""
     planned_entry: str
+    admitted_watts: int
+    """At least `planned_watts`, at most `watts`: what moves on the way to the plan keep to."""
     planned_for: datetime | None
     """When the entry begins that `planned_watts` are below `watts` for; None when they are not."""
     active: tuple[Active, ...]
@@ -89,7 +101,8 @@ class Limit:
 def limit_at(timetable: Timetable, now: datetime) -> Limit:
     """The answer for one cap on its own."""
     levels, planned, bounds = [(timetable.watts, "")], [(timetable.watts, "", now)], set[datetime]()
-    active, endless = [], []
+    active, endless, admitted = [], [], timetable.watts
+    settles = timedelta(seconds=timetable.settle_seconds)
     for entry in timetable.entries:
         for window in islice(entry.when.windows(now), 2):  # the one that `now` is in, and the next
             if window.end is None:
@@ -101,6 +114,10 @@ def limit_at(timetable: Timetable, now: datetime) -> Limit:
                     bounds.add(window.end)
                 continue
             bounds.add(window.start)
+            if window.start - now <= settles:
+                admitted = min(admitted, entry.watts)
+            else:
+                bounds.add(window.start - settles)
             for at, watts in _steps_down(timetable, entry, window):
                 if at <= now:
                     planned.append((watts, entry.label, window.start))
@@ -114,6 +131,7 @@ def limit_at(timetable: Timetable, now: datetime) -> Limit:
         entry=name,
         planned_watts=ahead if is_ahead else watts,
         planned_entry=ahead_name if is_ahead else name,
+        admitted_watts=min(admitted, watts),
         planned_for=begins if is_ahead else None,
         active=tuple(sorted(active, key=lambda it: it.entry)),
         holds_until=min(bounds, default=None),

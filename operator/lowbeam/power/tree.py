@@ -49,11 +49,11 @@ def build_cap_tree(caps: Sequence[Cap]) -> CapTree:
     placed = tuple(replace(by_name[name], nested_pools=nested.get(name, frozenset())) for name in sorted(by_name))
     paths = [_limiting(_path(cap, by_name, in_cycle), cap) for cap in placed]
     limits = [min(((usable_milliwatts(it), it.name) for it in path), key=lambda pair: pair[0]) for path in paths]
-    planned = [min(planned_milliwatts(it) for it in path) for path in paths]
     return CapTree(
         caps=placed,
         usable_milliwatts=tuple(usable for usable, _ in limits),
-        planned_milliwatts=tuple(planned),
+        planned_milliwatts=tuple(min(map(planned_milliwatts, path)) for path in paths),
+        admitted_milliwatts=tuple(min(map(admitted_milliwatts, path)) for path in paths),
         limited_by=tuple(name for _, name in limits),
         problems=tuple(problems),
     )
@@ -74,6 +74,11 @@ def usable_milliwatts(cap: Cap) -> int:
 def planned_milliwatts(cap: Cap) -> int:
     """The same of the watts that plans keep to."""
     return _less_what_is_not_theirs(cap, cap.watts_to_plan_with)
+
+
+def admitted_milliwatts(cap: Cap) -> int:
+    """The same of the watts that moves on the way to the plan keep to."""
+    return _less_what_is_not_theirs(cap, cap.watts if cap.admitted_watts is None else cap.admitted_watts)
 
 
 def _less_what_is_not_theirs(cap: Cap, watts: int) -> int:

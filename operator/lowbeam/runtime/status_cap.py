@@ -15,14 +15,14 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.power.guard import BLIND_COMMITTED_PERCENT
 from lowbeam.power.outlook import Change
-from lowbeam.power.schedule import Limit
+from lowbeam.power.schedule import Limit, Timetable, limit_at
 from lowbeam.runtime.cap_counts import Counted
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
 from lowbeam.runtime.fleet import Decision
 from lowbeam.runtime.status_workload import steady_watts
 
-NO_ENTRY = Limit(watts=0, entry="", planned_watts=0, planned_entry="", planned_for=None, active=(), holds_until=None)
+NO_ENTRY = limit_at(Timetable(0), datetime.min)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from lowbeam.api.v1alpha1.loading import Problem, read_object
 from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overlay
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory
-from lowbeam.planning.moves import lead_seconds
+from lowbeam.planning.moves import settle_seconds
 from lowbeam.power.caps import CapTree
 from lowbeam.power.from_spec import timetable_of_spec
 from lowbeam.power.outlook import Outlook, outlook
@@ -338,7 +338,7 @@ def _ground(
     return Ground(
         cap_tree=replace(tree, problems=overlaps(matches)),
         timetables={
-            name: timetable_of_spec(cap.spec, lead_seconds(cap.spec.levers)) for name, cap in cap_objects.items()
+            name: timetable_of_spec(cap.spec, settle_seconds(cap.spec.levers)) for name, cap in cap_objects.items()
         },
         cap_objects=cap_objects,
         cap_problems=cap_problems,

@@ -22,7 +22,7 @@ from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
 from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts, placement_of
-from lowbeam.planning.moves import lead_seconds
+from lowbeam.planning.moves import settle_seconds
 from lowbeam.planning.snapshot import Inventory
 from lowbeam.planning.transition import (
     Transition,
@@ -328,7 +328,7 @@ def _cap_of(entry: CapEntry, workloads: tuple[WorkloadEntry, ...]) -> Cap:
 
 def _timetable_of(entry: CapEntry, watts: int | None = None) -> Timetable:
     spec = entry.spec if watts is None else entry.spec.model_copy(update={"watts": watts})
-    timetable = timetable_of_spec(spec, lead_seconds(spec.levers))
+    timetable = timetable_of_spec(spec, settle_seconds(spec.levers))
     if timetable.troubles:
         raise BadInput(f"caps: {entry.name}: {'; '.join(timetable.troubles)}")
     return timetable
