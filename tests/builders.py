@@ -27,8 +27,9 @@ from lowbeam.planning.snapshot import Snapshot, WorkloadState
 from lowbeam.power.caps import Cap
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.sizing.inventory import Inventory
-from lowbeam.sizing.options import Option
+from lowbeam.sizing.options import Option, OptionSet
 from lowbeam.sizing.requirements import Demand, Requirements
+from lowbeam.sizing.size import options_for
 
 SOURCE = Source("made up for a test", "2026-01-01")
 ALL_LEVERS = ("Batch", "Replicas", "Precision", "Model", "Pause")
@@ -310,3 +311,13 @@ def option(
         latency_p95_ms=100,
         basis=Basis.MEASURED,
     )
+
+
+def size(it: WorkloadBuilder, *models: ModelBuilder, running: Option | None = None, boards: int = 8) -> OptionSet:
+    """Options of one workload on one node of the class `gpu`."""
+    return options_for(it.build(), catalogue_of(*models), stock(gpu=boards), running)
+
+
+def best(found: OptionSet) -> Option:
+    """What would run alone."""
+    return min(found.options, key=lambda o: (o.unserved_millirps, o.expected_milliwatts, o.id))

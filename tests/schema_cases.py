@@ -15,6 +15,7 @@ from typing import Any
 from lowbeam.api.crdgen import structural_schema
 from lowbeam.api.v1alpha1 import KINDS
 from lowbeam.api.v1alpha1.base import Rule
+from lowbeam.api.v1alpha1.provenance import ISO_DATE_PATTERN
 from schema_samples import SAMPLES, object_of
 
 Path = tuple[str | int, ...]
@@ -128,6 +129,10 @@ def _around_text(node: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
             yield "minLength", "a" * (shortest - 1), False
     if pattern:
         yield "pattern", "~ not this ~", False
+    if pattern == ISO_DATE_PATTERN:
+        yield from (("pattern", text, True) for text in ("2026", "2026-02", "2026-12-31", "2028-02-29", "2000-02-29"))
+        wrong = ("2036-13-41", "2026-13", "2026-00", "2026-11-31", "2027-02-29", "2026-2-3", "26-11-22", "2026-11-22 ")
+        yield from (("pattern", text, False) for text in wrong)
 
 
 def _matching(pattern: str, length: int) -> list[str]:

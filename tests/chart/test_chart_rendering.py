@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ from lowbeam.api.crdgen import render_crds
 from lowbeam.api.wire import AGENT_PORT
 from lowbeam.cli import run as lowbeam_run
 from lowbeam.kube import resources
-from lowbeam.runtime.application import LEASE_NAME
-from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.settings import LEASE_NAME, OperatorSettings
 from lowbeam_agent.__main__ import KUBELET_SOCKET, STATE_FOLDER, agent_parser
 from tests.chart.chart_tools import CHART, Helm, Render
 from tools.chartsync import chart_crds
@@ -38,6 +38,9 @@ ALL_ON: dict[str, object] = {
     "agent.powerLimits.enabled": True,
     "agent.runtimeClassName": "nvidia",
 }
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+MAY_BE_NONE = {"nodeSelector", "tolerations", "priorityClassName", "labels", "resources"}
+"""With a default, and yet an object may be without."""
 OTHERS = "PodMonitor,PrometheusRule"
 """Kinds of the Prometheus operator; test_alerts.py applies them."""
 
@@ -101,6 +104,35 @@ def test_values_that_make_no_sense_are_refused_by_name(
     done = helm("template", "lowbeam", str(CHART), "--values", str(file))
     assert done.returncode != 0
     assert problem in done.stderr
+
+
+def paths(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value with its default; maps whose keys are free as a whole."""
+    for name, value in values.items():
+        yield (*above, name), value
+        if isinstance(value, dict) and name not in MAY_BE_NONE:
+            yield from paths(value, (*above, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "default"), [*paths(VALUES)], ids=lambda it: ".".join(it) if isinstance(it, tuple) else ""
+)
+def test_a_value_that_is_set_to_null_is_none_or_refused_by_name(
+    helm: Helm, tmp_path: Path, path: tuple[str, ...], default: object
+) -> None:
+    *above, name = path
+    values: object = None
+    for part in reversed(path):
+        values = {part: values}
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(values))
+    on = ("--set-json", 'agent={"enabled":true}') if path[0] != "agent" else ()
+    done = helm("template", "lowbeam", str(CHART), "--values", str(file), *on)
+    if done.returncode == 0:
+        assert not default or name in MAY_BE_NONE, "null would silently replace the default"
+    else:
+        where = "".join(f"/{part}" for part in above)
+        assert f"at '{where}': missing property '{name}'" in done.stderr
 
 
 def test_the_schema_knows_every_value_and_the_values_every_field_of_the_schema() -> None:

@@ -15,8 +15,9 @@ from kubernetes import client, config
 
 from lowbeam.api.v1alpha1 import GROUP, KINDS, VERSION, KubeObject
 from lowbeam.api.v1alpha1.loading import read_user_object
+from rule_cases import RuleCase
 from schema_cases import BoundCase, bound_cases, rules_of
-from schema_rules import RULE_CASES, RuleCase
+from schema_rules import RULE_CASES
 from schema_samples import SAMPLES, object_of
 from tools.localcluster.client import ClusterClient
 

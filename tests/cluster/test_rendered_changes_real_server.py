@@ -69,3 +69,22 @@ async def test_volumes_and_resources_of_another_sort_replace_the_old_ones(
     assert [set(it) for it in pod["volumes"]] == [set(it) for it in wanted["volumes"]]
     live, limits = pod["containers"][0]["resources"], wanted["containers"][0]["resources"]["limits"]
     assert set(live["limits"]) == set(limits)
+
+
+async def test_a_deployment_that_is_shrunk_keeps_the_rest_and_can_be_applied_again(
+    transport: AioTransport, namespace: str
+) -> None:
+    applier, wanted = Applier(transport), manifest(namespace, ACCOUNT)
+    wanted["spec"]["replicas"] = 3
+    first = await applier.apply(DEPLOYMENTS, wanted, None)
+    assert first is not None
+    assert await applier.scale(DEPLOYMENTS, first, 2)
+    shrunk = await transport.get(DEPLOYMENTS, first["metadata"]["name"], namespace)
+    assert shrunk["spec"] == {**first["spec"], "replicas": 2}
+    again = await applier.apply(DEPLOYMENTS, wanted, shrunk)
+    assert again is not None
+    assert again["spec"] == first["spec"]
+    assert not differs(wanted, again)
+
+    await applier.delete(DEPLOYMENTS, first)
+    assert not await applier.scale(DEPLOYMENTS, first, 1), "what is gone is not brought back"

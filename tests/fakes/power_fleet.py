@@ -81,7 +81,9 @@ def pods(
 ) -> list[ReplicaCharge]:
     each = opt.worst_case_milliwatts // opt.replicas
     return [
-        ReplicaCharge(*key, opt.pool, f"{key}{i}", None, each, None, state, placement_of(opt))
+        ReplicaCharge(
+            *key, opt.pool, f"{key}{i}", None, each, None, state, placement_of(opt), opt.accelerators_per_replica
+        )
         for i in range(opt.replicas if count is None else count)
     ]
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Snapshot, optimise
+from lowbeam.planning.give_way import let_give_way
+from lowbeam.planning.greedy import by_priority, improve
 from lowbeam.planning.optimise import solve
 from lowbeam.planning.problem import Entry, Ints, Problem, build, rows_of
 from lowbeam.power.caps import Cap
@@ -127,30 +129,46 @@ def test_no_answer_with_a_column_outside_of_the_core_is_below_its_bound(
         assert np.isfinite(bound)
 
 
+def could_give_way(fleet: tuple[Entry, ...], it: Problem, choice: Ints) -> list[tuple[str, str]]:
+    """Pairs of whom the first is dimmed while the second is less important and could give way."""
+    used = it.usage[:, choice].sum(axis=1)
+    found = []
+    for high, low in product(range(len(fleet)), repeat=2):
+        if fleet[high].needs.priority <= fleet[low].needs.priority:
+            continue
+        now = (it.paused[choice[high]], it.unserved[choice[high]], it.shortfall[choice[high]])
+        rest = used - it.usage[:, choice[high]] - it.usage[:, choice[low]]
+        for mine, theirs in product(*(range(*it.columns_of(who).indices(it.owner.size)) for who in (high, low))):
+            better = (it.paused[mine], it.unserved[mine], it.shortfall[mine]) < now
+            nobody_stops = it.paused[theirs] <= it.paused[choice[low]]  # so that another one runs better
+            if better and nobody_stops and (rest + it.usage[:, mine] + it.usage[:, theirs] <= it.rows.limits).all():
+                found.append((fleet[high].needs.name, fleet[low].needs.name))
+    return found
+
+
+FLEETS = st.integers(5, 12).flatmap(lambda n: st.tuples(*(entries(i, 6) for i in range(n))))
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(5, 12).flatmap(lambda n: st.tuples(*(entries(i, 6) for i in range(n)))),
-    CAPS,
-    SHELVES,
-    st.sampled_from([optimise.WHOLE_COLUMNS, 0]),
-)
+@given(FLEETS, CAPS, SHELVES, st.sampled_from([optimise.WHOLE_COLUMNS, 0]))
 def test_nobody_important_is_dimmed_while_somebody_less_important_could_still_give_way(
     fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...], whole: int
 ) -> None:
     it = problem(list(fleet), caps, shelves)
     with patch.multiple(optimise, WHOLE_COLUMNS=whole, CORE_COLUMNS=20):
         choice = solve(it, np.ones(it.owner.size, dtype=np.bool_)).choice
-    used = it.usage[:, choice].sum(axis=1)
-    for high, low in product(range(len(fleet)), repeat=2):
-        if fleet[high].needs.priority <= fleet[low].needs.priority:
-            continue
-        now = (it.paused[choice[high]], it.unserved[choice[high]], it.shortfall[choice[high]])
-        rest = used - it.usage[:, choice[high]] - it.usage[:, choice[low]]
-        for mine in range(it.columns_of(high).start, it.columns_of(high).stop):
-            if (it.paused[mine], it.unserved[mine], it.shortfall[mine]) >= now:
-                continue
-            for theirs in range(it.columns_of(low).start, it.columns_of(low).stop):
-                if it.paused[theirs] > it.paused[choice[low]]:
-                    continue  # nobody is stopped so that another one runs better
-                fits = (rest + it.usage[:, mine] + it.usage[:, theirs] <= it.rows.limits).all()
-                assert not fits, (fleet[high].needs.name, fleet[low].needs.name)
+    assert could_give_way(fleet, it, choice) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(FLEETS, CAPS, SHELVES)
+def test_an_answer_that_served_the_least_important_first_is_mended_by_exchanges(
+    fleet: tuple[Entry, ...], caps: tuple[Cap, ...], shelves: tuple[Inventory, ...]
+) -> None:
+    it = problem(list(fleet), caps, shelves)
+    allowed = np.ones(it.owner.size, dtype=np.bool_)
+    wrong = improve(it, allowed, it.start[1:] - 1, reversed(by_priority(it)))
+    choice = let_give_way(it, allowed, wrong)
+    assert it.fits(choice)
+    assert could_give_way(fleet, it, choice) == []
+    assert np.array_equal(let_give_way(it, allowed, choice), choice), "comes to rest"

@@ -34,7 +34,7 @@ OPTIONS = (
     *(
         option(replicas, batch, model, pool, each_watts)
         for pool in ("", "row")
-        for replicas in (1, 3)
+        for replicas in (1, 3, 4)
         for batch, model, each_watts in ((8, "m8", 100), (64, "m8", 200), (8, "m4", 60))
     ),
 )
@@ -125,6 +125,12 @@ class PowerControl(RuleBasedStateMachine):
 
     @rule()
     def the_executor_works(self) -> None:
+        before = self.charged(self.tree())
+        self.executor_works()
+        after = self.charged(self.tree())
+        assert all(after[name] <= before[name] for name in after), "what is carried out was charged before"
+
+    def executor_works(self) -> None:
         for key in KEYS:
             target = self.targets.get(key, Target())
             mine = [p for p in self.pods if (p.namespace, p.workload) == key]
@@ -144,17 +150,27 @@ class PowerControl(RuleBasedStateMachine):
             if target.order is Order.BREAK_BEFORE_MAKE and others:
                 self.end(others)
                 continue
-            for _ in range(target.option.replicas - len(on)):
+            wanted = target.option.replicas
+            if target.roll is not None and others:
+                wanted = max(len(on), target.roll.allowed(wanted, len(others)))
+            for _ in range(wanted - len(on)):
                 self.born += 1
                 uid = str(self.born)
                 self.pods.append(
-                    ReplicaCharge(*key, target.option.pool, uid, None, each, None, ReplicaState.LIVE, placement)
+                    ReplicaCharge(*key, target.option.pool, uid, None, each, None, ReplicaState.LIVE, placement, 1)
                 )
-            self.end(others)
+            stay = [p for p in others if p.state is ReplicaState.LIVE]
+            if target.roll is None:
+                self.end(others)
+            elif len(stay) == len(others):
+                self.end(stay[target.roll.old_next(target.option.replicas, len(stay), wanted) :])
 
     @rule()
     def drained_pods_are_gone(self) -> None:
+        before = self.charged(self.tree())
         self.pods = [p for p in self.pods if p.state is not ReplicaState.TERMINATING]
+        after = self.charged(self.tree())
+        assert all(after[name] <= before[name] for name in after), "pods that go make room for what was charged already"
 
     # ---- what must hold
 
@@ -253,6 +269,7 @@ def test_a_smaller_option_waits_for_pods_of_its_own_placement_that_still_end() -
     ):
         state.plan(wanted=wanted, binding="")
         state.the_executor_works()
+        state.change_the_cluster_cap(650)  # less than runs: old pods end before new ones begin
     smaller = an("m8", 8, 1, "")
     assert state.targets["b", "w3"].option != smaller
     state.drained_pods_are_gone()

@@ -14,8 +14,9 @@ from lowbeam.api.v1alpha1.inferenceworkload import Latency
 from lowbeam.api.v1alpha1.loading import read_user_object
 from lowbeam.api.v1alpha1.workloadstatus import Decision
 from lowbeam.api.wire import ProfileChange
+from rule_cases import RuleCase
 from schema_cases import BoundCase, bound_cases, fields_in_schema, fields_in_value, rules_of
-from schema_rules import RULE_CASES, RuleCase
+from schema_rules import RULE_CASES
 from schema_samples import SAMPLES, object_of
 
 SMALLEST = {"task": "text-classification", "load": {"requestsPerMinute": 1200, "inputTokens": 300, "outputTokens": 1}}

@@ -79,6 +79,14 @@ def test_the_catalogue_fills_in_task_lengths_precisions_boards_and_weights(
     assert next(yaml.safe_load_all(capsys.readouterr().out))["metadata"]["name"] == "minilm-measured"
 
 
+def test_names_of_the_catalogue_may_be_written_in_capitals(worker: FakeWorker) -> None:
+    worker.says(L4)
+    assert main(["calibrate", "All-MiniLM-L6-v2", "--class", "L4", "--task", "Feature-Extraction"]) == 0
+    (asked,) = worker.asked
+    named = [asked[asked.index(flag) + 1] for flag in ("--model", "--class", "--task")]
+    assert named == ["all-minilm-l6-v2", "l4", "feature-extraction"]
+
+
 def test_flags_go_before_the_catalogue(worker: FakeWorker) -> None:
     worker.says(L4)
     flags = "--precisions bf16 --batches 1,8 --input-tokens 64 --windows 7 --window-seconds 2.5 --tolerance-percent 3"

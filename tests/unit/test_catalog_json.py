@@ -106,7 +106,7 @@ FINDING = Finding(Severity.SUSPICIOUS, "EnergyProfile/m", "points", "odd", "Watt
 def _one_small_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog_cli, "load_builtin", lambda: CATALOGUE)
     monkeypatch.setattr(checking, "load_builtin", lambda: CATALOGUE)
-    monkeypatch.setattr(checking, "verify", lambda _: [FINDING])
+    monkeypatch.setattr(checking, "verify", lambda *_: [FINDING])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_the_runs_that_wait_for_their_host_are_among_them(builtin: list[Finding]
     slow = {finding.subject for finding in builtin if finding.check == "SlowerThanPhysics"}
     assert "EnergyProfile/qwen3-14b-bf16-high-b200-x1" in slow
     assert "EnergyProfile/qwen3-14b-bf16-b200-x1" not in slow
+
+
+def test_a_source_of_tomorrow_is_suspicious_and_one_of_this_month_is_not() -> None:
+    dates = ("2026-11-23", "2026-12", "2027", "2026-11-22", "2026-11", "2026")
+    found = {}
+    for date_ in dates:
+        catalogue = with_profile(lambda p, date_=date_: replace(p, source=replace(p.source, date=date_)))  # type: ignore[misc]
+        found[date_] = [it.subject for it in verify(catalogue, date(2026, 11, 22)) if it.check == "FutureDate"]
+    assert found == {it: [f"EnergyProfile/{PROFILE}"] if it in dates[:3] else [] for it in dates}
 
 
 # --- one bad row each ------------------------------------------------------------------------------------------------

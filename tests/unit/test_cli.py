@@ -114,7 +114,7 @@ WRONG_FLAGS = [
     (["plan", "-f", SAMPLES, "--inventory", "l4=99999,l4=2"], '"l4=2" is more than 100,000 of class l4'),
     (["plan", "-f", SAMPLES, "--inventory", f"l4={'9' * 5000}"], '9…" is more than 100,000 of class l4'),
     (["plan", "-f", SAMPLES, "--inventory", "h10=8"], 'no accelerator class "h10"; did you mean h100?'),
-    (["plan", "-f", SAMPLES, "--inventory", "H100=8"], 'no accelerator class "H100"; did you mean h100?'),
+    (["plan", "-f", SAMPLES, "--inventory", "L4=99999,l4=2"], '"l4=2" is more than 100,000 of class l4'),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "9"], '--cap: "9" has no unit: write 9kW or 9W'),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--cap", "lots"], "write 9kW or 9000W"),
     (["plan", "-f", SAMPLES, "--inventory", "h100=8", "--price", "h100=cheap"], "--price: h100"),
@@ -134,6 +134,15 @@ def test_a_wrong_flag_is_named_and_is_exit_code_two(
 ) -> None:
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_class_may_be_written_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for inventory, price in (("h100=16,l4=24", "l4=0.60"), ("H100=16,L4=24", "L4=0.60")):
+        main(["plan", "-f", SAMPLES, "--inventory", inventory, "--price", price])
+        pages.append(capsys.readouterr())
+    assert pages[0] == pages[1]
+    assert "l4" in pages[0].out
 
 
 def variant(**changes: str) -> str:
@@ -156,6 +165,13 @@ BAD_INPUT = [
         "bad.yaml: c: spec.watts",
     ),
     ("a syntax error", "kind: [", "bad.yaml: line"),
+    (
+        "a date that the calendar has not",
+        "apiVersion: lowbeam.dev/v1alpha1\nkind: AcceleratorClass\nmetadata: {name: c}\n"
+        'spec: {memoryMebibytes: 1, precisions: [bf16], idleWatts: "1", maxWatts: "2", '
+        'source: {citation: ours, date: "2036-13-41"}}',
+        'c: spec.source.date: "2036-13-41" is not a date (write the day, the month or the year: 2026-02-16',
+    ),
     (
         "a task that nobody knows",
         variant(task="text-classificaton", name="bad"),

@@ -78,7 +78,29 @@ def test_explaining_live_a_workload_that_only_wants_advice(
 ) -> None:
     live(monkeypatch, {}, mode="Advise")
     assert main(["explain", "good", "-n", "support"]) == 0
-    assert "chosen" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "chosen" in text
+    assert "note spec.mode is Advise: planned as if it were alone and without caps; nothing of it runs" in text
+
+
+def test_what_only_wants_advice_takes_nothing_from_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others, advised = tmp_path / "others.yaml", tmp_path / "advised.yaml"
+    others.write_text(GOOD)
+    flags = ["--inventory", "l4=1", "--cap", "200W", "-o", "json"]  # one board, and both want one
+    main(["plan", "-f", str(others), *flags])
+    without = json.loads(capsys.readouterr().out)
+    advised.write_text(GOOD.replace("name: good", "name: asks") + "  mode: Advise\n")
+    main(["plan", "-f", str(tmp_path), *flags])
+    plan = json.loads(capsys.readouterr().out)
+    asks, good = plan["workloads"]
+    assert good == without["workloads"][0]
+    assert (asks["name"], asks["bindingCap"], asks["option"]["replicas"]) == ("asks", "", 1)
+    assert (plan["caps"], plan["expectedMilliwatts"]) == (without["caps"], without["expectedMilliwatts"])
+    assert plan["notes"] == [
+        "support/asks: spec.mode is Advise: planned as if it were alone and without caps; nothing of it runs"
+    ]
+    main(["explain", "good", "-f", str(tmp_path), *flags])
+    assert json.loads(capsys.readouterr().out) == good
 
 
 KUBECONFIG = """

@@ -1,10 +1,11 @@
-"""The JSON of `plan` and `explain` is a contract: every field is in the reference page, and nothing else is printed."""
+"""The JSON of `plan`, `explain` and `top` is a contract: every field is in the reference page, and nothing else."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 import yaml
 
 from lowbeam.cli import main
+from lowbeam.cli.top import top_data
+from lowbeam.cli.top.rows import cap_rows, workload_rows
+from lowbeam.cli.top.view import Picture
+from tests.raw_objects import iw, pcap
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/reference/json.md").read_text(encoding="utf-8")
@@ -24,6 +29,7 @@ spec:
   task: text-classification
   load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
   quality: {benchmark: sst2, floor: "99.9"}
+  latency: {interTokenMilliseconds: 50}
 ---
 apiVersion: lowbeam.dev/v1alpha1
 kind: InferenceWorkload
@@ -137,3 +143,14 @@ def test_an_explanation_is_the_workload_of_the_plan_and_yaml_says_the_same(
     assert as_json == next(it for it in plan["workloads"] if it["name"] == "triage")
     assert main([*question, "-o", "yaml"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == as_json
+
+
+def test_a_look_at_the_cluster_has_the_documented_fields() -> None:
+    told: dict[str, Any] = {"selected": {"model": "m", "replicas": 1}, "history": [{"action": "Selected"}]}
+    workloads = [iw("a"), {**iw("b"), "status": {**told, "energy": {"joulesPerRequest": "0.4", "stars": "**"}}}]
+    caps = [pcap("c"), {**pcap("d"), "status": {"state": "WithinCap", "usableWatts": 950}}]
+    data = top_data(Picture(cap_rows(caps), workload_rows(workloads), None), datetime(2026, 11, 22, tzinfo=UTC), 1)
+    assert data["notShown"] == 1
+    lists = [("caps[]", it) for it in data["caps"]] + [("workloads[]", it) for it in data["workloads"]]
+    values = [(f"{at}.{name}", value) for at, it in lists for name, value in it.items()]
+    agree("Top", [*values, *((name, it) for name, it in data.items() if not isinstance(it, list))])

@@ -197,6 +197,18 @@ async def test_after_a_cut_even_a_quiet_kind_is_known_to_be_true_within_seconds(
     assert mirror.informer.last_sync_age_ms() < 1000
 
 
+async def test_a_reader_far_away_lists_in_pages_that_the_server_compresses(server: FakeTransport, watched: Any) -> None:
+    server.put(PODS, pod("a"))
+    mirror = watched(PODS, streaming_lists=False)
+    await mirror.informer.wait_synced()
+    await settle()
+    assert (server.calls["list", "pods"], server.calls["watch", "pods"]) == (1, 1)
+    server.put(PODS, pod("b"))
+    await settle()
+    assert mirror.names() == {"a", "b"}
+    assert server.calls["list", "pods"] == 1
+
+
 async def test_a_kind_without_permission_says_which_rule_is_missing_and_stops_no_other(
     server: FakeTransport, clock: VirtualClock, watched: Any
 ) -> None:

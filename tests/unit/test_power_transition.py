@@ -176,7 +176,7 @@ def test_another_model_is_made_before_the_old_one_goes_when_both_fit() -> None:
 
 
 def test_another_model_waits_for_the_old_one_to_go_when_both_do_not_fit() -> None:
-    small = option(4, model="m4", each_watts=80)
+    small = option(1, model="m4", each_watts=320)
     result = move(TREE, {KEY: small}, {KEY: Target(option(8))}, pods(KEY, option(8)))
     assert result.steps[0].order is Order.BREAK_BEFORE_MAKE
     assert result.committed_milliwatts == {"cluster": 800_000}, "the larger of both is charged, not the sum"
@@ -195,8 +195,8 @@ def test_ahead_of_a_cut_another_model_is_made_first_as_long_as_both_are_gone_thr
 
 
 def test_another_model_waits_when_there_are_no_boards_for_both() -> None:
-    small = option(2, model="m4", each_watts=80)
-    result = move(TREE, {KEY: small}, {KEY: Target(option(4))}, pods(KEY, option(4)), boards=5)
+    small = option(1, model="m4", each_watts=160)
+    result = move(TREE, {KEY: small}, {KEY: Target(option(4))}, pods(KEY, option(4)), boards=4)
     assert result.steps[0].order is Order.BREAK_BEFORE_MAKE
 
 

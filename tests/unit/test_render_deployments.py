@@ -121,7 +121,9 @@ DEMO_POD = {
                     load={"requestsPerMinute": 60, "inputTokens": 100, "outputTokens": 1},
                     pod=DEMO_POD,
                 ),
-                option=option(model="all-MiniLM-L6-v2", accelerator_class="cpu", accelerators_per_replica=0),
+                option=option(
+                    model="all-MiniLM-L6-v2", accelerator_class="cpu", accelerators_per_replica=0, replicas=1
+                ),
                 model_path="sentence-transformers/all-MiniLM-L6-v2",
                 weights_mib=87,
                 replicas=1,
@@ -145,6 +147,11 @@ def test_a_batch_or_replica_change_leaves_the_pod_template_alone() -> None:
     assert after["spec"]["replicas"] == 1
     assert before["spec"]["template"] == after["spec"]["template"]
     assert before["metadata"] == after["metadata"]
+
+
+def test_a_deployment_with_fewer_replicas_for_now_says_how_many_it_is_to_have() -> None:
+    said = [render(workload(), replicas=count)["metadata"]["annotations"] for count in (1, 3)]
+    assert [it.get("lowbeam.dev/decided-replicas") for it in said] == ["3", None]
 
 
 def test_every_worker_starts_at_batch_one_so_that_it_draws_no_more_than_admitted() -> None:

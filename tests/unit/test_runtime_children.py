@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
-from lowbeam.runtime.children import OLD_TO_END, next_step
+from lowbeam.planning.committed import Order
+from lowbeam.planning.roll import Roll
+from lowbeam.runtime.children import OLD_TO_END, Step, next_step
 from lowbeam.runtime.replicas import Child, Replica, child_of, replica_of
 
 OLD, NEW = "triage-old", "triage-new"
+MAKE, BREAK = Order.MAKE_BEFORE_BREAK, Order.BREAK_BEFORE_MAKE
 
 
 def child(name: str, *, replicas: int = 2, ready: int = 2) -> Child:
@@ -22,24 +25,24 @@ def pods(name: str, count: int = 2) -> list[Replica]:
     ]
 
 
-@pytest.mark.parametrize("make_before_break", [True, False])
-def test_a_first_deployment_is_applied_whole(make_before_break: bool) -> None:
-    step = next_step(NEW, 2, make_before_break, [], [])
+@pytest.mark.parametrize("order", [*Order])
+def test_a_first_deployment_is_applied_whole(order: Order) -> None:
+    step = next_step(NEW, 2, [], [], order=order, roll=Roll(2) if order is Order.ROLLING else None)
     assert (step.apply_replicas, step.delete, step.waiting_for) == (2, (), "")
 
 
 def test_made_before_broken_the_old_one_stays_until_every_new_replica_is_ready() -> None:
     old = child(OLD)
     for ready, gone in ((0, ()), (1, ()), (2, (old,))):
-        step = next_step(NEW, 2, True, [old, child(NEW, ready=ready)], [*pods(OLD), *pods(NEW, ready)])
+        step = next_step(NEW, 2, [old, child(NEW, ready=ready)], [*pods(OLD), *pods(NEW, ready)], order=MAKE)
         assert step.apply_replicas == 2
         assert step.delete == gone
         assert step.waiting_for
 
 
 def test_a_replacement_is_over_when_the_last_old_pod_is_gone() -> None:
-    assert next_step(NEW, 2, True, [child(NEW)], [*pods(OLD, 1), *pods(NEW)]).waiting_for == OLD_TO_END
-    assert not next_step(NEW, 2, True, [child(NEW)], pods(NEW)).waiting_for
+    assert next_step(NEW, 2, [child(NEW)], [*pods(OLD, 1), *pods(NEW)], order=MAKE).waiting_for == OLD_TO_END
+    assert not next_step(NEW, 2, [child(NEW)], pods(NEW), order=MAKE).waiting_for
 
 
 @pytest.mark.parametrize(
@@ -53,29 +56,29 @@ def test_a_replacement_is_over_when_the_last_old_pod_is_gone() -> None:
 )
 def test_an_edited_template_is_waited_for_until_every_pod_has_it(status: dict[str, int], done: bool) -> None:
     live = child_of({"metadata": {"name": NEW, "uid": "u", "generation": 3}, "spec": {"replicas": 2}, "status": status})
-    assert bool(next_step(NEW, 2, True, [live], pods(NEW)).waiting_for) is not done
+    assert bool(next_step(NEW, 2, [live], pods(NEW), order=MAKE).waiting_for) is not done
 
 
 def test_broken_before_made_the_new_one_waits_until_the_last_old_pod_is_gone() -> None:
-    first = next_step(NEW, 2, False, [child(OLD)], pods(OLD))
+    first = next_step(NEW, 2, [child(OLD)], pods(OLD), order=BREAK)
     assert (first.apply_replicas, [c.name for c in first.delete]) == (None, [OLD])
-    meanwhile = next_step(NEW, 2, False, [], pods(OLD, 1))
+    meanwhile = next_step(NEW, 2, [], pods(OLD, 1), order=BREAK)
     assert meanwhile.apply_replicas is None
     assert meanwhile.waiting_for
-    assert next_step(NEW, 2, False, [], []).apply_replicas == 2
+    assert next_step(NEW, 2, [], [], order=BREAK).apply_replicas == 2
 
 
 def test_broken_before_made_what_already_runs_of_the_new_one_does_not_grow() -> None:
-    step = next_step(NEW, 4, False, [child(OLD), child(NEW, replicas=1)], [*pods(OLD), *pods(NEW, 1)])
+    step = next_step(NEW, 4, [child(OLD), child(NEW, replicas=1)], [*pods(OLD), *pods(NEW, 1)], order=BREAK)
     assert step.apply_replicas == 1
 
 
 def test_nothing_to_run_deletes_everything_and_waits_for_the_pods() -> None:
-    step = next_step(None, 0, False, [child(OLD), child(NEW)], pods(OLD))
+    step = next_step(None, 0, [child(OLD), child(NEW)], pods(OLD), order=BREAK)
     assert step.apply_replicas is None
     assert [c.name for c in step.delete] == [OLD, NEW]
     assert step.waiting_for
-    assert not next_step(None, 0, False, [], []).waiting_for
+    assert not next_step(None, 0, [], [], order=BREAK).waiting_for
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -119,3 +122,55 @@ def test_a_pod_that_has_ended_draws_nothing(phase: str) -> None:
 def test_a_deployment_with_an_edited_annotation_has_no_placement() -> None:
     raw = {"metadata": {"name": NEW, "uid": "u", "annotations": {"lowbeam.dev/option": "{"}}, "spec": {}}
     assert child_of(raw).placement is None
+
+
+ROLL = Roll(4)
+
+
+def rolled(old: int, new: int, *, ready: int, ending: int = 0, replicas: int = 4) -> Step:
+    """The next step where so many old replicas are wanted and there, and so many new ones."""
+    children = [child(OLD, replicas=old, ready=old)] if old else []
+    children += [child(NEW, replicas=new, ready=ready)] if new else []
+    there = [*pods(OLD, old + ending), *pods(NEW, new)]
+    return next_step(NEW, replicas, children, there, order=Order.ROLLING, roll=ROLL)
+
+
+def shrunk(step: Step) -> list[tuple[str, int]]:
+    return [(it.name, replicas) for it, replicas in step.shrink]
+
+
+def test_share_by_share_an_old_replica_goes_first_as_there_is_room_for_no_new_one() -> None:
+    step = rolled(4, 0, ready=0)
+    assert (step.apply_replicas, shrunk(step), step.delete) == (None, [(OLD, 3)], ())
+    assert "0 of 4" in step.waiting_for
+
+
+def test_share_by_share_a_new_replica_comes_when_the_old_one_is_gone_and_not_before() -> None:
+    assert rolled(3, 0, ready=0, ending=1).apply_replicas is None
+    step = rolled(3, 0, ready=0)
+    assert (step.apply_replicas, shrunk(step)) == (1, [])
+
+
+def test_share_by_share_the_next_old_one_stays_until_the_new_one_is_ready() -> None:
+    waits = rolled(3, 1, ready=0)
+    assert (waits.apply_replicas, shrunk(waits)) == (1, [])
+    goes = rolled(3, 1, ready=1)
+    assert (goes.apply_replicas, shrunk(goes)) == (1, [(OLD, 2)])
+
+
+def test_share_by_share_the_last_old_ones_go_with_their_deployment() -> None:
+    assert [it.name for it in rolled(1, 3, ready=3).delete] == [OLD]
+    assert rolled(0, 3, ready=3, ending=1).apply_replicas == 3
+    assert rolled(0, 3, ready=3).apply_replicas == 4
+
+
+def test_share_by_share_many_go_for_few() -> None:
+    step = rolled(4, 0, ready=0, replicas=2)
+    assert shrunk(step) == [(OLD, 2)]
+    assert rolled(2, 0, ready=0, replicas=2).apply_replicas == 1
+
+
+def test_share_by_share_an_old_pod_that_is_made_again_takes_no_new_one_its_place() -> None:
+    children = [child(OLD, replicas=3), child(NEW, replicas=1, ready=1)]
+    step = next_step(NEW, 4, children, [*pods(OLD, 2), *pods(NEW, 1)], order=Order.ROLLING, roll=ROLL)
+    assert (step.apply_replicas, shrunk(step)) == (1, [(OLD, 2)])

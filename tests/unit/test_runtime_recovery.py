@@ -14,11 +14,11 @@ from lowbeam.planning import plan
 from lowbeam.planning.committed import Order, Target
 from lowbeam.planning.plan import sizer_for
 from lowbeam.planning.words import option_text
-from lowbeam.render import Placement
+from lowbeam.render import Placement, labels
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
 from lowbeam.runtime.recovery import Trace, recover, recover_fleet
-from lowbeam.runtime.replicas import Child
+from lowbeam.runtime.replicas import Child, child_of
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.status_workload import workload_status
 from lowbeam.runtime.world import Objects, Parser, build_world
@@ -71,6 +71,50 @@ def test_a_replacement_that_had_begun_goes_on_as_it_began(beside: bool, order: O
     assert read.target is not None
     assert read.target.order is order
     assert bool(read.waiting_for) is beside
+
+
+@pytest.mark.parametrize(("wanted", "selected"), [(3, 8), (3, 3)], ids=["told", "the status is behind"])
+def test_a_replacement_share_by_share_goes_on_to_the_count_that_was_decided(wanted: int, selected: int) -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    running = replace(sizer.options_for(needs, None).options[0], replicas=selected)
+    written = workload_status(FACTS, WorkloadMemory(target=Target(running), choice=CHOICE), {}, NOW)
+    placement = Placement.of(running)
+    children = [
+        Child("w-new", "u", placement, "new", wanted, wanted, {}, promised_replicas=8),
+        Child("w-old", "v", replace(placement, model="old"), "old", 5, 5, {}),
+    ]
+
+    target = _recovered(written, needs, children, sizer).target
+
+    assert target is not None
+    assert target.option is not None
+    if selected == 8:
+        assert (target.order, target.option.replicas) == (Order.ROLLING, 8)
+    else:  # a shed that was told before it was written: never more than either says
+        assert (target.order, target.option.replicas) == (Order.MAKE_BEFORE_BREAK, 3)
+
+
+def test_what_a_status_does_not_tell_of_yet_is_read_from_the_deployment_that_grows() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    new = sizer.options_for(needs, None).options[0]
+    old = replace(new, model="old")
+    written = workload_status(FACTS, WorkloadMemory(target=Target(old), choice=CHOICE), {}, NOW)
+    children = [
+        Child("w-old", "v", Placement.of(old), "old", 2, 2, {}),
+        Child("w-new", "u", Placement.of(new), "new", 1, 1, {}, promised_replicas=3),
+    ]
+    target = _recovered(written, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert (target.option.model, target.option.replicas, target.order) == ("small", 3, Order.ROLLING)
+
+
+@pytest.mark.parametrize(("annotation", "decided"), [("8", 8), ("1", 2), ("", 2), ("many", 2), ("9" * 50, 2), ("٢", 2)])
+def test_a_count_that_somebody_wrote_into_the_annotation_is_no_harm(annotation: str, decided: int) -> None:
+    metadata = {"name": "w-x", "uid": "u", "annotations": {labels.DECIDED_REPLICAS: annotation}}
+    assert child_of({"metadata": metadata, "spec": {"replicas": 2}}).decided_replicas == decided
 
 
 def test_a_workload_that_a_cap_paused_is_still_paused_for_a_successor_and_asks_the_gate() -> None:

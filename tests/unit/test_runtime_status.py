@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1 import Reasoning, reasons
+from lowbeam.api.v1alpha1.workloadstatus import DimmedBy
 from lowbeam.kube import Forbidden
 from lowbeam.kube.errors import Invalid, KubeError, Request, ServerUnavailable
 from lowbeam.planning import Alternative, Choice
@@ -99,6 +100,36 @@ def test_dimming_is_the_distance_to_what_would_run_without_the_cap() -> None:
     assert dimming_of(SMALL, BIG, "", dimming, decision) is None
 
 
+FEWER = {"replicas": 1, "capacity_millirps": 1}
+
+
+@pytest.mark.parametrize(
+    ("after", "lever"),
+    [
+        ({"batch_limit": 8}, "Batch"),
+        (FEWER, "Replicas"),
+        (FEWER | {"pool": "row-a"}, "Placement"),
+        (FEWER | {"accelerator_class": "small-gpu"}, "Placement"),
+        ({"reasoning": Reasoning.HIGH}, "Reasoning"),
+        ({"precision": "int8", "pool": "row-a"}, "Precision"),
+        ({"model": "other"}, "Model"),
+    ],
+)
+def test_dimming_is_named_after_what_was_turned_down(after: dict[str, Any], lever: str) -> None:
+    dimming = dimming_of(replace(BIG, **after), BIG, "c", None, decide(BIG, SMALL, cap="c"))
+    assert dimming is not None
+    assert dimming.lever == lever
+    assert dimming.lever in set(DimmedBy)
+
+
+def test_another_batch_limit_is_one_even_where_an_engine_starts_anew_for_it() -> None:
+    before = replace(BIG, engine="VLLM")
+    for after, lever in (({"batch_limit": 8}, "Batch"), ({"batch_limit": 8, "replicas": 1}, "Replicas")):
+        dimming = dimming_of(replace(before, **after), before, "c", None, decide(BIG, SMALL, cap="c"))
+        assert dimming is not None
+        assert dimming.lever == lever
+
+
 # ---- a workload's status
 
 FACTS = WorkloadFacts(
@@ -130,6 +161,16 @@ def rows(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def message(found: dict[str, Any], type_: str) -> str:
     text: str = next(c["message"] for c in found["conditions"] if c["type"] == type_)
     return text
+
+
+def test_a_sentence_that_is_too_long_for_its_field_shows_that_it_was_cut() -> None:
+    lost = Alternative(SMALL, reasons.MORE_ENERGY, "long " * 200)
+    saves = Advice("spec.latency", "long " * 200, reasons.TOO_SLOW, SMALL)
+    said = Decision(NOW, "d-1", reasons.SCALED, "long " * 200)
+    choice = replace(CHOICE, alternatives=(lost,), recommendations=(saves,), explained=True)
+    found = status(choice=choice, history=(said,))
+    texts = [found["alternatives"][0]["message"], found["recommendations"][0], found["history"][0]["message"]]
+    assert [(len(text), text[-1]) for text in texts] == [(512, "…")] * 3
 
 
 def test_what_a_workload_does_not_get_is_told_beside_what_it_runs() -> None:

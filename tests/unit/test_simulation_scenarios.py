@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.errors import BadInput
 from lowbeam.simulation import format_report, load_scenario, run_scenario
 from lowbeam.simulation.scenario import Event
@@ -77,6 +78,46 @@ def test_a_restarted_operator_sheds_at_once_and_restores_nothing_for_its_first_m
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run_scenario(changed(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seconds: soon", 'seconds: "soon" is not a whole number without quotes'),
+        ("seconds: 5", "seconds: 5 is below the minimum of 10"),
+        ("evnts: []", "evnts: is not a field here (did you mean events?)"),
+        ("events: [{at: 1, percnt: 5}]", "events[0].percnt: is not a field here (did you mean percent?)"),
+        ("events: [{at: 1}]", "events[0]: an event is exactly one of cap, workload, telemetry... and restartOperator"),
+        ("inventory: [{accelerators: 1}]", "inventory[0].class: is required"),
+        ("caps: [{name: a, spec: {scope: {}, watts: 9}}]", "caps[0].spec.scope: set exactly one of"),
+        ("caps: 5", "caps: 5 is not a list (start each entry with a dash)"),
+        ("expect: {states: [Broken]}", 'expect.states[0]: "Broken" is not one of WithinCap'),
+    ],
+)
+def test_a_scenario_is_refused_in_the_words_of_a_manifest(tmp_path: Path, change: str, told: str) -> None:
+    file = changed(tmp_path, change)
+    with pytest.raises(BadInput) as refused:
+        run_scenario(file)
+    assert f"{file}: {told}" in str(refused.value)
+
+
+def test_a_workload_that_only_wants_advice_does_not_run_and_takes_nothing() -> None:
+    scenario = load_scenario(SCENARIOS / "cap-cut-at-full-load.yaml").model_copy(update={"seconds": 300, "events": ()})
+    *others, one = scenario.workloads
+    spec = one.spec.model_copy(update={"mode": WorkloadMode.ADVISE})
+    workloads = (*others, one.model_copy(update={"spec": spec}))
+    report = run_scenario(scenario.model_copy(update={"workloads": workloads}))
+    name = f"{one.namespace}/{one.name}"
+    assert name not in {action.workload for action in report.actions}
+    assert f"not run, as their spec.mode is Advise: {name}" in format_report(report)
+    without = run_scenario(scenario.model_copy(update={"workloads": tuple(others)}))
+    assert report.actions == without.actions
+
+
+def changed(tmp_path: Path, change: str) -> Path:
+    """A scenario with one of its fields written anew."""
     lines = (SCENARIOS / "cap-below-the-floors.yaml").read_text().splitlines()
     field = change.split(":", maxsplit=1)[0]
     kept, skipping = [], False
@@ -87,8 +128,7 @@ def test_a_wrong_file_says_what_is_wrong_and_where(tmp_path: Path, change: str, 
             kept.append(line)
     path = tmp_path / "wrong.yaml"
     path.write_text("\n".join([*kept, change]))
-    with pytest.raises(BadInput, match=message):
-        run_scenario(path)
+    return path
 
 
 def test_a_missing_file_is_bad_input() -> None:

@@ -9,30 +9,24 @@ import pytest
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog import load_builtin
 from lowbeam.catalog.facts import Reasoning
-from lowbeam.sizing import Inventory, Option, OptionSet, Sizer, options_for
+from lowbeam.sizing import Inventory, OptionSet, Sizer, options_for
 from lowbeam.sizing.operating_point import measured_curve, operating_point
 from lowbeam.sizing.pruning import MAX_OPTIONS
 from tests.builders import (
     ModelBuilder,
     WorkloadBuilder,
     accelerator,
+    best,
     catalogue_of,
     model,
     option,
+    size,
     stock,
     workload,
 )
 
 SMALL = model("small").quality("80").on("gpu", (1, 60, 10, 100), (8, 100, 40, 180))
 LARGE = model("large").quality("95").on("gpu", (1, 300, 5, 200), (8, 500, 20, 400))
-
-
-def size(it: WorkloadBuilder, *models: ModelBuilder, running: Option | None = None, boards: int = 8) -> OptionSet:
-    return options_for(it.build(), catalogue_of(*models), stock(gpu=boards), running)
-
-
-def best(found: OptionSet) -> Option:
-    return min(found.options, key=lambda o: (o.unserved_millirps, o.expected_milliwatts, o.id))
 
 
 def rejected(found: OptionSet, subject: str) -> str:
@@ -176,22 +170,6 @@ def test_watts_grow_with_the_rate_from_idle_to_the_profile() -> None:
     assert watts[0] == 20_000
 
 
-def test_longer_answers_cost_time_in_proportion() -> None:
-    writer = model("writer").that(generative=True).on("gpu", (8, 300, 4, 2000), lengths=(100, 200))
-    needs = workload("a").rate(1).tokens(100, 200).within()
-    double = needs.tokens(100, 400)
-    assert best(size(double, writer)).capacity_millirps == pytest.approx(
-        best(size(needs, writer)).capacity_millirps / 2, rel=0.01
-    )
-
-
-def test_a_longer_prompt_than_measured_never_makes_a_request_cheaper() -> None:
-    writer = model("writer").that(generative=True).on("gpu", (8, 300, 4, 2000), lengths=(100, 200))
-    needs = workload("a").rate(1).tokens(100, 200).within()
-    assert best(size(needs.tokens(5000, 200), writer)).capacity_millirps < best(size(needs, writer)).capacity_millirps
-    assert best(size(needs.tokens(1, 200), writer)).capacity_millirps == best(size(needs, writer)).capacity_millirps
-
-
 def test_every_pool_with_the_class_is_offered() -> None:
     shelves = (*stock("a", gpu=4), *stock("b", gpu=2))
     found = options_for(workload("a").rate(2).build(), catalogue_of(SMALL), shelves)
@@ -253,42 +231,6 @@ def test_no_option_is_beaten_by_another_of_its_pool_and_class_except_the_ladders
             for r in found.options
         )
         assert not beaten, o.id
-
-
-CHAT = "text-generation"
-KIB = 1024
-
-
-def writer(kv_bytes: int | None, **facts: object) -> ModelBuilder:
-    """Measured with 16 requests of 200 tokens at once, on a board with 73.6 GiB to use."""
-    base = model("writer").that(generative=True, tasks=(CHAT,), context_tokens=10_000_000, kv_bytes=kv_bytes, **facts)
-    return base.on("gpu", (1, 200, 1, 1000), (4, 300, 3, 1500), (16, 400, 8, 2000), lengths=(100, 100))
-
-
-MEMORY = [
-    ("nothing known of the cache: as measured", writer(None), 60_000, {1, 4, 16}),
-    ("a small cache: as measured", writer(1 * KIB), 60_000, {1, 4, 16}),
-    ("a cache for four long requests", writer(256 * KIB), 60_000, {1, 4}),
-    ("a cache for one", writer(256 * KIB), 200_000, {1}),
-    ("what was measured fits, whatever the figures say", writer(10_000 * KIB), 100, {1, 4, 16}),
-]
-
-
-@pytest.mark.parametrize(("why", "candidate", "tokens", "batches"), MEMORY, ids=[row[0] for row in MEMORY])
-def test_a_batch_is_offered_only_with_room_for_its_context(
-    why: str, candidate: ModelBuilder, tokens: int, batches: set[int]
-) -> None:
-    demand = workload("a").task(CHAT).rate(0.01).tokens(tokens, 100).within()
-    sifted = {int(b) for b in Sizer(catalogue_of(candidate), stock(gpu=8)).ways(demand.build())[1].batch}
-    assert sifted == batches, why
-
-
-def test_a_context_that_does_not_fit_beside_the_weights_is_out_of_memory_with_the_figures() -> None:
-    found = size(workload("a").task(CHAT).rate(0.01).tokens(400_000, 100).within(), writer(256 * KIB))
-    assert found.options == ()
-    (rejection,) = found.rejections
-    assert rejection.reason == reasons.OUT_OF_MEMORY
-    assert "a batch of 1 needs 400100" in rejection.message
 
 
 def test_only_the_nodes_that_a_selector_allows_are_used() -> None:

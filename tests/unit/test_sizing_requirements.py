@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -107,3 +108,28 @@ def test_generation_for_a_task_that_needs_none_ends_with_its_opt_in() -> None:
     assert not later.generative_allowed
     assert later.notes
     assert needs(task="text-generation").generative_allowed
+
+
+def test_what_says_nothing_about_a_task_that_writes_no_text_is_told_and_changes_nothing() -> None:
+    load = {"requestsPerMinute": 600, "inputTokens": 300, "outputTokens": 1}
+    plain = needs(load=load)
+    assert plain.notes == ()
+    tokens = {"timeToFirstTokenMilliseconds": 100, "interTokenMilliseconds": 10}
+    odd = needs(load=load | {"outputTokens": 50}, latency=tokens, reasoning="Low")
+    assert replace(odd, notes=(), reasoning=plain.reasoning) == plain
+    assert odd.notes == (
+        "spec.latency.timeToFirstTokenMilliseconds and spec.latency.interTokenMilliseconds: not used, as "
+        "text-classification writes no text; set spec.latency.endToEndMilliseconds instead",
+        "spec.load.outputTokens: 50 is not used, as text-classification writes no text",
+        "spec.reasoning: Low is not used: models that write no text do not think",
+    )
+    (note,) = needs(load=load, latency={"interTokenMilliseconds": 10, "endToEndMilliseconds": 900}).notes
+    assert note == "spec.latency.interTokenMilliseconds: not used, as text-classification writes no text"
+
+
+def test_a_task_that_writes_text_uses_all_of_it() -> None:
+    tokens = {"timeToFirstTokenMilliseconds": 100, "interTokenMilliseconds": 10}
+    assert needs(task="text-generation", latency=tokens, reasoning="Low").notes == ()
+    opt_in = [{"feature": "GenerativeModel", "reason": "few labels", "until": "2026-06-01"}]
+    load = {"requestsPerMinute": 600, "inputTokens": 300, "outputTokens": 1}
+    assert needs(load=load, optIn=opt_in, reasoning="Low").notes == ()

@@ -208,9 +208,9 @@ async def test_what_a_generation_config_asks_for_in_vain_is_said_when_the_model_
     config.repetition_penalty, config.num_beams, config.no_repeat_ngram_size, config.temperature = 1.0, 1, 0, 0.7
     assert DecoderEngine(loaded, Ledger(), batch_limit=4).unapplied == {}
     assert not caplog.records
-    config.repetition_penalty, config.min_new_tokens = 1.05, 1
-    assert set(DecoderEngine(loaded, Ledger(), batch_limit=4).unapplied) == {"repetition_penalty", "min_new_tokens"}
-    assert "not applied: {'repetition_penalty': 1.05" in caplog.text
+    config.no_repeat_ngram_size, config.min_new_tokens = 3, 1
+    assert set(DecoderEngine(loaded, Ledger(), batch_limit=4).unapplied) == {"no_repeat_ngram_size", "min_new_tokens"}
+    assert "not applied: {'no_repeat_ngram_size': 3" in caplog.text
 
 
 async def test_a_step_that_never_ends_trips_readiness(engine: DecoderEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from tests.worker.conftest import LocalWorker
 MANY = 100_000
 WRONG: list[Any] = [{}] * MANY
 UNKNOWN = {f"x{number}": 1 for number in range(MANY)}
+PART = {"type": "text", "text": ""}
 USER = {"role": "user", "content": "x"}
 
 
@@ -76,6 +77,26 @@ def lists_of(schema: Any) -> list[dict[str, Any]]:
     return [found for value in schema for found in lists_of(value)] if isinstance(schema, list | tuple) else []
 
 
+@pytest.mark.parametrize(
+    ("kind", "document", "limit"),
+    [
+        (ChatBody, chat(messages=[{"role": "user", "content": ""}] * MANY), "at most 2048 items"),
+        (ChatBody, chat(messages=[{"role": "user", "content": [PART] * 100}] * 2000), "200000 parts; a request has at"),
+        (EmbeddingsBody, {"model": "x", "input": [[1]] * MANY}, "at most 2048 items"),
+        (EmbedBody, {"inputs": [[1]] * MANY}, "at most 2048 items"),
+        (PredictBody, {"inputs": [["x"]] * MANY}, "at most 2048 items"),
+        (ClassificationBody, {"inputs": [{"text": "x", "text_pair": "y"}] * MANY}, "at most 2048 items"),
+        (AnswerBody, {"inputs": [{"question": "x", "context": "y"}] * MANY}, "at most 2048 items"),
+    ],
+)
+def test_very_many_right_items_are_refused_by_their_number(
+    kind: type[Body], document: dict[str, Any], limit: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate(document)
+    assert any(limit in problem["msg"] for problem in refused.value.errors(include_input=False))
+
+
 def test_every_list_of_every_body_ends_at_its_first_wrong_item() -> None:
     kinds, at = [Body], 0
     while at < len(kinds):
@@ -84,6 +105,8 @@ def test_every_list_of_every_body_ends_at_its_first_wrong_item() -> None:
     lists = [(kind.__name__, one) for kind in kinds for one in lists_of(kind.__pydantic_core_schema__)]
     assert len(lists) > 10
     assert [name for name, one in lists if not one.get("fail_fast")] == []
+    plain = {"str", "int"}
+    assert [name for name, one in lists if one["items_schema"]["type"] not in plain and "max_length" not in one] == []
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -65,6 +65,7 @@ def embed(**more: object) -> bytes:
         (CHAT, chat(messages=[{"role": "user", "content": None}]), 400, "messages[0].content", "is missing"),
         (CHAT, chat(messages=[{"role": "user", "content": "x", "a": None, "b": 1}]), 400, "messages[0].b", "not supp"),
         (CHAT, chat(messages=[None]), 400, "messages", "not valid"),
+        (CHAT, chat(messages=HELLO * 2049), 400, "messages", "at most 2048 items"),
         (CHAT, chat(temperature="hot"), 400, "temperature", "valid number"),
         (CHAT, chat(temperature=True), 400, "temperature", "valid number"),
         (CHAT, chat(temperature=-0.1), 400, "temperature", "greater than or equal to 0"),
@@ -116,6 +117,12 @@ def embed(**more: object) -> bytes:
         (TEXT, text(echo=True), 400, "echo", "does not support"),
         (TEXT, text(best_of=3), 400, "best_of", "does not support"),
         (TEXT, text(suffix="x"), 400, "suffix", "not supported"),
+        (TEXT, text(prompt=["a"]), 200, None, ""),
+        (TEXT, text(prompt=[[1, 2]]), 200, None, ""),
+        (TEXT, text(prompt=[[1], [2]]), 400, "prompt", "several prompts are several requests"),
+        (TEXT, text(prompt=[[]]), 400, "prompt", "at least 1 item"),
+        (TEXT, text(prompt=[""]), 400, "prompt", "at least 1 character"),
+        (TEXT, text(prompt=[[["a"]]]), 400, "prompt", "valid"),
         (TEXT, text(prompt=["a", "b"]), 400, "prompt", "several prompts are several requests"),
         (TEXT, text(prompt=""), 400, "prompt", "at least 1 character"),
         (TEXT, text(prompt=[]), 400, "prompt", "at least 1 item"),
@@ -183,6 +190,7 @@ async def test_a_body_that_does_not_come_holds_no_place_for_ever(
     answer = await minilm.serving.post(EMBED, content=trickle())
     assert answer.status_code == 408
     assert answer.json()["error"]["code"] == "body_timeout"
+    assert answer.headers["Connection"] == "close"  # or the rest of the body would hold it open
 
 
 async def test_an_answer_carries_the_requests_name(minilm: LocalWorker) -> None:
@@ -211,3 +219,25 @@ async def test_a_worker_over_its_power_budget_sends_requests_away(
     assert over.headers["Retry-After"] == "1"
     assert (await status(290.0)).status_code == 200
     assert (await status(None)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"), [("GET", CHAT, "POST"), ("OPTIONS", EMBED, "POST"), ("POST", "/ready", "GET, HEAD")]
+)
+async def test_a_wrong_method_is_told_the_right_one(minilm: LocalWorker, method: str, path: str, allowed: str) -> None:
+    answer = await minilm.serving.request(method, path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    error = answer.json()["error"]
+    assert (error["code"], error["message"]) == ("method_not_allowed", f"{path} is for {allowed}, not for {method}.")
+
+
+@pytest.mark.parametrize(
+    "body", [embed(**{"k" * 10**6: 1}), embed(model="m" * 10**6), chat(messages=[{"r" * 10**6: 1}])]
+)
+async def test_a_refusal_is_not_as_long_as_what_it_refuses(
+    minilm: LocalWorker, llama: LocalWorker, body: bytes
+) -> None:
+    for local, path in ((minilm, EMBED), (llama, CHAT), (llama, TEXT)):
+        answer = await local.serving.post(path, content=body)
+        assert answer.status_code in {400, 404}
+        assert len(answer.content) < 1000

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
+from transformers import BertForSequenceClassification
 
 from lowbeam.api.wire import (
     EnergyParts,
@@ -24,6 +26,9 @@ from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.energy.meter import Meter
 from lowbeam_worker.engines.base import EngineStats
 from lowbeam_worker.metrics import FIRST_TOKEN_SECONDS, REQUEST_SECONDS, TOKEN_SECONDS, TRACE, Metrics, trace_id
+from lowbeam_worker.options import Task
+from tests.worker.conftest import local_worker, options
+from tests.worker.tiny import save_bert
 
 PROMETHEUS_2 = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 PROMETHEUS_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.2"
@@ -113,6 +118,32 @@ def test_the_model_server_protocol_finds_what_it_reads() -> None:
         *("vllm:request_inference_time_seconds", "vllm:request_prompt_tokens", "vllm:request_generation_tokens"),
     ):
         assert found[f"{histogram}_count"][0].value == 1
+
+
+def test_what_requests_are_counted_by_is_there_before_the_first_and_begins_at_zero() -> None:
+    before, after = Metrics(), shown()
+    before.show(lambda: (telemetry(metered=False), DECODER, Meter(None, Ledger())))
+    before.serves("tiny", generates=True)
+    found = samples(before)
+    counted = {name for name in samples(after) if name.startswith("vllm:") or name.startswith("lowbeam_worker_request")}
+    assert counted <= set(found)
+    reasons = found["vllm:request_success_total"]
+    assert {sample.labels["finished_reason"]: sample.value for sample in reasons} == {
+        "stop": 0,
+        "length": 0,
+        "abort": 0,
+        "error": 0,
+    }
+    assert found["vllm:time_to_first_token_seconds_count"][0].value == 0
+
+
+async def test_a_worker_that_has_answered_nobody_shows_them(tmp_path: Path) -> None:
+    folder = save_bert(BertForSequenceClassification, tmp_path, num_labels=2)
+    async for local in local_worker(options(Task.TEXT_CLASSIFICATION, "judge", str(folder))):
+        found = samples(local.worker.metrics)
+        assert found["lowbeam_worker_request_seconds_count"][0].value == 0
+        assert found["vllm:e2e_request_latency_seconds_count"][0].labels["model_name"] == "judge"
+        assert "vllm:time_to_first_token_seconds_count" not in found  # an encoder has none
 
 
 def test_names_that_vllm_has_given_up_are_not_shown() -> None:

@@ -52,8 +52,13 @@ def main() -> int:
         stage.box()
         if args.keep:
             stage.say("Left running. Look around with:")
-            stage.show(f"  export KUBECONFIG={scene.cluster.kubeconfig}\n  kubectl get iw,pcap -A")
+            stage.show(
+                f"  export KUBECONFIG={scene.cluster.kubeconfig}\n  export PATH={Path(sys.executable).parent}:$PATH"
+            )
+            stage.show("  kubectl lowbeam top -A      # live; q leaves\n  kubectl get iw,pcap -A")
             stage.say(f"Take it down with: python -m tools.localcluster down --name {args.name}")
+        else:
+            stage.say("KEEP=1 make demo keeps the cluster: kubectl lowbeam top -A shows it live.")
     for claim in stage.broken:
         print(f"does not hold: {claim}", file=sys.stderr)
     return 1 if stage.broken else 0

@@ -115,8 +115,7 @@ def cut(stage: Stage, scene: Scene) -> None:
     total = time.monotonic() - started
     wait_until(lambda: all(_settled(w) for w in scene.workloads()), 30)  # replaced pods may still be starting
     time.sleep(2.5)  # and every status follows its decision within a tick of the guard
-    stage.command("kubectl", "get", "iw", "-A")
-    stage.command("kubectl", "get", "pcap", "cluster")
+    stage.command("kubectl", "lowbeam", "top", "--once", "-A")
     dimmed = sorted((w for w in scene.workloads() if w["status"].get("dimming")), key=lambda w: w["spec"]["priority"])
     rows = [
         [_name(w), str(w["spec"]["priority"]), d["lever"], f"{d['wattsFreed']} W", d.get("qualityLost", "-")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -23,9 +24,15 @@ def main() -> None:
     logging.getLogger(__name__).info("lowbeam-worker starts with %d threads", threads)
     import uvloop  # noqa: PLC0415 - nothing that imports torch may load before the thread variables are set
 
+    from lowbeam_worker.models import is_reading  # noqa: PLC0415
     from lowbeam_worker.serving import serve  # noqa: PLC0415
 
-    sys.exit(uvloop.run(serve(options)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(serve(options))
+        if is_reading():  # the interpreter would wait for the last byte of a model that nobody wants any more
+            logging.shutdown()
+            os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

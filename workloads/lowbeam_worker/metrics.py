@@ -117,12 +117,29 @@ class Metrics:
         """Read everything else at scrape time from `look`."""
         self._registry.register(_AtScrape(look, self.counts))
 
+    def serves(self, model: str, *, generates: bool) -> None:
+        """Requests for `model` may come: what is counted of them begins at 0, so that the first ones show in a rate."""
+        for reason in ("stop", *(("length",) if generates else ()), "abort", "error"):
+            self._finished.labels(model, ENGINE, reason)
+        self._seconds.labels(model)
+        own = (
+            self._first_token,
+            self._next_token,
+            self._per_token,
+            self._queue,
+            self._inference,
+            self._prefill,
+            self._decode,
+        )
+        for histogram in (self._end_to_end, self._prompt_tokens, self._answer_tokens, *(own if generates else ())):
+            histogram.labels(model, ENGINE)
+
     def received(self) -> None:
         """A request arrived, whatever becomes of it: the offered load."""
         self.counts.received += 1
 
     def refused(self) -> None:
-        """A request got an error."""
+        """A request got an error; one whose client left got nothing."""
         self.counts.refused += 1
 
     def completed(

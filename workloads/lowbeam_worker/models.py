@@ -7,10 +7,12 @@ demos. Only safetensors are read and code from a model's repository is never run
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,7 @@ COMPANY_MATTERS = {
     "yoso": "it sums up a row by a hash that padding shifts",
 }
 """`model_type` of encoders that see the padding on the right of a row, with how: the mask is not enough for them."""
+_readers: set[object] = set()
 _EXPLAINED = (OSError, ValueError, ImportError, MemoryError, SafetensorError)
 """What libraries raise on purpose, with a message for whoever chose the model."""
 
@@ -167,6 +170,22 @@ def peek(source: str, *, allow_downloads: bool) -> tuple[Any, StoredWeights] | N
     return (config, stored) if stored else None
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    mark = object()
+    _readers.add(mark)
+    try:
+        yield
+    finally:
+        _readers.remove(mark)
+
+
+def is_reading() -> bool:
+    """Whether a thread of this process reads a model; nothing can interrupt it."""
+    return bool(_readers)
+
+
+@_reading()
 def load(
     source: str,
     task: Task,

@@ -17,12 +17,14 @@ for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 RETRY_AFTER_SECONDS = 1
+_MOST_QUOTED_CHARACTERS = 100
 
 
 class Refusal(Exception):
@@ -53,8 +55,15 @@ class Refusal(Exception):
     def response(self) -> Response:
         """The same as an HTTP response."""
         later = self.retry_after_seconds
-        headers = None if later is None else {"Retry-After": str(later)}
+        headers = {} if later is None else {"Retry-After": str(later)}
+        if self.status == HTTPStatus.REQUEST_TIMEOUT:  # the rest of the body may still come, in a year
+            headers["Connection"] = "close"
         return Response(orjson.dumps(self.body()), self.status, headers, "application/json")
+
+
+def shortened(given: str) -> str:
+    """What a client wrote, for quoting it: an answer is not as long as the longest name that a body has room for."""
+    return given if len(given) <= _MOST_QUOTED_CHARACTERS else given[:_MOST_QUOTED_CHARACTERS] + "..."
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refusal:
@@ -70,7 +79,7 @@ def too_long(message: str, param: str) -> Refusal:
 def wrong_model(asked: str, served: Sequence[str]) -> Refusal:
     """404: this worker serves one model, under its name and perhaps one that stays when the model changes."""
     names = " or ".join(map(repr, served))
-    message = f"The model {asked!r} is not served here; this worker serves {names}."
+    message = f"The model {shortened(asked)!r} is not served here; this worker serves {names}."
     return Refusal(404, message, param="model", code="model_not_found")
 
 

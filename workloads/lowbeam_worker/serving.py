@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from transformers.utils.logging import disable_progress_bar
 
 from lowbeam_worker.building import prepare
+from lowbeam_worker.connections import Connection
 from lowbeam_worker.control.app import control_app
 from lowbeam_worker.energy.boards import visible_devices
 from lowbeam_worker.energy.ledger import Ledger, Phase
@@ -144,7 +145,7 @@ def server(app: Starlette, port: int) -> _Server:
         uvicorn.Config(
             app,
             port=port,
-            http="httptools",
+            http=Connection,
             loop="uvloop",
             ws="none",
             lifespan="off",

@@ -131,6 +131,7 @@ class Worker:
 
     def take_over(self, fresh: RunningModel) -> None:
         """`fresh` has warmed up: every request from now on is its; the model of before finishes what it has."""
+        self.metrics.serves(fresh.source.name, generates=self.options.task.generative)
         before, self.running = self.running, fresh
         if before is not None:
             task = asyncio.get_running_loop().create_task(self._retire(before, tuple(self._in_flight)))

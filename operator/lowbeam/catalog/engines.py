@@ -42,6 +42,8 @@ class EngineFacts:
     """Ways to switch reasoning that can be set for all requests at start."""
     hot_batch: bool = False
     """Whether the batch limit changes while it runs; if not, another limit is another Deployment."""
+    cuts_texts: bool = False
+    """Whether it cuts a text that is longer than the model reads, unasked; if not, it refuses the request."""
 
 
 NATIVE: Final = EngineFacts(
@@ -101,6 +103,7 @@ ENGINES: Final[dict[Engine, EngineFacts]] = {
             cpu_precisions=("fp32",),
             several_accelerators=False,
             switches=frozenset(),
+            cuts_texts=True,
         ),
         EngineFacts(
             engine=Engine.LLAMA_CPP,

@@ -109,3 +109,6 @@ _ALL = (
 
 TASKS: Mapping[str, TaskFacts] = MappingProxyType({task.name: task for task in sorted(_ALL, key=lambda t: t.name)})
 """Every task that Lowbeam knows, by name; `load_builtin` puts the targets in."""
+
+READ_IN_PIECES = frozenset({"question-answering"})
+"""Texts that are longer than the model reads go through it in pieces, whoever asks: none is too long, all is read."""

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 
 from lowbeam.api.v1alpha1.provenance import ISO_DATE_PATTERN
@@ -47,9 +48,14 @@ class Finding:
         return f"{self.severity}: {self.subject}: {self.field}: {self.message}"
 
 
-def verify(catalogue: Catalogue) -> list[Finding]:
-    """All findings, errors first, then by subject."""
-    found = [*_classes(catalogue), *_models(catalogue), *_profiles(catalogue), *_tasks(catalogue)]
+def verify(catalogue: Catalogue, today: date | None = None) -> list[Finding]:
+    """All findings, errors first, then by subject. `today`: None = no source is called too new."""
+    found = [
+        *_classes(catalogue, today),
+        *_models(catalogue, today),
+        *_profiles(catalogue, today),
+        *_tasks(catalogue),
+    ]
     return sorted(found, key=lambda finding: (finding.severity, finding.subject, finding.field, finding.message))
 
 
@@ -61,19 +67,21 @@ def _suspicious(subject: str, field: str, message: str, check: str) -> Finding:
     return Finding(Severity.SUSPICIOUS, subject, field, message, check)
 
 
-def _source(subject: str, field: str, source: Source) -> Iterator[Finding]:
+def _source(subject: str, field: str, source: Source, today: date | None) -> Iterator[Finding]:
     if not source.citation.strip():
         yield _error(subject, field, "has no citation", "NoSource")
     if re.match(ISO_DATE_PATTERN, source.date) is None:
         yield _error(subject, field, f"date {source.date!r} is not YYYY, YYYY-MM or YYYY-MM-DD", "NoDate")
+    elif today and source.date > today.isoformat()[: len(source.date)]:
+        yield _suspicious(subject, field, f"date {source.date} is in the future", "FutureDate")
 
 
-def _classes(catalogue: Catalogue) -> Iterator[Finding]:
+def _classes(catalogue: Catalogue, today: date | None) -> Iterator[Finding]:
     used = {profile.accelerator_class for profile in (*catalogue.profiles, *catalogue.reference_profiles)}
     labels = Counter(label for it in catalogue.accelerator_classes.values() for label in it.product_labels)
     for accelerator in catalogue.accelerator_classes.values():
         subject = f"AcceleratorClass/{accelerator.name}"
-        yield from _source(subject, "source", accelerator.source)
+        yield from _source(subject, "source", accelerator.source, today)
         if accelerator.memory_mib <= 0:
             yield _error(subject, "memory", "must be above zero", "OutOfRange")
         if not 0 < accelerator.idle_milliwatts <= accelerator.max_milliwatts:
@@ -90,12 +98,12 @@ def _classes(catalogue: Catalogue) -> Iterator[Finding]:
             yield _suspicious(subject, "profiles", "no profile uses it: nothing will be placed on it", "Unused")
 
 
-def _models(catalogue: Catalogue) -> Iterator[Finding]:
+def _models(catalogue: Catalogue, today: date | None) -> Iterator[Finding]:
     profiled = {(p.model, p.precision, p.reasoning) for p in (*catalogue.profiles, *catalogue.reference_profiles)}
     circles = cycles(catalogue.models)
     for model in catalogue.models.values():
         subject = f"ModelCard/{model.name}"
-        yield from _source(subject, "source", model.source)
+        yield from _source(subject, "source", model.source, today)
         for field, reason, message in model_objections(
             model, catalogue.tasks, catalogue.benchmarks, catalogue.models.keys()
         ):
@@ -112,15 +120,15 @@ def _models(catalogue: Catalogue) -> Iterator[Finding]:
             if not variant.quality and variant.key in profiled:
                 yield _suspicious(subject, where, "no benchmark result: it meets no quality floor", "NoQuality")
             for score in variant.quality:
-                yield from _source(subject, f"{where}.quality[{score.benchmark}]", score.source)
+                yield from _source(subject, f"{where}.quality[{score.benchmark}]", score.source, today)
 
 
-def _profiles(catalogue: Catalogue) -> Iterator[Finding]:
+def _profiles(catalogue: Catalogue, today: date | None) -> Iterator[Finding]:
     profiles = (*catalogue.profiles, *catalogue.reference_profiles)
     times = Counter(identity(profile) for profile in profiles)
     for profile in profiles:
         subject = f"EnergyProfile/{profile.name}"
-        yield from _source(subject, "source", profile.source)
+        yield from _source(subject, "source", profile.source, today)
         problems = profile_problems(profile, catalogue)
         for problem in problems:
             yield _error(subject, problem.field, problem.message, str(problem.reason))

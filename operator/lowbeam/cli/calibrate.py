@@ -30,6 +30,7 @@ from lowbeam.catalog.engines import NATIVE
 from lowbeam.catalog.facts import AcceleratorClass, Catalogue, Model, Reasoning
 from lowbeam.catalog.verify import Severity
 from lowbeam.cli.calibrate_job import job
+from lowbeam.cli.catalog.filters import find_model
 from lowbeam.cli.catalog.words import unknown, wrapped
 from lowbeam.cli.manifests import Manifests, read_files
 from lowbeam.errors import BadInput, Impossible, LowbeamError
@@ -104,14 +105,14 @@ def run(args: argparse.Namespace) -> int:
         if len(wishes) > 1:
             paths = " and ".join(f"{','.join(wish.precisions)} ({wish.model_path})" for wish in wishes)
             raise BadInput(f"--job: these precisions have weights of their own: {paths}; print one Job for each")
-        accelerator = catalogue.accelerator_classes[args.accelerator_class]
+        wish = wishes[0]
         manifest = job(
-            wishes[0].arguments(),
-            name=f"calibrate-{args.model}-{args.accelerator_class}",
-            accelerator=accelerator,
+            wish.arguments(),
+            name=f"calibrate-{wish.model.name}-{wish.accelerator_class}",
+            accelerator=catalogue.accelerator_classes[wish.accelerator_class],
             image=args.image or "",
             model_claim=args.model_claim or "",
-            model_path=wishes[0].model_path,
+            model_path=wish.model_path,
             allow_downloads=args.allow_downloads,
             namespace=args.namespace,
         )
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
             "`lowbeam calibrate` needs the worker parts: pip install '.[worker]' in a clone of Lowbeam, or let a pod "
             "measure with --job"
         )
-    _refuse_shared_class(args.accelerator_class, read)
+    _refuse_shared_class(wishes[0].accelerator_class, read)
     if args.output is not None:
         _emit("", args.output, append=True)  # an hour later would be late to find out
     codes: list[int] = []
@@ -178,13 +179,13 @@ def _overlaid(read: Manifests, profiles: Sequence[EnergyProfile]) -> tuple[Catal
 
 def _wishes(args: argparse.Namespace, catalogue: Catalogue) -> list[Wish]:
     """One for each place that weights are read from."""
-    model = catalogue.models.get(args.model)
+    model = find_model(catalogue, args.model)
     if model is None:
         raise unknown("", args.model, catalogue.models)
-    accelerator = catalogue.accelerator_classes.get(args.accelerator_class)
+    accelerator = catalogue.accelerator_classes.get(args.accelerator_class.lower())
     if accelerator is None:
         raise unknown("--class: ", args.accelerator_class, catalogue.accelerator_classes)
-    task = _task(model, args.task)
+    task = _task(model, args.task and args.task.lower())
     facts = catalogue.tasks[task]
     flags = [
         *("--input-tokens", str(facts.default_input_tokens if args.input_tokens is None else args.input_tokens)),

@@ -13,12 +13,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lowbeam.cli.plan import add_inputs, complain, print_data, read_input, snapshot_of, time_asked
+from lowbeam.cli.plan import ADVICE_ONLY, add_inputs, complain, print_data, read_input, snapshot_of, time_asked
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput, Impossible
 from lowbeam.planning import Snapshot, explain_data, explain_lines, labelled, plan
 from lowbeam.planning.plan import sizer_for
-from lowbeam.power.caps import CapTree
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.sizing import Option
 
@@ -45,18 +44,20 @@ def run(args: argparse.Namespace) -> int:
     key = _find(world, args.namespace or (None if given is not None else _usual_namespace(args)), name)
     if (refusal := world.refusals.get(key)) is not None:
         raise (Impossible if given is None else BadInput)(f"{'/'.join(key)}: {refusal.message}")
-    snapshot = snapshot_of(world) if given is not None else _running(world, key)
-    choice = plan(snapshot).choice(*key)
+    acted_on = key in world.enforced()
+    everybody = snapshot_of if given is not None else _running
+    choice = plan(everybody(world) if acted_on else world.alone(key)).choice(*key)
     if choice is None:
         raise Impossible(f"{'/'.join(key)}: not planned")
     prices = read_prices(args)
     needs, status = world.requirements[key], {} if given is not None else world.raw_workloads[key].get("status", {})
     if args.output == "text":
-        print("\n".join((*explain_lines(needs, choice, prices), *_now(status, choice.option))))
+        advice = () if acted_on else ("", *labelled("note", ADVICE_ONLY))
+        print("\n".join((*explain_lines(needs, choice, prices), *advice, *_now(status, choice.option))))
     else:
-        print_data(
-            {**explain_data(needs, choice, prices), **({"status": status} if given is None else {})}, args.output
-        )
+        data = explain_data(needs, choice, prices)
+        data["notes"] += [] if acted_on else [ADVICE_ONLY]
+        print_data({**data, **({"status": status} if given is None else {})}, args.output)
     if given is not None:
         complain(given)
     return 2 if given is not None and given.troubles else 0 if choice.option else 1
@@ -87,23 +88,13 @@ def _find(world: World, namespace: str | None, name: str) -> tuple[str, str]:
     raise BadInput(f"no InferenceWorkload {'/'.join(key)}; there are: {here}{more} (choose with -n NAMESPACE)")
 
 
-def _running(world: World, asked: tuple[str, str]) -> Snapshot:
-    """What the operator would plan from: every workload with the option that runs, as status and Deployments say.
-
-    A workload that only wants advice is planned on its own, as it takes nothing from the others.
-    """
+def _running(world: World) -> Snapshot:
+    """What the operator would plan from: every workload with the option that runs, as status and Deployments say."""
     from lowbeam.runtime.recovery import recover_fleet  # needs the Kubernetes client, which planning offline does not
 
-    snapshot, acted_on = snapshot_of(world), set(world.enforced())
-    if asked not in acted_on:
-        alone = tuple(state for state in snapshot.workloads if state.requirements.key == asked)
-        return replace(snapshot, caps=CapTree(), workloads=alone)
+    snapshot = snapshot_of(world)
     running = recover_fleet(world, sizer_for(snapshot), datetime.now(UTC)).options()
-    states = [
-        replace(state, running=running.get(state.requirements.key))
-        for state in snapshot.workloads
-        if state.requirements.key in acted_on
-    ]
+    states = [replace(state, running=running.get(state.requirements.key)) for state in snapshot.workloads]
     return replace(snapshot, workloads=tuple(states), reserved_accelerators=world.held_unplanned())
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "start the operator",
     "plan": "plan manifests without a cluster: what would run, at how many watts",
     "explain": "why this model, why not the others",
+    "top": "caps and workloads of a cluster, live",
     "catalog": "models, profiles, accelerators and tasks that Lowbeam knows",
     "calibrate": "measure a model on the device at hand, as EnergyProfiles",
     "plot": "pictures of energy profiles, and of quality against joules",

@@ -124,12 +124,13 @@ def _key(object_: KubeObject) -> tuple[str, str, str]:
 
 
 def parse_inventory(text: str) -> dict[str, int]:
-    """`h100=16,l4=24,cpu=8` as accelerators by class (replicas for the class `cpu`)."""
+    """`h100=16,l4=24,cpu=8` as accelerators by class (replicas for the class `cpu`); `H100` is h100."""
     counts: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, count = (piece.strip() for piece in part.partition("="))
         if not count.isdecimal() or not name:
             raise BadInput(f'--inventory: "{part}" is not CLASS=COUNT (write for example h100=16,l4=24)')
+        name = name.lower()
         many = len(count.lstrip("0")) > len(str(MOST_OF_A_CLASS))  # Python reads no number of thousands of digits
         counts[name] = MOST_OF_A_CLASS + 1 if many else counts.get(name, 0) + int(count)
         if counts[name] > MOST_OF_A_CLASS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ from lowbeam.planning.plan import sizer_for
 from lowbeam.planning.words import watts
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.world import World
+from lowbeam.sizing import Option
 from lowbeam.sizing.cost import Prices
 
 
@@ -94,7 +95,8 @@ def read_input(args: argparse.Namespace) -> Input:
     if not world.requirements and (troubles or not world.raw_workloads):
         what = [str(it) for it in troubles] or [f"no InferenceWorkload in {', '.join(args.file)}"]
         raise BadInput("\n".join([*what, f"{_problems(troubles)}nothing planned"]))
-    return Input(world, troubles, (*manifests.nodes_without_class(nodes, world), *_empty_pools(world)), prices)
+    notes = (*manifests.nodes_without_class(nodes, world), *_empty_pools(world), *_of_workloads(world))
+    return Input(world, troubles, notes, prices)
 
 
 def time_asked(args: argparse.Namespace) -> datetime:
@@ -104,16 +106,23 @@ def time_asked(args: argparse.Namespace) -> datetime:
 
 
 def snapshot_of(world: World) -> Snapshot:
-    """Everything that could be understood, as if nothing ran yet."""
-    states = tuple(WorkloadState(needs) for _, needs in sorted(world.requirements.items()))
+    """What Lowbeam would act on, as if nothing ran yet."""
+    states = tuple(WorkloadState(world.requirements[key]) for key in world.enforced())
     return Snapshot(world.catalogue, world.caps, world.inventory, states)
+
+
+def plan_with_advice(world: World, snapshot: Snapshot) -> Plan:
+    """The plan of what is acted on, and beside it a choice for each workload that only wants advice."""
+    answer = plan(snapshot)
+    advised = (plan(world.alone(key)).choices[0] for key in world.advised())
+    return replace(answer, choices=tuple(sorted((*answer.choices, *advised), key=lambda choice: choice.key)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan. 2: something in the input is wrong; 1: something cannot run or a cap cannot be kept."""
     given = read_input(args)
     snapshot = snapshot_of(given.world)
-    answer = plan(snapshot)
+    answer = plan_with_advice(given.world, snapshot)
     if args.output == "table":
         print("\n".join(_page(given, snapshot, answer)))
     else:
@@ -160,19 +169,20 @@ def _page(given: Input, snapshot: Snapshot, answer: Plan) -> list[str]:
         lines += [*cap_table(answer, snapshot.caps), *cut_lines(given.world), ""]
     if given.prices is not None:
         lines += [*cost_table(answer, asked, given.prices), ""]
-    if not _chosen_milliwatts(answer):
+    drawn = _chosen_milliwatts(given.world, answer)
+    if not drawn:
         return [*lines, "nothing runs"]
     largest, unplaced = _yardstick(given.world, snapshot, answer)
     note = f" ({unplaced} would not even fit)" if unplaced else ""
     lines.append(f"the largest model for each task would draw {watts(largest)}{note}")
-    lines.append(f"this plan draws {watts(_chosen_milliwatts(answer))}")
+    lines.append(f"this plan draws {watts(drawn)}")
     return lines
 
 
 def _rest(given: Input, snapshot: Snapshot, answer: Plan) -> dict[str, Any]:
     largest, unplaced = _yardstick(given.world, snapshot, answer)
     return {
-        "expectedMilliwatts": _chosen_milliwatts(answer),
+        "expectedMilliwatts": _chosen_milliwatts(given.world, answer),
         "largestModels": {"expectedMilliwatts": largest, "unplaced": unplaced},
         "at": timestamp(given.world.outlook.at),
         "schedules": cuts_data(given.world),
@@ -183,19 +193,25 @@ def _rest(given: Input, snapshot: Snapshot, answer: Plan) -> dict[str, Any]:
     }
 
 
-def _chosen_milliwatts(answer: Plan) -> int:
-    return sum(choice.option.expected_milliwatts for choice in answer.choices if choice.option)
+def _chosen(world: World, answer: Plan) -> dict[tuple[str, str], Option]:
+    """What runs: advice is not carried out."""
+    acted_on = set(world.enforced())
+    return {it.key: it.option for it in answer.choices if it.option is not None and it.key in acted_on}
+
+
+def _chosen_milliwatts(world: World, answer: Plan) -> int:
+    return sum(option.expected_milliwatts for option in _chosen(world, answer).values())
 
 
 def _yardstick(world: World, snapshot: Snapshot, answer: Plan) -> tuple[int, int]:
     """What the largest model of each task would draw for what runs, and how many of those would not fit."""
-    found = largest_milliwatts(world, snapshot, {choice.key for choice in answer.choices if choice.option})
+    found = largest_milliwatts(world, snapshot, _chosen(world, answer).keys())
     known = [milliwatts for milliwatts in found.values() if milliwatts is not None]
     return sum(known), len(found) - len(known)
 
 
 def largest_milliwatts(
-    world: World, snapshot: Snapshot, keys: set[tuple[str, str]]
+    world: World, snapshot: Snapshot, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], int | None]:
     """Expected milliwatts of each workload with the largest model of its task that has a profile on its classes.
 
@@ -211,6 +227,17 @@ def largest_milliwatts(
         option = None if model is None else sizer.cheapest(replace(anything, pinned_model=model.name))
         found[key] = None if option is None else option.expected_milliwatts
     return found
+
+
+ADVICE_ONLY = "spec.mode is Advise: planned as if it were alone and without caps; nothing of it runs"
+
+
+def _of_workloads(world: World) -> tuple[str, ...]:
+    """What a spec asks for and does not get for reasons of its own."""
+    notes = {key: world.requirements[key].notes for key in sorted(world.requirements)}
+    for key in world.advised():
+        notes[key] = (*notes[key], ADVICE_ONLY)
+    return tuple(f"{'/'.join(key)}: {note}" for key, all_of_it in notes.items() for note in all_of_it)
 
 
 def _empty_pools(world: World) -> tuple[str, ...]:

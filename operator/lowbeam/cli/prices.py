@@ -41,7 +41,7 @@ def read_prices(args: argparse.Namespace) -> Prices | None:
         name, _, price = (piece.strip() for piece in part.partition("="))
         if not name or not price:
             raise BadInput(f'--price: "{part}" is not CLASS=PRICE (write for example h100=2.50)')
-        hours[name] = _price(price, f"--price: {name}")
+        hours[name.lower()] = _price(price, f"--price: {name}")
     if args.kwh is not None:
         kilowatt_hour = _price(args.kwh, "--kwh")
     return Prices(hours, kilowatt_hour) if hours or kilowatt_hour is not None else None
@@ -59,7 +59,7 @@ def _of_file(path: str) -> tuple[dict[str, Decimal], Decimal | None]:
     if unknown or not isinstance(raw.get("acceleratorHour", {}), Mapping):
         raise BadInput(f"--prices: {path}: not in the form {_EXAMPLE}")
     hours = {
-        str(name): _price(price, f"--prices: {path}: acceleratorHour.{name}")
+        str(name).lower(): _price(price, f"--prices: {path}: acceleratorHour.{name}")
         for name, price in raw.get("acceleratorHour", {}).items()
     }
     energy = raw.get("kilowattHour")

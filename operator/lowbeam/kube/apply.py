@@ -98,6 +98,19 @@ class Applier:
         except NotFound:
             return None
 
+    async def scale(self, resource: Resource, live: KubeObject, replicas: int) -> bool:
+        """Give this very object so many replicas and leave the rest of what we applied as it is; False when it is gone.
+
+        Under a name of its own among the field managers: an apply without the rest would give the rest up.
+        """
+        metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid")}
+        body = {"metadata": metadata, "spec": {"replicas": replicas}}
+        try:
+            await self._transport.apply(resource, body, field_manager=f"{self._field_manager}-scale")
+        except (NotFound, Conflict):
+            return False
+        return True
+
     async def delete(self, resource: Resource, live: KubeObject) -> bool:
         """Delete this very object; False when it is gone already, or the name belongs to another object by now."""
         metadata = live["metadata"]

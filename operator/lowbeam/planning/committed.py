@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from lowbeam.planning.roll import Roll
 from lowbeam.power.caps import CapTree
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState, over
 from lowbeam.sizing.options import Option
@@ -29,6 +30,8 @@ class Order(StrEnum):
     """Start the new Deployment, drain the old one when the new one is ready."""
     BREAK_BEFORE_MAKE = "BreakBeforeMake"
     """Start the new Deployment only when every pod of the old one is gone."""
+    ROLLING = "Rolling"
+    """End old replicas as new ones get ready, share by share (`planning.roll`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,24 @@ class Target:
     option: Option | None = None
     """None: nothing runs."""
     order: Order = Order.IN_PLACE
+    roll: Roll | None = None
+    """Where it began; only with `Order.ROLLING`. A new leader works it out before anything is written."""
     dimmed_by: str = ""
     """The cap that keeps it from its desired option; empty when not dimmed."""
     dimmed_since_ms: int | None = None
+
+
+def taken_up(replicas: int, new: int, old: int) -> Order:
+    """How a change that was under way goes on, from the replicas that were asked for of each placement.
+
+    Only make-before-break asks for all new replicas beside old ones, as boards and watts were found for both; only a
+    replacement share by share asks for some.
+    """
+    if not old:
+        return Order.IN_PLACE
+    if not new:
+        return Order.BREAK_BEFORE_MAKE
+    return Order.MAKE_BEFORE_BREAK if new >= replicas else Order.ROLLING
 
 
 def placement_of(option: Option) -> str:
@@ -125,9 +143,26 @@ class Ledger:
             self.committed[name] += extra
         self._reserved[key] = self._reserve(key, target)
 
-    def runs_elsewhere(self, key: Key, placement: str) -> bool:
-        """True when pods of another placement exist, or are decided and not seen yet."""
-        return any(pod.placement != placement for pod in self._pods.get(key, ()))
+    def pods_of(self, key: Key) -> int:
+        """How many pods the workload has, in any state."""
+        return len(self._pods.get(key, ()))
+
+    def replaced_by(self, key: Key, placement: str) -> list[ReplicaCharge]:
+        """Pods of other placements, in any state."""
+        return [pod for pod in self._pods.get(key, ()) if pod.placement != placement]
+
+    def beside_others(self, key: Key, option: Option) -> int:
+        """How many replicas of `option` may stand beside all other pods of the workload, those that stand already among
+        them, so that watts and boards are no more than what there is or what there will be, whichever is larger."""
+        pods, placement = self._pods.get(key, ()), placement_of(option)
+        others = [pod for pod in pods if pod.placement != placement]
+        same = [pod for pod in pods if pod.placement == placement]
+        stand = sum(pod.state is not ReplicaState.TERMINATING for pod in same)
+        each, boards = max(1, replica_milliwatts(option)), max(1, option.accelerators_per_replica)
+        leaving, missing = sum(pod.milliwatts for pod in others), max(0, option.replicas - stand) * each
+        by_watts = (sum(pod.milliwatts for pod in same) + max(0, missing - leaving)) // each
+        by_boards = (max(_boards(pods), option.replicas * boards) - _boards(others)) // boards
+        return max(stand, min(by_watts, by_boards, option.replicas))
 
     def _reserve(self, key: Key, target: Target) -> dict[str, int]:
         reserved = {cap.name: 0 for cap in self._tree.caps}
@@ -167,11 +202,19 @@ class Ledger:
         raised = [replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) for p in kept[: option.replicas]]
         # The batch limit rises only when the surplus pods are gone: it is one or the other, never both.
         staying = max(_milliwatts(same, pools), _milliwatts(raised, pools))
-        leaving = _milliwatts((p for p in pods if p.placement != placement), pools)
+        others = [p for p in pods if p.placement != placement]
+        leaving = _milliwatts(others, pools)
         missing = max(0, option.replicas - len(kept)) * each if option.pool in pools else 0
-        if target.order is Order.BREAK_BEFORE_MAKE:
-            return staying + max(leaving, missing)
-        return staying + leaving + missing
+        if target.order is Order.MAKE_BEFORE_BREAK or target.order is Order.IN_PLACE:
+            return staying + leaving + missing
+        if target.roll is not None:
+            allowed = target.roll.allowed_milliwatts(option.replicas, len(others), each)
+            leaving += max(0, min(missing, allowed - len(kept) * each))
+        return staying + max(leaving, missing)
+
+
+def _boards(pods: Iterable[ReplicaCharge]) -> int:
+    return sum(max(1, pod.accelerators) for pod in pods)
 
 
 def _milliwatts(pods: Iterable[ReplicaCharge], pools: Collection[str]) -> int:

@@ -66,6 +66,8 @@ def explain_lines(needs: Requirements, choice: Choice, prices: Prices | None = N
             lines += labelled("rejected" if index == 0 else "", f"{rejected.subject}: {rejected.message}")
         more = len(choice.rejections) - _REJECTED
         lines += labelled("", f"and {more} more: -o json lists them") if more > 0 else []
+    for index, note in enumerate(needs.notes):
+        lines += [*([""] if index == 0 else []), *labelled("note" if index == 0 else "", note)]
     lines += [""] if choice.recommendations else []
     for index, advice in enumerate(choice.recommendations):
         lines += _saving_lines("saves" if index == 0 else "", advice)
@@ -229,6 +231,7 @@ def explain_data(needs: Requirements, choice: Choice, prices: Prices | None = No
             {"option": shown(lost.option), "reason": str(lost.reason), "message": lost.message}
             for lost in choice.alternatives
         ],
+        "notes": list(needs.notes),
         "rejections": [{"subject": r.subject, "reason": r.reason, "message": r.message} for r in choice.rejections],
         "recommendations": [
             {

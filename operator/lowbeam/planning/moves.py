@@ -8,7 +8,7 @@ Invariant: `freed_milliwatts` is in worst-case watts, as the committed ledger co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -101,12 +101,17 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
     return frozenset(used)
 
 
+def heaviest(levers: Collection[Lever]) -> Lever:
+    """The lever that names a step."""
+    return max(levers, key=_WEIGHT.__getitem__, default=Lever.STAY)
+
+
 def move_between(before: Option | None, after: Option | None, *, was_paused: bool = False) -> Move:
     """The step between two options; `was_paused` tells a workload that comes back from one that starts."""
     levers = levers_between(before, after)
     if was_paused and Lever.START in levers:
         levers = frozenset({Lever.RESUME})
-    lever = max(levers, key=_WEIGHT.__getitem__, default=Lever.STAY)
+    lever = heaviest(levers)
     had = 0 if before is None else before.worst_case_milliwatts
     gets = 0 if after is None else after.worst_case_milliwatts
     replaces = before is not None and after is not None and before.placement_key != after.placement_key

@@ -19,8 +19,9 @@ are of that kind. Without binding caps there is no pass at all.
 
 Invariants: the answer respects every row (checked in integers after each solver call); one thread and limits in nodes:
 the same problem gives the same answer on any machine under any load. When a limit ends a pass, its best answer is kept
-and `exact` is False. The one limit in seconds is a net under a solver that turns on the spot, far above what passes
-take: such a pass finds nothing, however long it is let.
+and `exact` is False; exchanges of two (`planning.give_way`) keep priorities strict in it all the same. The one limit in
+seconds is a net under a solver that turns on the spot, far above what passes take: such a pass finds nothing, however
+long it is let.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from lowbeam.planning.give_way import let_give_way
 from lowbeam.planning.greedy import by_priority, first_answer, improve
 from lowbeam.planning.problem import Flags, Ints, Problem
 
@@ -83,7 +85,8 @@ def solve(problem: Problem, allowed: Flags) -> Answer:
         search.minimise(np.where(levels == priority, problem.unserved, 0))
         search.minimise(np.where(levels == priority, problem.shortfall, 0))
     search.minimise(problem.cost, last=True)
-    return Answer(improve(problem, allowed, search.best, by_priority(problem)), search.exact)
+    best = improve(problem, allowed, search.best, by_priority(problem))
+    return Answer(best if search.exact else let_give_way(problem, allowed, best), search.exact)
 
 
 class _Search:

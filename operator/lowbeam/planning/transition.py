@@ -9,7 +9,8 @@ yet running. Never credits watts before the pod is gone, never raises a cap's co
 looks at a clock. The runtime and the simulation both go through here.
 
 Invariants: an upward move leaves committed <= usable in every enforced cap that it raises; down goes before up; a
-replacement is made before the old one goes only when both fit (watts and boards), else after.
+replacement is made before the old one goes only when both fit (watts and boards), else share by share; where a cap
+waits for the old one it is made after that is gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lowbeam.planning.choices import loses
 from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of
 from lowbeam.planning.moves import Move, move_between
 from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.roll import Roll
 from lowbeam.planning.shed import Shed, ShedOrder
 from lowbeam.planning.snapshot import Snapshot
 from lowbeam.power.caps import CapTree
@@ -71,6 +73,8 @@ class Transition:
     gate: GateState
     committed_milliwatts: dict[str, int]
     """Per cap, with these targets assumed."""
+    hurried: frozenset[Key] = frozenset()
+    """Workloads whose replacement share by share goes on another way, with nothing else decided."""
     shed_caps: frozenset[str] = field(default_factory=frozenset)
     """Caps that asked for a downward step: restart their `PowerWindow`."""
 
@@ -145,7 +149,7 @@ def promises_of(steps: Iterable[Step], drawn: Mapping[Place, int], now_ms: int) 
     """
     promises = []
     for step in steps:
-        if step.before is None:
+        if step.before is None or step.order is Order.ROLLING:  # nothing waits for the watts of that, and it takes long
             continue
         pool, stays = step.before.pool, step.after is not None and step.after.pool == step.before.pool
         after = step.after.expected_milliwatts if step.after is not None and stays else 0
@@ -192,6 +196,8 @@ class _Walk:
         self._boards = Boards(snapshot, self.targets, charges)
         self._steps: list[Step] = []
         self._held: dict[Key, Hold] = {}
+        self._hurried: set[Key] = set()
+        self._go_on()
 
     def keep(self, key: Key, choice: Choice) -> None:
         """The same setting; its figures are those of today's demand."""
@@ -222,19 +228,22 @@ class _Walk:
     def follow(self, key: Key, choice: Choice) -> None:
         """The same setting in the pool that its nodes are in now. No watts are given back: no gate is asked."""
         if self._has_room(key, choice.option):
-            self._take(key, choice.option, self._order(key, choice.option), Direction.UP, "")
+            self._take(key, self._towards(key, choice.option), Direction.UP, "")
             self._note(key, choice)
 
     def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
-        self._take(key, option, self._order(key, option), Direction.DOWN, cap if forced else "")
+        aimed = self._towards(key, option)
+        if forced and cap and aimed.roll is not None:
+            aimed = replace(aimed, order=Order.BREAK_BEFORE_MAKE, roll=None)
+        self._take(key, aimed, Direction.DOWN, cap if forced else "")
         self.note_dimming(key, cap)
         if forced and cap:
             self._gate = self._gate.shed(key, cap, self._now_ms, self._views.get(cap))
 
     def up(self, key: Key, choice: Choice) -> None:
         target, option = self.targets[key], choice.option
-        order = self._order(key, option)
-        raises = self._ledger.change(key, replace(target, option=option, order=order))
+        aimed = self._towards(key, option)
+        raises = self._ledger.change(key, aimed)
         blocked = self._ledger.over(raises)
         if blocked:
             self._held[key] = self._no_headroom(blocked, raises)
@@ -265,7 +274,7 @@ class _Walk:
                 message = f'PowerCap "{frozen[0]}" is shedding or sees too few accelerators: nothing grows under it now'
                 self._held[key] = Hold(GROWTH_FROZEN, message, self._now_ms + RECHECK_MS)
                 return
-        self._take(key, option, order, Direction.UP, target.dimmed_by)
+        self._take(key, aimed, Direction.UP, target.dimmed_by)
         self.note_dimming(key, choice.binding_cap)
 
     def answer(self) -> Transition:
@@ -277,28 +286,63 @@ class _Walk:
                 frozenset(self.targets), frozenset({*self._views, *(t.dimmed_by for t in self.targets.values())})
             ),
             committed_milliwatts=dict(self._ledger.committed),
+            hurried=frozenset(self._hurried),
             shed_caps=frozenset(step.cap for step in self._steps if step.direction is Direction.DOWN and step.cap),
         )
 
-    def _take(self, key: Key, option: Option | None, order: Order, direction: Direction, cap: str) -> None:
-        target = self.targets[key]
-        move = move_between(target.option, option, was_paused=bool(target.dimmed_by) and target.option is None)
-        self._steps.append(Step(*key, target.option, option, direction, order, cap, move))
-        self.targets[key] = replace(target, option=option, order=order)
-        self._ledger.assume(key, self.targets[key])
-        self._boards.assume(key, option)
+    def _take(self, key: Key, aimed: Target, direction: Direction, cap: str) -> None:
+        before, after = self.targets[key], aimed.option
+        move = move_between(before.option, after, was_paused=bool(before.dimmed_by) and before.option is None)
+        self._steps.append(Step(*key, before.option, after, direction, aimed.order, cap, move))
+        self.targets[key] = aimed
+        self._ledger.assume(key, aimed)
+        self._boards.assume(key, after)
 
-    def _order(self, key: Key, option: Option | None) -> Order:
-        """How a replacement goes: both at once when watts and boards allow it and no cap waits for the old one."""
-        target = self.targets[key]
-        if option is None or not self._ledger.runs_elsewhere(key, placement_of(option)):
-            return Order.IN_PLACE
-        waited_for = self._ledger.over_now() | {c for c, view in self._views.items() if view.needs_milliwatts > 0}
+    def _towards(self, key: Key, option: Option | None) -> Target:
+        """The target with `option`, and how a replacement goes: both at once when watts and boards allow it and no cap
+        waits for the old one."""
+        target = replace(self.targets[key], option=option, order=Order.IN_PLACE, roll=None)
+        if option is None or not (others := self._ledger.replaced_by(key, placement_of(option))):
+            return target
+        if self._is_waited_for(key, begun=len(others) < self._ledger.pods_of(key)):
+            return replace(target, order=Order.BREAK_BEFORE_MAKE)
+        both = replace(target, order=Order.MAKE_BEFORE_BREAK)
+        if not self._boards.short_of(key, option) and not self._ledger.over(self._ledger.change(key, both)):
+            return both
+        if (roll := self._roll(key, option, others)) is not None:
+            return replace(target, order=Order.ROLLING, roll=roll)
+        return replace(target, order=Order.BREAK_BEFORE_MAKE)
+
+    def _roll(self, key: Key, option: Option, others: Sequence[ReplicaCharge]) -> Roll | None:
+        """A replacement share by share, where it leaves any old replica beside a new one.
+
+        Not where a new replica needs more accelerators than an old one leaves: what several leave is on several nodes.
+        """
+        one_sort = len({pod.placement for pod in others}) == 1
+        fits = all(pod.accelerators >= option.accelerators_per_replica for pod in others)
+        if min(option.replicas, len(others)) < 2 or not one_sort or not fits:
+            return None
+        return Roll(len(others), self._ledger.beside_others(key, option))
+
+    def _is_waited_for(self, key: Key, *, begun: bool) -> bool:
+        """Whether a cap that has to shed is charged with pods of the workload, or one whose committed watts are over.
+
+        Of a replacement that has `begun` only the guard's need counts: a new leader charges too much until it has heard
+        of every worker.
+        """
+        waiting = {c for c, view in self._views.items() if view.needs_milliwatts > 0}
+        if not begun:
+            waiting |= self._ledger.over_now()
         holds = self._ledger.charged_by(key)
-        if any(holds[cap] > 0 for cap in waited_for) or self._boards.short_of(key, option):
-            return Order.BREAK_BEFORE_MAKE
-        both = self._ledger.change(key, replace(target, option=option, order=Order.MAKE_BEFORE_BREAK))
-        return Order.BREAK_BEFORE_MAKE if self._ledger.over(both) else Order.MAKE_BEFORE_BREAK
+        return any(holds[cap] > 0 for cap in waiting)
+
+    def _go_on(self) -> None:
+        """Replacements share by share that a new leader found, or whose cap has to shed meanwhile: how they go now."""
+        for key, target in self.targets.items():
+            if target.order is Order.ROLLING and (target.roll is None or self._is_waited_for(key, begun=True)):
+                self.targets[key] = aimed = self._towards(key, target.option)
+                self._ledger.assume(key, aimed)
+                self._hurried.add(key)
 
     def follows_its_nodes(self, key: Key, option: Option | None) -> bool:
         """Whether only the pool of what runs is another one: its pods stand on nodes of `option`'s pool already."""
@@ -310,7 +354,7 @@ class _Walk:
 
     def _has_room(self, key: Key, option: Option | None) -> bool:
         """Whether `option` may be assumed; it is held otherwise."""
-        raises = self._ledger.change(key, replace(self.targets[key], option=option, order=self._order(key, option)))
+        raises = self._ledger.change(key, self._towards(key, option))
         blocked = self._ledger.over(raises)
         if blocked:
             self._held[key] = self._no_headroom(blocked, raises)

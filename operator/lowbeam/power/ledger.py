@@ -44,7 +44,9 @@ class ReplicaCharge:
     """Of the last 15 minutes; None when nothing was observed."""
     state: ReplicaState
     placement: str = ""
-    """Which Deployment it belongs to (`planning.transition.placement_of`); empty when unknown."""
+    """Which Deployment it belongs to (`planning.committed.placement_of`); empty when unknown."""
+    accelerators: int = 0
+    """Boards that it asks for; 0 for a CPU replica."""
 
     @property
     def milliwatts(self) -> int:

@@ -92,6 +92,7 @@ def deployment(
     meta, pod = workload.metadata, workload.spec.pod
     container = _launched(workload, placement, model_path=model_path, traits=traits)
     identity = labels.worker_labels(meta.name) | {labels.PLACEMENT: placement.digest(meta.name)}
+    decided = {labels.DECIDED_REPLICAS: str(option.replicas)} if replicas < option.replicas else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -99,7 +100,7 @@ def deployment(
             "name": deployment_name(meta.name, placement),
             "namespace": meta.namespace,
             "labels": {**pod.labels, **identity},
-            "annotations": {labels.OPTION: placement.to_annotation()},
+            "annotations": {labels.OPTION: placement.to_annotation(), **decided},
             "ownerReferences": owner_references(meta.name, meta.uid),
         },
         "spec": {

@@ -36,6 +36,8 @@ GPU_RESOURCE: Final = "nvidia.com/gpu"
 
 OPTION: Final = PREFIX + "option"
 """On Deployments and pods: compact JSON of the `Placement`, so that a restarted operator knows what runs."""
+DECIDED_REPLICAS: Final = PREFIX + "decided-replicas"
+"""On a Deployment that has fewer replicas for now, as it takes the place of another: how many it is to have."""
 
 # --- inside the worker's pod -----------------------------------------------------------------------------------------
 

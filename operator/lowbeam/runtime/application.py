@@ -22,12 +22,10 @@ from lowbeam.runtime.metrics import REGISTRY, ApiCalls
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.object_metrics import ObjectMetrics
 from lowbeam.runtime.reporter import Reporter
-from lowbeam.runtime.settings import OperatorSettings
+from lowbeam.runtime.settings import LEASE_NAME, OperatorSettings
 from lowbeam.telemetry import PrometheusFallback, PrometheusSource, Telemetry, WorkerPoller
 
 log = structlog.get_logger("lowbeam.application")
-
-LEASE_NAME = "lowbeam-operator"
 
 
 class Application:

@@ -7,7 +7,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from lowbeam.api.v1alpha1.base import MAX_MESSAGE_LENGTH, Condition, ConditionStatus
+from lowbeam.api.v1alpha1.base import MAX_MESSAGE_LENGTH, Condition, ConditionStatus, cut
 from lowbeam.api.v1alpha1.conditions import set_condition
 
 Row = tuple[str, bool | None, str, str]
@@ -26,7 +26,7 @@ def as_conditions(
 def _condition(raw: Mapping[str, Any] | None, row: Row, generation: int, now: datetime) -> dict[str, Any]:
     type_, holds, reason, message = row
     status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
-    message = _cut(message)
+    message = cut(message, MAX_MESSAGE_LENGTH)
     said = {
         "type": type_,
         "status": status.value,
@@ -39,7 +39,3 @@ def _condition(raw: Mapping[str, Any] | None, row: Row, generation: int, now: da
     known = () if raw is None else (Condition.from_cluster(raw),)
     (condition,) = set_condition(known, type_, status, reason, message, now=now, observed_generation=generation)
     return condition.to_wire()
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE_LENGTH else message[: MAX_MESSAGE_LENGTH - 1] + "…"

@@ -51,7 +51,7 @@ from lowbeam.runtime.recovery import last_action, recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.runtime.thinking import advise, explain, think, wanting_advice
+from lowbeam.runtime.thinking import advise, explain, think
 from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
@@ -282,9 +282,9 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._power.look(world, books, answer, fleet)
                 changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
-                there = generations.keys() & world.raw_workloads.keys() - set(wanting_advice(planned))
+                there = generations.keys() & world.raw_workloads.keys() - set(planned.advised())
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
-        self._work.supersede(*changed)
+        self._work.supersede(*changed, *self._power.hurried())
         self._reporter.decided(world.raw_workloads, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*edited)
@@ -305,7 +305,7 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 self._poller.set_endpoints(self._executor.endpoints(world))
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
-                self._work.supersede(*changed)  # whatever fails after it
+                self._work.supersede(*changed, *self._power.hurried())  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
         self._reporter.decided(world.raw_workloads, fleet, changed)
         for key, message in self._power.ineffective():

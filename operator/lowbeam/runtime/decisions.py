@@ -12,19 +12,13 @@ from datetime import datetime
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Lever, move_between
+from lowbeam.planning.moves import heaviest, levers_between
 from lowbeam.planning.words import option_text, watts
 from lowbeam.runtime.fleet import Decision, Dimming
 from lowbeam.sizing import Option
 
-_LEVERS_OF_CAPS = {
-    Lever.BATCH: "Batch",
-    Lever.REPLICAS: "Replicas",
-    Lever.PRECISION: "Precision",
-    Lever.REASONING: "Model",
-    Lever.PLACEMENT: "Model",
-    Lever.MODEL: "Model",
-    Lever.PAUSE: "Pause",
-}
+_NOT_ELSEWHERE = frozenset({Lever.BATCH, Lever.REASONING, Lever.PRECISION, Lever.MODEL})
+"""With these it is no place that is missed: a variant is, or the batch limit of an engine that starts anew for it."""
 _ACTIONS = {Lever.BATCH: reasons.RECONFIGURED, Lever.REPLICAS: reasons.SCALED, Lever.STAY: reasons.SELECTED}
 
 
@@ -69,10 +63,12 @@ def dimming_of(
     """What stands between `option` and `desired` because of `cap`; None when nothing does."""
     if desired is None or not cap or (option is not None and option.setting == desired.setting):
         return None
-    lever = move_between(desired, option).lever
+    levers = levers_between(desired, option)
+    if levers & _NOT_ELSEWHERE:
+        levers -= {Lever.PLACEMENT}
     lost = 0 if option is None else max(0, option.quality_shortfall_centi - desired.quality_shortfall_centi)
     return Dimming(
-        lever=_LEVERS_OF_CAPS.get(lever, "Model"),
+        lever=heaviest(levers).value,
         since=before.since if before else decision.time,
         reason=reasons.DIMMED if option else reasons.PAUSED,
         power_cap=cap,

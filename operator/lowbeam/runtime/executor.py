@@ -19,7 +19,7 @@ import structlog
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT, ProfileChange, RunningProfile, WorkerState
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
-from lowbeam.planning.committed import Order, Target
+from lowbeam.planning.committed import Target
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
 from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
@@ -148,13 +148,17 @@ class Executor:
         step = next_step(
             name,
             option.replicas if option else 0,
-            target.order is Order.MAKE_BEFORE_BREAK,
             children,
             world.replicas.get(key, []),
+            order=target.order,
+            roll=target.roll,
         )
         for child in step.delete:
             if await self._applier.delete(DEPLOYMENTS, dict(child.raw)):
                 log.info("deleted", workload="/".join(key), deployment=child.name)
+        for child, replicas in step.shrink:
+            if await self._applier.scale(DEPLOYMENTS, dict(child.raw), replicas):
+                log.info("shrunk", workload="/".join(key), deployment=child.name, replicas=replicas)
         if option is not None and step.apply_replicas is not None:
             live = next((child for child in children if child.name == name), None)
             nowhere = live is not None and not world.has_place(key, option)

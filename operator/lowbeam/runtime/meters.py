@@ -231,6 +231,7 @@ class Meters:
             highest_observed_milliwatts=self._highest_above(replica.uid, worst),
             state=ReplicaState.TERMINATING if replica.terminating else state,
             placement=_placement_text(placement),
+            accelerators=replica.accelerators,
         )
 
     def _highest_above(self, uid: str, worst_case_milliwatts: int) -> int | None:

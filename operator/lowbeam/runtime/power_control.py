@@ -47,6 +47,7 @@ class PowerControl:
         self._state = WatchState()
         self._gate = GateState()
         self._broken: list[Promise] = []
+        self._hurried: set[WorkloadKey] = set()
         self._seen: Watch | None = None
         """The newest look; None before the first."""
         self._committed: Mapping[str, int] = {}
@@ -83,6 +84,11 @@ class PowerControl:
             )
             for promise in broken
         ]
+
+    def hurried(self) -> set[WorkloadKey]:
+        """Workloads whose replacement goes on another way, though nothing else was decided; each told once."""
+        hurried, self._hurried = self._hurried, set()
+        return hurried
 
     def pinned(self, key: WorkloadKey) -> bool:
         """Whether anti-flap keeps the workload where it is."""
@@ -178,6 +184,7 @@ class PowerControl:
         """`planned`: what is held was asked, and not only what has to be shed."""
         now_ms = self._clock.monotonic_ms()
         self._gate = transition.gate
+        self._hurried |= transition.hurried
         promises = promises_of(transition.steps, measured_by_workload(books.readings), now_ms)
         taken_back = taken_back_by(transition.steps)
         self._state = self._state.acted(transition.shed_caps, promises, now_ms, taken_back=taken_back)

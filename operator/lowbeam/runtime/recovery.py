@@ -13,7 +13,7 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Basis, Reasoning
-from lowbeam.planning.committed import Order, Target
+from lowbeam.planning.committed import Order, Target, taken_up
 from lowbeam.planning.words import option_text
 from lowbeam.render import Placement
 from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
@@ -125,23 +125,18 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
     def preferred(it: Option) -> tuple[int | str, ...]:
         lacking = max(0, headroom - it.capacity_millirps)
         watts = (it.expected_milliwatts, lacking, it.worst_case_milliwatts)
-        return (abs(it.replicas - child.replicas), it.unserved_millirps, *watts, it.id)
+        return (abs(it.replicas - child.decided_replicas), it.unserved_millirps, *watts, it.id)
 
     nearest = min(alike, key=preferred)
-    return replace(nearest, replicas=child.replicas or nearest.replicas)
+    return replace(nearest, replicas=child.decided_replicas or nearest.replicas)
 
 
 def _order(running: Option, children: Sequence[Child]) -> Order:
-    """How the change that was under way goes on.
-
-    Break-before-make ends the old Deployments first: where one stands beside that of `running`, the old one was to
-    serve until the new one does, and boards and watts were found for both.
-    """
+    """How the change that was under way goes on."""
     placement = Placement.of(running)
-    if all(child.placement == placement for child in children):
-        return Order.IN_PLACE
-    begun = any(child.placement == placement for child in children)
-    return Order.MAKE_BEFORE_BREAK if begun else Order.BREAK_BEFORE_MAKE
+    new = sum(child.replicas for child in children if child.placement == placement)
+    old = sum(child.replicas for child in children if child.placement != placement)
+    return taken_up(running.replicas, new, old)
 
 
 def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -> Mapping[str, Any] | None:
@@ -151,12 +146,16 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
     """
     if selected is None or not children:
         return None
-    child = next((c for c in children if _is_selected(c, selected)), None)
+    begun = (c for c in children if c.promised_replicas)  # decided later than what the status may still tell of
+    child = next(begun, None) or next((c for c in children if _is_selected(c, selected)), None)
     if child is None and len(children) == 1:
         child = children[0]
     if child is None or child.placement is None:
         return selected
     placement = child.placement
+    replicas = child.decided_replicas
+    if _is_selected(child, selected):
+        replicas = min(selected["replicas"], replicas)
     return {
         **selected,
         "model": placement.model,
@@ -167,7 +166,7 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
         "nodePool": placement.pool,
         "engine": placement.engine,
         "batchLimit": placement.batch_limit or selected["batchLimit"],
-        "replicas": min(selected["replicas"], child.replicas) if _is_selected(child, selected) else child.replicas,
+        "replicas": replicas,
     }
 
 

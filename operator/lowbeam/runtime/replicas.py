@@ -64,10 +64,17 @@ class Child:
     replicas: int
     ready_replicas: int
     raw: Mapping[str, Any]
+    promised_replicas: int = 0
+    """What it is to have when it has taken the place of another; 0 when nothing is under way."""
     rolled_out: bool = True
     """Whether as many pods as are wanted have the present template."""
     trouble: str = ""
     """Why its pods cannot even be made: a quota, Pod Security, a webhook; empty when they can."""
+
+    @property
+    def decided_replicas(self) -> int:
+        """How many were decided, so far as it shows."""
+        return max(self.replicas, self.promised_replicas)
 
 
 def replica_of(pod: Mapping[str, Any]) -> Replica | None:
@@ -107,6 +114,7 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
         replicas=replicas,
         ready_replicas=status.get("readyReplicas", 0),
         raw=deployment,
+        promised_replicas=_count(metadata.get("annotations", {}).get(labels.DECIDED_REPLICAS, "")),
         rolled_out=status.get("observedGeneration", 0) >= metadata.get("generation", 0)
         and status.get("updatedReplicas", 0) >= replicas,
         trouble=refused.get("message", "") if refused.get("status") == "True" else "",
@@ -117,6 +125,10 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
 def _placement(annotation: str) -> Placement | None:
     """Remembered: the same few texts are read again for every Deployment in every cycle."""
     return Placement.from_annotation(annotation)
+
+
+def _count(annotation: str) -> int:
+    return int(annotation) if annotation.isascii() and annotation.isdigit() and len(annotation) < 6 else 0
 
 
 def _engine(annotation: str) -> Engine:

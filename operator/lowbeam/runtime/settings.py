@@ -14,6 +14,8 @@ from lowbeam.api.v1alpha1 import Engine
 from lowbeam.errors import BadInput
 
 HIGHEST_PORT = 65_535
+LEASE_NAME, LEASE_NAMESPACE = "lowbeam-operator", "lowbeam-system"
+"""Whoever holds it acts. The namespace is a default: that of the release counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class OperatorSettings:
     kubeconfig: str | None = None
     """Path; None: the pod's service account, else the user's default kubeconfig."""
 
-    namespace: str = "lowbeam-system"
+    namespace: str = LEASE_NAMESPACE
     """Where the Lease lives."""
 
     worker_image: str = "localhost/lowbeam-worker:0.1.0"

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.base import HIGHEST_DECIMAL, MAX_SENTENCE_LENGTH, cut
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.power.guard import BLIND_COMMITTED_PERCENT
 from lowbeam.power.outlook import Change
@@ -78,13 +79,13 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
         "committedWatts": -(-facts.committed_milliwatts // 1000),
         "coveragePercent": facts.coverage_percent,
         "state": facts.state,
-        "pricePerWatt": f"{facts.price_per_watt:.4f}".rstrip("0").rstrip(".") or "0",
+        "pricePerWatt": f"{min(facts.price_per_watt, HIGHEST_DECIMAL):.4f}".rstrip("0").rstrip(".") or "0",
     }
     if facts.last_action is not None:
         status["lastAction"] = {
             "time": timestamp(facts.last_action.time),
             "decisionId": facts.last_action.decision_id,
-            "message": facts.last_action.message[:512],
+            "message": cut(facts.last_action.message, MAX_SENTENCE_LENGTH),
         }
     return status
 

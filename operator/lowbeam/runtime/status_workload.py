@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.api.v1alpha1.base import HIGHEST_DECIMAL, MAX_SENTENCE_LENGTH, cut
+from lowbeam.api.v1alpha1.workloadstatus import MAX_ALTERNATIVES, MAX_RECOMMENDATIONS
 from lowbeam.kube import Forbidden, Unauthorized
 from lowbeam.planning import Alternative, Choice
 from lowbeam.planning.words import option_text
@@ -95,9 +97,10 @@ def workload_status(
         # Most likely a new leader's first plan: what was worked out before is still true, and need not come and go.
         status |= {name: previous[name] for name in ("alternatives", "recommendations") if name in previous}
     elif choice is not None:
-        status["alternatives"] = [_alternative(a) for a in choice.alternatives[:3]]
+        status["alternatives"] = [_alternative(a) for a in choice.alternatives[:MAX_ALTERNATIVES]]
         advised = (advice.text for advice in choice.recommendations)
-        status["recommendations"] = [text[:512] for text in (*facts.notes, *advised)][:5]
+        told = [cut(text, MAX_SENTENCE_LENGTH) for text in (*facts.notes, *advised)]
+        status["recommendations"] = told[:MAX_RECOMMENDATIONS]
     if memory.dimming is not None:
         status["dimming"] = _dimming(memory.dimming)
     return status
@@ -317,7 +320,7 @@ def steady_watts(milliwatts: int, written: int | None) -> int:
 
 def decimal_text(value: int, unit: int) -> str:
     """`value / unit` with three significant digits and no exponent: 28412 mJ -> "28.4"."""
-    number = value / unit
+    number = min(value / unit, HIGHEST_DECIMAL)
     digits = 3 if number < 0.1 else 2 if number < 10 else 1 if number < 1000 else 0
     return f"{number:.{digits}f}"
 
@@ -335,7 +338,7 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "joulesPerRequest": decimal_text(option.millijoules_per_request, 1000),
         "watts": round(option.expected_milliwatts / 1000),
         "reason": alternative.reason,
-        "message": alternative.message,
+        "message": cut(alternative.message, MAX_SENTENCE_LENGTH),
     }
     if option.quality_centi is not None:
         shown["quality"] = decimal_text(option.quality_centi, 100)
@@ -361,5 +364,5 @@ def _history_entry(entry: Decision) -> dict[str, Any]:
         "time": timestamp(entry.time),
         "decisionId": entry.decision_id,
         "action": entry.action,
-        "message": entry.message[:512],
+        "message": cut(entry.message, MAX_SENTENCE_LENGTH),
     }

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from lowbeam.api.v1alpha1 import WorkloadMode
-from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, explained, plan
-from lowbeam.power.caps import CapTree
+from lowbeam.planning import Choice, Plan, Snapshot, explained, plan
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.world import World
@@ -38,23 +36,15 @@ async def advise(
 ) -> None:
     """Plan each workload that only wants advice on its own, as it takes nothing from the others; until done or
     `interrupted`. `generations`: the specs that `world` was made of."""
-    alone = (
-        (key, Snapshot(world.catalogue, CapTree(), world.inventory, (WorkloadState(world.requirements[key]),)))
-        for key in wanting_advice(world)
-    )
-    while not interrupted() and (part := list(islice(alone, TOGETHER))):
+    wanted = ((key, world.alone(key)) for key in world.advised())
+    while not interrupted() and (part := list(islice(wanted, TOGETHER))):
         answers = await asyncio.to_thread(_plan_each, part)
-        still = set(wanting_advice(now()))
+        still = set(now().advised())
         for key, choice in answers:
             if key in still:
                 memory = fleet.of(key)
                 memory.choice = choice
                 memory.planned(generations[key])
-
-
-def wanting_advice(world: World) -> list[WorkloadKey]:
-    """Workloads that only want advice."""
-    return [key for key in world.requirements if world.workloads[key].spec.mode is WorkloadMode.ADVISE]
 
 
 async def explain(snapshot: Snapshot, choices: Sequence[Choice], fleet: Fleet, interrupted: Interrupted) -> None:

@@ -20,7 +20,7 @@ from lowbeam.api.v1alpha1 import InferenceWorkload, PowerCap, WorkloadMode, reas
 from lowbeam.api.v1alpha1.loading import Problem, read_object
 from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overlay
 from lowbeam.catalog.facts import Catalogue
-from lowbeam.planning import Inventory
+from lowbeam.planning import Inventory, Snapshot, WorkloadState
 from lowbeam.planning.moves import settle_seconds
 from lowbeam.power.caps import CapTree
 from lowbeam.power.from_spec import timetable_of_spec
@@ -129,6 +129,14 @@ class World(Ground):
     def enforced(self) -> list[WorkloadKey]:
         """Workloads that Lowbeam acts on, in canonical order."""
         return [key for key in sorted(self.requirements) if self.workloads[key].spec.mode is WorkloadMode.ENFORCE]
+
+    def advised(self) -> list[WorkloadKey]:
+        """Workloads that only want advice, in canonical order."""
+        return [key for key in sorted(self.requirements) if self.workloads[key].spec.mode is WorkloadMode.ADVISE]
+
+    def alone(self, key: WorkloadKey) -> Snapshot:
+        """What an advised workload is planned from: it takes nothing from the others, and no cap dims it."""
+        return Snapshot(self.catalogue, CapTree(), self.inventory, (WorkloadState(self.requirements[key]),))
 
     def standing(self, key: WorkloadKey, option: Option) -> Option:
         """What runs, named after the pool that its nodes are in now: a cap that comes or goes may have renamed it.

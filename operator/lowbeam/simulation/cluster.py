@@ -86,6 +86,8 @@ class VirtualCluster:
             if target.option is None or key not in needs:
                 self._drain(mine, now_ms)
                 continue
+            if target.order is Order.ROLLING and target.roll is None:
+                continue  # to be worked out by a new leader's first plan
             placement = placement_of(target.option)
             on = [w for w in mine if placement_of(w.option) == placement and w.ends_ms is None]
             others = [w for w in mine if placement_of(w.option) != placement]
@@ -95,12 +97,20 @@ class VirtualCluster:
             if target.order is Order.BREAK_BEFORE_MAKE and others:
                 self._drain(others, now_ms)
                 continue
-            for _ in range(target.option.replicas - len(on)):
+            wanted = target.option.replicas
+            if target.roll is not None and others:
+                wanted = max(len(on), target.roll.allowed(wanted, len(others)))
+            for _ in range(wanted - len(on)):
                 if not self._free_boards(target.option):
                     break
                 on.append(self._start(key, target.option, needs[key], now_ms))
-            if len(on) == target.option.replicas and all(w.ready_ms <= now_ms for w in on):
+            if len(on) < wanted or any(w.ready_ms > now_ms for w in on):
+                continue
+            stay = [w for w in others if w.ends_ms is None]
+            if target.roll is None:
                 self._drain(others, now_ms)
+            elif len(stay) == len(others):
+                self._drain(stay[target.roll.old_next(target.option.replicas, len(stay), wanted) :], now_ms)
 
     def advance(self, needs: Mapping[Key, Requirements], now_ms: int, step_ms: int) -> None:
         """Let `step_ms` pass up to `now_ms`: watts follow the load, energy adds up, meters are read."""
@@ -118,6 +128,11 @@ class VirtualCluster:
             if worker.uid not in self._silent:
                 seen = worker.watts * (1 + max(-3.0, min(3.0, self._random.gauss(0, 1))) * NOISE)
                 worker.samples.append(Sample(now_ms, seen, worker.joules, busy=rate > 0))
+
+    def count(self, key: Key, placement: str) -> tuple[int, int]:
+        """Workers of this placement, and of others, that were not asked to go."""
+        mine = [placement_of(w.option) == placement for w in self.workers if w.key == key and w.ends_ms is None]
+        return sum(mine), len(mine) - sum(mine)
 
     def lose_telemetry(self, percent: int) -> None:
         """Silence this share of the workers that run now."""
@@ -142,6 +157,7 @@ class VirtualCluster:
                 highest_observed_milliwatts=highest.get(w.uid),
                 state=ReplicaState.LIVE if w.ends_ms is None else ReplicaState.TERMINATING,
                 placement=placement_of(w.option),
+                accelerators=w.option.accelerators_per_replica,
             )
             for w in self.workers
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.planning.committed import Target
 from lowbeam.planning.plan_types import Plan
@@ -16,7 +17,7 @@ from lowbeam.power.caps import CapTree
 from lowbeam.power.guard import Assessment
 from lowbeam.power.pins import Direction
 from lowbeam.simulation.report import Action, CapFigures, Report
-from lowbeam.simulation.scenario import Scenario
+from lowbeam.simulation.scenario import Scenario, WorkloadEntry
 from lowbeam.sizing.options import Option
 
 Key = tuple[str, str]
@@ -136,6 +137,7 @@ class Observer:
             reversals={"/".join(key): count for key, count in sorted(self._reversals.items())},
             undimmed_at_end=not self._dimmed_now,
             dimmed_workloads=tuple(sorted("/".join(key) for key in self._ever_dimmed)),
+            advised=tuple(f"{w.namespace}/{w.name}" for w in self._scenario.workloads if _is_advice(w)),
             problems=tuple(text for _, text in sorted(self._problems.items())),
         )
         return replace(report, failures=tuple(self._failures(report)))
@@ -169,6 +171,10 @@ class Observer:
             ]
         failures += [f"{name} was dimmed" for name in expect.undimmed if name in report.dimmed_workloads]
         return failures
+
+
+def _is_advice(workload: WorkloadEntry) -> bool:
+    return workload.spec.mode is WorkloadMode.ADVISE
 
 
 def _short(option: Option | None, other: Option | None) -> str:

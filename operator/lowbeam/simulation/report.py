@@ -59,6 +59,8 @@ class Report:
     """Workloads that a cap dimmed at any time."""
     problems: tuple[str, ...]
     """Sentences of caps that could not be satisfied."""
+    advised: tuple[str, ...] = ()
+    """Workloads with spec.mode Advise: nothing of them ran."""
     failures: tuple[str, ...] = field(default=())
     """Expectations of the scenario that did not hold."""
 
@@ -78,6 +80,8 @@ def format_report(report: Report) -> str:
     turns = ", ".join(f"{name} {count}" for name, count in sorted(report.reversals.items())) or "none"
     lines += _wrapped(f"changes of direction: {turns}")
     lines.append(f"dimmed at the end: {'nothing' if report.undimmed_at_end else 'some workloads'}")
+    if report.advised:
+        lines += _wrapped(f"not run, as their spec.mode is Advise: {', '.join(report.advised)}")
     lines += ["", f"{'AT':>7}  {'WORKLOAD':<22}{'LEVER':<11}{'FROM -> TO':<30}CAP"] if report.actions else []
     for a in report.actions:
         change = f"{_cut(a.before, 13)} -> {_cut(a.after, 13)}"

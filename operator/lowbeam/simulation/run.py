@@ -18,10 +18,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
-from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts, placement_of
+from lowbeam.planning.committed import Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
 from lowbeam.planning.moves import settle_seconds
 from lowbeam.planning.snapshot import Inventory
 from lowbeam.planning.transition import (
@@ -93,6 +94,7 @@ class _Run:
         self._outlook: Outlook | None = None
         self._needs = {(w.namespace, w.name): self._requirements(w) for w in scenario.workloads}
         self._declared = {key: needs.demand for key, needs in self._needs.items()}
+        self._acted_on = {(w.namespace, w.name) for w in scenario.workloads if w.spec.mode is WorkloadMode.ENFORCE}
         self._cluster = VirtualCluster(self._catalogue, self._inventory, scenario.pace, scenario.seed)
         self._targets: dict[Key, Target] = {}
         self._memory = _Memory()
@@ -154,9 +156,10 @@ class _Run:
         for key, target in sorted(self._targets.items()):
             if target.dimmed_by:
                 self._memory.gate = self._memory.gate.shed(key, target.dimmed_by, now_ms)
-            placement = "" if target.option is None else placement_of(target.option)
-            if any(w.key == key and placement_of(w.option) != placement for w in self._cluster.workers):
-                self._targets[key] = replace(target, order=Order.BREAK_BEFORE_MAKE)
+            if target.option is not None:
+                new, old = self._cluster.count(key, placement_of(target.option))
+                order = taken_up(target.option.replicas, new, old)
+                self._targets[key] = replace(target, order=order, roll=None)
 
     # ---- 3. and 4. the operator's loops
 
@@ -237,6 +240,7 @@ class _Run:
                     dimmed=bool(self._targets.get(key, Target()).dimmed_by),
                 )
                 for key, needs in sorted(self._needs.items())
+                if key in self._acted_on
             ),
         )
 

@@ -18,21 +18,17 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError, model_validator
 
 from lowbeam.api.documents import complaint_of, document_of, position_of
-from lowbeam.api.v1alpha1.base import Time
+from lowbeam.api.v1alpha1.base import ApiModel, Time
 from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkloadSpec
 from lowbeam.api.v1alpha1.powercap import CapState, PowerCapSpec
+from lowbeam.api.v1alpha1.problems import problems_of
 from lowbeam.errors import BadInput
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
-
-
-class InventoryEntry(_Part):
+class InventoryEntry(ApiModel):
     """Accelerators of one class in one pool; the pool is the name of a nodePool cap, or empty."""
 
     pool: str = ""
@@ -41,14 +37,14 @@ class InventoryEntry(_Part):
     largest_node: int = Field(default=8, ge=1)
 
 
-class CapEntry(_Part):
+class CapEntry(ApiModel):
     """One PowerCap."""
 
     name: str
     spec: PowerCapSpec
 
 
-class WorkloadEntry(_Part):
+class WorkloadEntry(ApiModel):
     """One InferenceWorkload."""
 
     namespace: str
@@ -56,7 +52,7 @@ class WorkloadEntry(_Part):
     spec: InferenceWorkloadSpec
 
 
-class Event(_Part):
+class Event(ApiModel):
     """Something that happens at a second; exactly one of the kinds."""
 
     at: int = Field(ge=0)
@@ -95,7 +91,7 @@ class Event(_Part):
         return self
 
 
-class Expectations(_Part):
+class Expectations(ApiModel):
     """What must hold at the end; what is left out is only reported."""
 
     seconds_over_cap: int | None = None
@@ -112,7 +108,7 @@ class Expectations(_Part):
     """Workloads (`namespace/name`) that must never be dimmed."""
 
 
-class Pace(_Part):
+class Pace(ApiModel):
     """How fast virtual workers are, seconds."""
 
     start: int = Field(default=20, ge=0)
@@ -120,7 +116,7 @@ class Pace(_Part):
     batch_settle: int = Field(default=2, ge=0)
 
 
-class Scenario(_Part):
+class Scenario(ApiModel):
     """A whole file."""
 
     name: str
@@ -199,5 +195,4 @@ def load_scenario(path: str | Path) -> Scenario:
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise BadInput("\n".join(lines)) from error
+        raise BadInput("\n".join(map(str, problems_of(error, Scenario, str(path))))) from error

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, ProfilePoint
+from lowbeam.catalog.tasks import READ_IN_PIECES
 from lowbeam.sizing.worst_case import worst_cases
 
 Floats = NDArray[np.float64]
@@ -91,6 +92,8 @@ class Facts:
     output_tokens: Floats
     prompt_token_ms: Floats
     """Below 0 where the accelerator's peak is unknown."""
+    most_read: Floats
+    """Input tokens that the model reads of a request; infinity where it reads all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,20 +214,31 @@ def _intercept_ms(point: ProfilePoint, service_ms: float, smaller: Sequence[tupl
 def facts_of(measured: Sequence[Measured]) -> Facts:
     """The columns of the profiles."""
     rows = [
-        (max(1, p.input_tokens), p.output_tokens, -1.0 if (ms := _prompt_token_ms(p, m, a)) is None else ms)
+        (
+            max(1, p.input_tokens),
+            p.output_tokens,
+            -1.0 if (ms := _prompt_token_ms(p, m, a)) is None else ms,
+            _most_read(p, m),
+        )
         for p, m, a in measured
     ]
-    given, answered, token_ms = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    return Facts(given, answered, token_ms)
+    return Facts(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+
+
+def _most_read(profile: EnergyProfile, model: Model) -> float:
+    """What is beyond the context of a model that writes no text is cut, or its request refused: either way not read."""
+    bounded = model.context_tokens > 0 and not model.generative and profile.task not in READ_IN_PIECES
+    return max(model.context_tokens, profile.input_tokens) if bounded else np.inf
 
 
 def facts_of_some(facts: Facts, numbers: Ints) -> Facts:
     """The columns of these profiles."""
-    return Facts(facts.input_tokens[numbers], facts.output_tokens[numbers], facts.prompt_token_ms[numbers])
+    return Facts(*(getattr(facts, name)[numbers] for name in Facts.__slots__))
 
 
 def lengths(facts: Facts, input_tokens: Floats | int, output_tokens: Floats | int) -> Lengths:
     """The effect of a workload's lengths on each profile; of each one's own workload where arrays are given."""
+    input_tokens = np.minimum(input_tokens, facts.most_read)
     longer = np.maximum(input_tokens - facts.input_tokens, 0.0)
     known = facts.prompt_token_ms >= 0
     writes = facts.output_tokens > 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.engines import ENGINES, NATIVE, EngineFacts, lacks
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, Reasoning, Variant
+from lowbeam.catalog.tasks import READ_IN_PIECES
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.words import centi
 
@@ -101,11 +102,19 @@ def is_no_needless_generation(needs: Requirements, it: Candidate) -> Miss | None
 
 
 def holds_the_context(needs: Requirements, it: Candidate) -> Miss | None:
-    """Prompt and answer must fit the context window; encoders truncate, so only generative models are asked."""
-    wanted = needs.demand.input_tokens + needs.demand.output_tokens
-    if it.model.generative and 0 < it.model.context_tokens < wanted:
-        return Miss(reasons.CONTEXT_TOO_SHORT, f"context {it.model.context_tokens} tokens < {wanted} per request")
-    return None
+    """Prompt and answer must fit the context window. What a model that writes no text is given has to fit as well,
+    except where an engine cuts it or reads it in pieces: the others refuse the request."""
+    context, wanted = it.model.context_tokens, needs.demand.input_tokens
+    if it.model.generative:
+        wanted += needs.demand.output_tokens
+    elif needs.own_engine or ENGINES[needs.engine].cuts_texts or needs.task in READ_IN_PIECES:
+        return None
+    if not 0 < context < wanted:
+        return None
+    text = f"context {context} tokens < {wanted} per request"
+    if not it.model.generative:
+        text += "; such are refused (where requests ask to be cut, say in spec.load.inputTokens what is left of them)"
+    return Miss(reasons.CONTEXT_TOO_SHORT, text)
 
 
 def thinks_no_longer_than_asked(needs: Requirements, it: Candidate) -> Miss | None:

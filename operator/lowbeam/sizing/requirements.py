@@ -134,6 +134,7 @@ def requirements_of(  # noqa: PLR0917 - one call per workload, in the order of t
     generative = facts.generative or spec.opted_in(Feature.GENERATIVE_MODEL, today)
     if not facts.generative:
         notes += _expired(spec.opt_in, Feature.GENERATIVE_MODEL, today, "models that generate text are left out again")
+        notes += _unused(spec, generative=generative)
     quality = _quality(spec.quality, facts)
     joules = spec.energy.max_joules_per_request
     return Requirements(
@@ -183,6 +184,24 @@ def declared_demand(spec: InferenceWorkloadSpec, facts: TaskFacts) -> Demand:
 def _token_target(asked: int | None, default: int | None, facts: TaskFacts) -> int | None:
     """Targets per token apply only where text is generated."""
     return (asked or default) if facts.generative else None
+
+
+def _unused(spec: InferenceWorkloadSpec, *, generative: bool) -> tuple[str, ...]:
+    """What of a spec says nothing about a task that writes no text. No refusal: which tasks do is the catalogue's to
+    say, and may change under an object that was applied long ago."""
+    latency, notes = spec.latency, []
+    given = {
+        "timeToFirstTokenMilliseconds": latency.time_to_first_token_milliseconds,
+        "interTokenMilliseconds": latency.inter_token_milliseconds,
+    }
+    if fields := [f"spec.latency.{name}" for name, value in given.items() if value is not None]:
+        instead = "" if latency.end_to_end_milliseconds else "; set spec.latency.endToEndMilliseconds instead"
+        notes.append(f"{' and '.join(fields)}: not used, as {spec.task} writes no text{instead}")
+    if spec.load.output_tokens > 1:
+        notes.append(f"spec.load.outputTokens: {spec.load.output_tokens} is not used, as {spec.task} writes no text")
+    if spec.reasoning is not Reasoning.OFF and not generative:
+        notes.append(f"spec.reasoning: {spec.reasoning} is not used: models that write no text do not think")
+    return tuple(notes)
 
 
 def _quality(quality: Quality | None, facts: TaskFacts) -> tuple[str, int, int]:

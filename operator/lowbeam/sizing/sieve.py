@@ -122,7 +122,8 @@ class Sieve:
     def sift(self, needs: Requirements) -> Sifted:
         """Profiles that pass every filter and have room; the first objection to each of the others."""
         # Lengths that fit into the same context windows are all the same to the filters, but for their words.
-        fits = bisect_left(self._stock.contexts, needs.demand.input_tokens + needs.demand.output_tokens)
+        given, answered = needs.demand.input_tokens, needs.demand.output_tokens
+        fits = tuple(bisect_left(self._stock.contexts, tokens) for tokens in (given, given + answered))
         return self._answers.get((fits, _asked(needs)), lambda: self._sift(needs))
 
     def rejections(self, needs: Requirements, sifted: Sifted) -> tuple[Rejection, ...]:

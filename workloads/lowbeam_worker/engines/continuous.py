@@ -11,7 +11,8 @@ Private things that are used, each in one function below:
     manager.batch_processor.max_batch_tokens          the hot limit of tokens in a step
     manager.logit_processor                           replaced by `Sampling`
     manager.background_thread_status                  `fatal_error`, `local_status`: why and whether the loop ends
-    manager.output_router                             handlers of requests whose client left
+    manager.output_router                             handlers of requests whose client left, and where outputs without
+                                                      a handler pile up
     manager.batch_processor.cache                     which pages are shared by whom: forgotten when weights change
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -112,6 +114,14 @@ def decoder_footprint(config: Any, precision: Precision, device: torch.device, b
     )
 
 
+class _Nowhere(queue.SimpleQueue[Any]):
+    """Instead of the router's queue of outputs without a handler, which nobody reads: every request here has one until
+    its client leaves."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Let it fall on the floor."""
+
+
 class ContinuousBatching:
     """One manager of transformers, started; a dead one is replaced by a new object."""
 
@@ -133,6 +143,7 @@ class ContinuousBatching:
             ),
         )
         self._manager.logit_processor = Sampling()
+        self._manager.output_router.output_queue = _Nowhere()
         self._eos_token_ids = list(eos_token_ids)
         self._of_other_weights: frozenset[str] = frozenset()
         """Requests that have pages from before the last change of weights."""
@@ -215,9 +226,7 @@ class ContinuousBatching:
     def _forget(self, name: str) -> None:
         router = self._manager.output_router
         with router._lock:
-            # An output without handler would pile up in the router's queue for ever: let it fall on the floor.
-            if name in router.result_handlers:
-                router.result_handlers[name] = (lambda _: None, router.result_handlers[name][1])
+            router.result_handlers.pop(name, None)
 
     def _stop_sharing_pages(self) -> None:
         cache = self._manager.batch_processor.cache

@@ -30,7 +30,7 @@ from lowbeam_worker.energy.ledger import Account, Ledger
 from lowbeam_worker.engines.base import EngineClosedError, EngineStats, Limits, check_limits
 from lowbeam_worker.engines.continuous import PAGE_TOKENS, ContinuousBatching, choose_sizes
 from lowbeam_worker.engines.generation import BadRequestError, Generation, GenerationFailedError
-from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish, unapplied
+from lowbeam_worker.engines.sampling import MOST_LOGPROBS, SamplingWish, repetition_penalty, unapplied
 from lowbeam_worker.engines.steps import Steps
 from lowbeam_worker.models import CannotLoadError, Loaded
 
@@ -63,6 +63,10 @@ class DecoderEngine:
         self.eos_token_ids = frozenset(_eos_token_ids(loaded))
         self.unapplied = unapplied(loaded.model.generation_config)
         """What the model's generation config asks for and does not get: answers are not those of `transformers`."""
+        try:
+            self._penalty = repetition_penalty(loaded.model.generation_config)
+        except (TypeError, ValueError) as error:
+            raise CannotLoadError(f"the model's generation_config.json is wrong: {error}") from error
         if self.unapplied:
             log.warning("of the model's generation_config.json these are not applied: %s", self.unapplied)
         self._loop: ContinuousBatching | None = None
@@ -167,7 +171,9 @@ class DecoderEngine:
         self._check(ids, max_new_tokens, wish)
         if self._closed or self._failed:
             raise EngineClosedError(self._failed or self._closed)
-        generation = Generation(next(self._names), ids, max_new_tokens, wish, account, eager=eager)
+        generation = Generation(
+            next(self._names), ids, max_new_tokens, wish, account, penalty=self._penalty, eager=eager
+        )
         self._waiting.append(generation)
         self._empty.clear()
         self._admit()

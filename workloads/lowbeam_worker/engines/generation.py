@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
 from lowbeam_worker.energy.ledger import Account
 from lowbeam_worker.engines.continuous import PAGE_TOKENS
 from lowbeam_worker.engines.sampling import Chooser, SamplingWish, TokenLogprobs
@@ -33,6 +35,7 @@ class Generation:
         wish: SamplingWish,
         account: Account,
         *,
+        penalty: RepetitionPenaltyLogitsProcessor | None = None,
         eager: bool = True,
     ) -> None:
         self.name = name
@@ -46,7 +49,7 @@ class Generation:
         """It was in a step that killed the loop, and has not survived a step since."""
         self.deaths = 0
         """How many deaths of the loop in a row it was in without anyone to blame."""
-        self.chooser = None if wish.is_plain else Chooser(wish, len(self.ids))
+        self.chooser = None if wish.is_plain and penalty is None else Chooser(wish, len(self.ids), penalty)
         self.submitted_s = time.monotonic()
         self.entered_s: float | None = None
         """When it got its slot first."""

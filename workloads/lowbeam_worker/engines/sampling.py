@@ -1,10 +1,10 @@
-"""How one request's next token is chosen: greedy, or drawn by temperature, top-p and seed; its log-probabilities; and
-the end of its thinking, where that has a budget.
+"""How one request's next token is chosen: greedy, or drawn by temperature, top-p and seed; its log-probabilities; the
+model's own repetition penalty; and the end of its thinking, where that has a budget.
 
 The manager of transformers takes the largest score of each row. A greedy row is left alone; a sampled row gets Gumbel
 noise, whose largest score is an exact draw from the softmax. The noise depends on the request's seed and the position
 only, so an answer does not depend on who else is in the batch, nor on a restart of the loop in the middle of it.
-Log-probabilities are those of the model itself, before temperature and top-p.
+Log-probabilities are those of the model itself, before penalty, temperature and top-p.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
-from transformers.generation.logits_process import LogitsProcessorList
+from transformers.generation.logits_process import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 MOST_LOGPROBS = 20
 """OpenAI's limit of `top_logprobs`."""
@@ -24,19 +24,25 @@ GREEDY_BELOW = 1e-5
 
 
 _UNAPPLIED = (
-    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
     *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "min_length", "min_new_tokens"),
     *("forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale", "watermarking_config"),
     *("stop_strings", "num_beams", "penalty_alpha", "dola_layers", "constraints", "force_words_ids", "token_healing"),
 )
 """Fields of a generation_config.json that change which token a greedy `transformers.generate` takes; not those here."""
-_ONE_IS_NEUTRAL = {"repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "num_beams"}
+_ONE_IS_NEUTRAL = {"encoder_repetition_penalty", "guidance_scale", "num_beams"}
 
 
 def unapplied(generation_config: Any) -> dict[str, Any]:
     """What a model's generation config asks for that greedy answers have with transformers and not here."""
     stated = {name: getattr(generation_config, name, None) for name in _UNAPPLIED}
     return {name: it for name, it in stated.items() if it and not (it == 1 and name in _ONE_IS_NEUTRAL)}
+
+
+def repetition_penalty(generation_config: Any) -> RepetitionPenaltyLogitsProcessor | None:
+    """What a model's generation config says against repeating itself; None: nothing. Raises ValueError."""
+    penalty = getattr(generation_config, "repetition_penalty", None)
+    return None if penalty in {None, 1} else RepetitionPenaltyLogitsProcessor(float(penalty))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class Chooser:
 
     wish: SamplingWish
     prompt_tokens: int
+    penalty: RepetitionPenaltyLogitsProcessor | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """One for each token chosen so far."""
 
@@ -99,8 +106,12 @@ class Chooser:
         if forced is not None:
             chosen = torch.full_like(row, float("-inf"))
             chosen[forced] = 0.0
-        elif not wish.is_greedy:
-            chosen = draw(row, temperature=wish.temperature, top_p=wish.top_p, seed=wish.seed, position=len(sequence))
+        elif self.penalty is not None:
+            chosen = self.penalty(torch.tensor([sequence], device=row.device), row[None])[0]
+        if forced is None and not wish.is_greedy:
+            chosen = draw(
+                chosen, temperature=wish.temperature, top_p=wish.top_p, seed=wish.seed, position=len(sequence)
+            )
         if wish.top_logprobs is not None:
             self.logprobs.append(_logprobs(row, int(chosen.argmax()), wish.top_logprobs))
         return chosen

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from lowbeam.api.wire import WorkerState
 from lowbeam_worker.front.reading import MAX_BODY_BYTES, MAX_ROWS
 from lowbeam_worker.metrics import TRACE, trace_id
-from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, unavailable, wrong_model
+from lowbeam_worker.refusal import Refusal, engine_failed, invalid, overloaded, shortened, unavailable, wrong_model
 from lowbeam_worker.running import Handler, RunningModel
 from lowbeam_worker.tracing import SPAN, Tracer, open_tracer
 from lowbeam_worker.worker import Worker
@@ -84,7 +84,7 @@ def serving_app(worker: Worker) -> Starlette:
             Route("/v1/models/{name:path}", model),
             *(Route(path, _Inference(worker, path, tracer), methods=["POST"]) for path in INFERENCE_PATHS),
         ],
-        exception_handlers={404: _no_such_route, 405: _no_such_route},
+        exception_handlers={404: _no_such_route, 405: _no_such_method},
     )
 
 
@@ -107,7 +107,7 @@ class _Inference:
         response = None
         try:
             response = await self._answer(request)
-            if response.status_code >= 400:
+            if response.status_code >= 400 and response.status_code != CLIENT_LEFT:
                 worker.metrics.refused()
             response.headers["X-Request-Id"] = name
             if not worker.takes_requests:
@@ -248,6 +248,14 @@ def _plain(worker: Worker, *, ok: bool) -> Response:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    message = f"{request.method} {request.url.path} does not exist here."
-    return Refusal(status, message, code="unknown_route").response()
+    message = f"{request.method} {shortened(request.url.path)} does not exist here."
+    return Refusal(404, message, code="unknown_route").response()
+
+
+async def _no_such_method(request: Request, error: Exception) -> Response:
+    headers = getattr(error, "headers", None) or {}
+    allowed = ", ".join(sorted(str(headers["Allow"]).split(", ")))
+    message = f"{request.url.path} is for {allowed}, not for {request.method}."
+    response = Refusal(405, message, code="method_not_allowed").response()
+    response.headers["Allow"] = allowed
+    return response

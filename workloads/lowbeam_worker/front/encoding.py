@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 import orjson
 from starlette.responses import Response
 
@@ -171,14 +172,30 @@ class RowRunner:
         try:
             for row in rows:
                 futures.append(self._engine.submit(row, account))
-            return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
+            found = list(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures)))
         except EngineClosedError as error:
             raise unavailable(f"{error}. Another replica may answer.") from error
+        except asyncio.CancelledError:
+            self.worker.metrics.ended(self.model, "abort")
+            raise
         except Exception as error:
+            self.worker.metrics.ended(self.model, "error")
             raise engine_failed(f"The model failed on this input: {type(error).__name__}.") from error
         finally:
             for future in futures:
                 self._engine.cancel(future)
+        self._check_finite(found, rows)
+        return found
+
+    def _check_finite(self, found: Sequence[Vector], rows: Sequence[TokenRow]) -> None:
+        """JSON has no word for what is no number, and a null in its place would break clients that trusted it."""
+        for index, (figures, row) in enumerate(zip(found, rows, strict=True)):
+            # What stands behind a row's own tokens means nothing.
+            if not np.isfinite(figures if figures.ndim == 1 else figures[: len(row)]).all():
+                self.worker.metrics.ended(self.model, "error")
+                raise engine_failed(
+                    f"The model's figures for input {index} are no numbers; a wider precision (bf16, fp32) may help."
+                )
 
     def usage(self, account: Account, rows: Sequence[TokenRow], output_tokens: int = 0) -> Usage:
         """Close the account of an answered request."""

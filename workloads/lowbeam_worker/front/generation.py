@@ -7,9 +7,10 @@ engine. A client that leaves, or a stop sequence, frees the request's slot at on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -204,39 +205,44 @@ class DecoderService:
     # --- out ---------------------------------------------------------------------------------------------------------
 
     async def _pieces(self, answer: _Answer) -> AsyncIterator[Piece]:
-        """Text as it comes; cancels the generation whenever the reader stops reading."""
+        """Text as it comes; to be read under `_watched`."""
         generation, metrics, model = answer.generation, self._worker.metrics, self._model
         ends = frozenset() if generation.wish.ignore_eos else self._engine.eos_token_ids
+        async for tokens in generation:
+            if not answer.seen and generation.first_token_s is not None:
+                metrics.first_token(model, generation.first_token_s - answer.account.opened_s)
+            for gap_s in generation.take_gaps():
+                metrics.next_token(model, gap_s)
+            ended = tokens[-1] in ends
+            said = tokens[:-1] if ended else tokens
+            answer.waiting += generation.logprobs[answer.seen : answer.seen + len(said)]
+            answer.seen += len(tokens)
+            piece = self._certain(answer, answer.text.push(said))
+            if piece.text:
+                yield piece
+            if ended or answer.text.stopped:
+                break
+        if generation.tokens and generation.tokens[-1] in ends:
+            answer.finish_reason = "stop"
+        rest = self._certain(answer, answer.text.finish(), is_last=True)
+        if answer.text.stopped:
+            answer.finish_reason = "stop"
+        if rest.text or rest.logprobs:
+            yield rest
+
+    @contextlib.contextmanager
+    def _watched(self, answer: _Answer) -> Iterator[None]:
+        """Around everything that reads an answer: its slot is free afterwards, however that ends."""
         try:
-            async for tokens in generation:
-                if not answer.seen and generation.first_token_s is not None:
-                    metrics.first_token(model, generation.first_token_s - answer.account.opened_s)
-                for gap_s in generation.take_gaps():
-                    metrics.next_token(model, gap_s)
-                ended = tokens[-1] in ends
-                said = tokens[:-1] if ended else tokens
-                answer.waiting += generation.logprobs[answer.seen : answer.seen + len(said)]
-                answer.seen += len(tokens)
-                piece = self._certain(answer, answer.text.push(said))
-                if piece.text:
-                    yield piece
-                if ended or answer.text.stopped:
-                    break
-            if generation.tokens and generation.tokens[-1] in ends:
-                answer.finish_reason = "stop"
-            rest = self._certain(answer, answer.text.finish(), is_last=True)
-            if answer.text.stopped:
-                answer.finish_reason = "stop"
-            if rest.text or rest.logprobs:
-                yield rest
+            yield
         except (GeneratorExit, asyncio.CancelledError):
-            metrics.ended(model, "abort")
+            self._worker.metrics.ended(self._model, "abort")
             raise
         except GenerationFailedError as error:
-            metrics.ended(model, "error")
+            self._worker.metrics.ended(self._model, "error")
             raise engine_failed(f"{error}. Send the request again.") from error
         finally:
-            self._engine.cancel(generation)
+            self._engine.cancel(answer.generation)
 
     def _certain(self, answer: _Answer, text: str, *, is_last: bool = False) -> Piece:
         """The text and the tokens that made it; tokens of held text wait, those of a stop sequence never go out."""
@@ -271,14 +277,18 @@ class DecoderService:
     async def _respond(self, body: SamplingBody, answer: _Answer, shape: Shape) -> Response:
         if body.stream:
             events = self._events(body, answer, shape)
+            await anext(events)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        pieces = [piece async for piece in self._pieces(answer)]
+        with self._watched(answer):
+            pieces = [piece async for piece in self._pieces(answer)]
         whole = Piece("".join(piece.text for piece in pieces), [one for piece in pieces for one in piece.logprobs])
         usage = self._usage(answer)
         content = shape.whole(whole, answer.finish_reason) | {"usage": self._usage_body(answer, usage)}
         return Response(orjson.dumps(content), headers=usage.headers(), media_type="application/json")
 
     async def _events(self, body: SamplingBody, answer: _Answer, shape: Shape) -> AsyncIterator[bytes]:
+        """The first item is empty and not for the client: a generator that has not begun frees nothing when it is
+        closed, and a client may leave before its answer begins."""
         options = body.stream_options or StreamOptions()
 
         def so_far() -> dict[str, Any]:
@@ -287,21 +297,19 @@ class DecoderService:
             count = token_counts(len(answer.generation.ids), answer.seen)
             return {"usage": count if options.continuous_usage_stats else None}
 
-        pieces = self._pieces(answer)
         try:
-            if (first := shape.first()) is not None:
-                yield _event(first | so_far())
-            async for piece in pieces:
-                yield _event(shape.piece(piece) | so_far())
+            with self._watched(answer):
+                yield b""
+                if (first := shape.first()) is not None:
+                    yield _event(first | so_far())
+                async for piece in self._pieces(answer):
+                    yield _event(shape.piece(piece) | so_far())
             usage = self._usage(answer)
             yield _event(shape.last(answer.finish_reason) | so_far())
             if options.include_usage:
                 yield _event(shape.frame([]) | {"usage": self._usage_body(answer, usage)})
         except Refusal as refusal:
             yield _event(refusal.body())  # the status line is long gone
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined] # an async generator, though declared as an iterator
-            self._engine.cancel(answer.generation)
         yield b"data: [DONE]\n\n"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lowbeam_worker.front.reading import Body, Strings, TokenIds, only
+from lowbeam_worker.front.reading import FEW, MAX_ROWS, Body, Strings, TokenIds, only
 
 _MOST_STOPS = 4
 _MOST_STOP_CHARACTERS = 512
@@ -17,7 +17,7 @@ class EmbeddingsBody(Body):
     """POST /v1/embeddings."""
 
     model: str
-    input: str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
+    input: str | Strings | TokenIds | Annotated[list[TokenIds], FEW]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -34,7 +34,7 @@ class Message(Body):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+    content: str | Annotated[list[TextPart], FEW]
     name: None = None
 
     def for_template(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ class SamplingBody(Body):
 class ChatBody(SamplingBody):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1)]
+    messages: Annotated[list[Message], FEW, Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -115,6 +115,14 @@ class ChatBody(SamplingBody):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
     chat_template_kwargs: TemplateOptions | None = None
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _few_parts(cls, given: Any) -> Any:
+        contents = [one.get("content") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+        if (parts := sum(len(one) for one in contents if isinstance(one, list))) > MAX_ROWS:
+            raise ValueError(f"they have {parts} parts; a request has at most {MAX_ROWS}")
+        return given
 
     @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> ChatBody:
@@ -136,7 +144,7 @@ class ChatBody(SamplingBody):
 
 
 class CompletionBody(SamplingBody):
-    """POST /v1/completions. Several prompts are several requests."""
+    """POST /v1/completions. Several prompts are several requests; a list of one is that one."""
 
     prompt: Annotated[str, Field(min_length=1)] | TokenIds
     best_of: Annotated[int, only(1)] = 1
@@ -146,9 +154,11 @@ class CompletionBody(SamplingBody):
     @field_validator("prompt", mode="before")
     @classmethod
     def _one_prompt(cls, given: Any) -> Any:
-        if isinstance(given, list) and given and not isinstance(given[0], int):
+        if not isinstance(given, list) or not given or isinstance(given[0], int):
+            return given
+        if len(given) > 1:
             raise ValueError("several prompts are several requests; send one text, or one list of token ids")
-        return given
+        return given[0]
 
     @property
     def wanted_logprobs(self) -> int | None:

@@ -6,7 +6,8 @@ message back with all of its empty fields. Only the parameters of a task may mea
 converted: `"5"` and `true` are no numbers.
 
 Bodies are checked on the event loop, and pydantic collects what is wrong: a body of a million wrong items or unknown
-fields must not make a million errors. So every list of a body ends at its first wrong item (`fail_fast`).
+fields must not make a million errors, nor one of right items keep the loop from everybody else. So every list of a body
+ends at its first wrong item (`fail_fast`), and one of objects or lists has a length (`FEW`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticKnownError
 from starlette.requests import Request
 
-from lowbeam_worker.refusal import Refusal, invalid, too_large, too_slow
+from lowbeam_worker.refusal import Refusal, invalid, shortened, too_large, too_slow
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_ROWS = 2048
@@ -27,6 +28,8 @@ MAX_ROWS = 2048
 BODY_SECONDS = 30.0
 """Longest wait for a body; a client that sends a byte a minute must not hold a place."""
 
+FEW = Field(fail_fast=True, max_length=MAX_ROWS)
+"""For a list of objects or lists: a body has room for hundreds of thousands, and checking them takes seconds."""
 TokenIds = Annotated[list[int], Field(fail_fast=True, min_length=1)]
 Strings = Annotated[list[str], Field(fail_fast=True)]
 
@@ -105,7 +108,7 @@ def _refusal(error: ValidationError, document: dict[str, Any]) -> Refusal:
     # right type and a wrong value, or else goes deepest.
     own = [it for it in problems if it["loc"][:1] == problems[0]["loc"][:1]]
     first = max(own, key=lambda it: (not it["type"].endswith("_type"), len(it["loc"])))
-    name = _name(first["loc"], document)
+    name = shortened(_name(first["loc"], document))
     field = name.split(".")[0].split("[")[0] or None
     if first["type"] == "missing":
         return invalid(f"The field {name!r} is missing.", name)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lowbeam_worker.front.reading import Body, Strings
+from lowbeam_worker.front.reading import FEW, Body, Strings
 
 Texts = str | Strings
 
@@ -45,7 +45,7 @@ class ClassificationParameters(Parameters):
 class ClassificationBody(TaskBody):
     """POST /v1/tasks/text-classification."""
 
-    inputs: str | TextPair | Annotated[list[str | TextPair], Field(fail_fast=True)]
+    inputs: str | TextPair | Annotated[list[str | TextPair], FEW]
     parameters: ClassificationParameters = ClassificationParameters()
 
 
@@ -108,7 +108,7 @@ class AnswerParameters(Parameters):
 class AnswerBody(TaskBody):
     """POST /v1/tasks/question-answering."""
 
-    inputs: Question | Annotated[list[Question], Field(fail_fast=True)]
+    inputs: Question | Annotated[list[Question], FEW]
     parameters: AnswerParameters = AnswerParameters()
 
 

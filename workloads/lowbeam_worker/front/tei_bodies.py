@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lowbeam_worker.front.reading import Body, Strings, TokenIds
+from lowbeam_worker.front.reading import FEW, Body, Strings, TokenIds
 
 Texts = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=2)]
 """One text, or a pair."""
@@ -28,7 +28,7 @@ class Truncating(Body):
 class EmbedBody(Truncating):
     """POST /embed."""
 
-    inputs: str | Strings | Annotated[list[TokenIds], Field(fail_fast=True)] | TokenIds
+    inputs: str | Strings | Annotated[list[TokenIds], FEW] | TokenIds
     normalize: bool = True
     dimensions: Annotated[int, Field(ge=1)] | None = None
 
@@ -36,7 +36,7 @@ class EmbedBody(Truncating):
 class PredictBody(Truncating):
     """POST /predict: one text, one pair, or a list of lists of one or two texts."""
 
-    inputs: str | Texts | Annotated[list[Texts], Field(fail_fast=True)]
+    inputs: str | Texts | Annotated[list[Texts], FEW]
     raw_scores: bool = False
 
 

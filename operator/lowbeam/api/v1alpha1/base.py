@@ -51,6 +51,9 @@ MAX_SENTENCE_LENGTH = 512
 DECIMAL_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"
 """At most 15 digits: every value is exact as a double, so CEL's `double()` compares as a decimal would."""
 
+HIGHEST_DECIMAL = 999_999_999
+"""What such a text can say at most; a figure of ours above it is told as this: the status is written whole or not."""
+
 TASK_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 """A Hugging Face pipeline tag, e.g. `text-classification`."""
 
@@ -179,11 +182,13 @@ DecisionId = Annotated[str, Field(min_length=1, max_length=64)]
 """What ties together a status, its Events and the log lines of one decision."""
 
 
+def cut(text: str, length: int) -> str:
+    """An over-long message of ours: losing its end is better than losing the whole status."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def _cut_to(length: int) -> BeforeValidator:
-    """An over-long message of ours is cut: losing its end is better than losing the whole status."""
-    return BeforeValidator(
-        lambda text: text if not isinstance(text, str) or len(text) <= length else text[: length - 1] + "…"
-    )
+    return BeforeValidator(lambda text: cut(text, length) if isinstance(text, str) else text)
 
 
 Sentence = Annotated[str, Field(max_length=MAX_SENTENCE_LENGTH), _cut_to(MAX_SENTENCE_LENGTH)]

@@ -141,7 +141,8 @@ class ModelCardSpec(ApiModel):
     active_parameters_millions: Millions
     """Parameters used per token; the same as the total except in mixtures of experts."""
     context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Longest input and output together; left out where the model reads no text, or cuts what is too long."""
+    """Longest input and output together, of a model that writes no text the longest input; left out where it reads no
+    text, or takes texts of any length."""
     key_value_bytes_per_token: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Memory that one token of context takes while a request runs: 2 x layers x key-value heads x head size x bytes of
     a number. Left out = unknown: batches are then only limited by what was measured."""

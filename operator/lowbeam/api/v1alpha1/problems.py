@@ -14,8 +14,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from lowbeam.api.nearest import nearest
-from lowbeam.api.v1alpha1.base import DECIMAL_PATTERN, DNS_LABEL_PATTERN, TASK_PATTERN, ApiModel, KubeObject
+from lowbeam.api.v1alpha1.base import DECIMAL_PATTERN, DNS_LABEL_PATTERN, TASK_PATTERN, ApiModel
 from lowbeam.api.v1alpha1.labels import KEY_FORM, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
+from lowbeam.api.v1alpha1.provenance import ISO_DATE_PATTERN
 
 LONGEST_QUOTE = 60
 _ENDS = "a letter or digit at both ends"
@@ -36,7 +37,7 @@ class Problem:
         return ": ".join(part for part in (self.object, self.field, self.message) if part)
 
 
-def problems_of(error: ValidationError, kind: type[KubeObject], label: str) -> tuple[Problem, ...]:
+def problems_of(error: ValidationError, kind: type[ApiModel], label: str) -> tuple[Problem, ...]:
     """One problem per thing that is wrong, in the order of the fields."""
     details = [dict(detail) for detail in error.errors()]
     return tuple(
@@ -63,7 +64,7 @@ def _follows_from_another(detail: Mapping[str, Any], details: Sequence[Mapping[s
     return any(len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in details)
 
 
-def _explained(detail: Mapping[str, Any], kind: type[KubeObject]) -> Iterator[tuple[tuple[int | str, ...], str]]:
+def _explained(detail: Mapping[str, Any], kind: type[ApiModel]) -> Iterator[tuple[tuple[int | str, ...], str]]:
     location: tuple[int | str, ...] = tuple(part for part in detail["loc"] if part != "[key]")
     context = detail.get("ctx", {})
     if detail["type"] == "rule":
@@ -74,13 +75,15 @@ def _explained(detail: Mapping[str, Any], kind: type[KubeObject]) -> Iterator[tu
 
 
 def _sentence(
-    type_: str, value: Any, context: Mapping[str, Any], location: tuple[int | str, ...], kind: type[KubeObject]
+    type_: str, value: Any, context: Mapping[str, Any], location: tuple[int | str, ...], kind: type[ApiModel]
 ) -> str | None:
     match type_:
         case "missing":
             return "is required"
         case "extra_forbidden":
             return _unknown_field(str(location[-1]), location[:-1], kind)
+        case "value_error":  # a rule that is written in Python only, in words of its own
+            return str(context["error"])
         case "enum":
             return _not_one_of(value, str(context["expected"]))
         case "literal_error":
@@ -118,7 +121,7 @@ def _sentence(
     return None
 
 
-def _unknown_field(name: str, parent: tuple[int | str, ...], kind: type[KubeObject]) -> str:
+def _unknown_field(name: str, parent: tuple[int | str, ...], kind: type[ApiModel]) -> str:
     model = _model_at(kind, parent)
     known = [field.alias or key for key, field in model.model_fields.items()] if model is not None else []
     near = nearest(name, known)
@@ -170,6 +173,8 @@ def _mismatch(value: str, pattern: str) -> str:
         return f"{_quoted(value)} is no value of a label: letters, digits, dashes, underscores and dots, {_ENDS}"
     if pattern == LABEL_KEY_PATTERN:
         return f"{_quoted(value)} is no key of a label: {KEY_FORM}"
+    if pattern == ISO_DATE_PATTERN:
+        return f"{_quoted(value)} is not a date (write the day, the month or the year: 2026-02-16, 2026-02 or 2026)"
     if pattern == r"^/":
         return f"{_quoted(value)} must be an absolute path (start with /)"
     return f"{_quoted(value)} does not have the form {pattern}"

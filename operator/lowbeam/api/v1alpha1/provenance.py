@@ -13,8 +13,13 @@ from pydantic import Field, StringConstraints
 
 from lowbeam.api.v1alpha1.base import ApiModel
 
-ISO_DATE_PATTERN = r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?$"
-"""A day, a month or a year: many model cards only say the month."""
+_YEAR = "(19|20)[0-9]{2}"
+_LEAP_YEAR = "((19|20)(0[48]|[2468][048]|[13579][26])|2000)"
+_MONTH = "(0[1-9]|1[0-2])"
+_DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+ISO_DATE_PATTERN = f"^({_YEAR}(-({_MONTH}|{_DAY}))?|{_LEAP_YEAR}-02-29)$"
+"""A day, a month or a year: many model cards only say the month. Of the calendar, so that the API server refuses what
+is no date as `lowbeam plan` does. One in the future is a date: `lowbeam catalog verify` points it out."""
 
 
 class Basis(StrEnum):

@@ -7,6 +7,7 @@ dimmed) is here and nowhere else.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -24,7 +25,6 @@ from lowbeam.api.v1alpha1.base import (
     Time,
     Watts,
 )
-from lowbeam.api.v1alpha1.powercap import Lever
 from lowbeam.api.v1alpha1.provenance import Basis, LoadBasis, Reasoning
 
 MAX_ALTERNATIVES = 3
@@ -112,11 +112,24 @@ class MeasuredProfile(ApiModel):
     """Of the profile's figures: with others it counts as it is."""
 
 
+class DimmedBy(StrEnum):
+    """What a cap turned down most; finer than what a PowerCap allows as `levers`."""
+
+    BATCH = "Batch"
+    REPLICAS = "Replicas"
+    REASONING = "Reasoning"
+    PRECISION = "Precision"
+    PLACEMENT = "Placement"
+    MODEL = "Model"
+    PAUSE = "Pause"
+
+
 class Dimming(ApiModel):
     """What a power cap took from the workload; absent = nothing."""
 
-    lever: Lever
-    """How."""
+    lever: DimmedBy
+    """How: Batch, Replicas, Reasoning, Precision, Model or Pause; Placement = the same model elsewhere, on another
+    class, on other accelerators or in another pool. To a cap's `levers`, Reasoning and Placement go with Model."""
     since: Time
     """Since when."""
     reason: CamelWord
@@ -194,7 +207,8 @@ class InferenceWorkloadStatus(ApiModel):
     alternatives: Annotated[tuple[Alternative, ...], Field(max_length=MAX_ALTERNATIVES)] = ()
     """The best options that lost."""
     recommendations: Annotated[tuple[Sentence, ...], Field(max_length=MAX_RECOMMENDATIONS)] = ()
-    """Changes of the spec that would save energy, the largest saving first."""
+    """What of the spec is not used or has run out; then changes of it that would save energy, the largest saving
+    first."""
     history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY)] = ()
     """The last decisions, newest first."""
     replicas: Count | None = None

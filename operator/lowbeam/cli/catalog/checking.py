@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 
 from lowbeam.api.v1alpha1 import AcceleratorClass, EnergyProfile, ModelCard
 from lowbeam.api.v1alpha1.base import KubeObject
@@ -25,7 +26,8 @@ _TITLES = {Severity.ERROR: "WRONG", Severity.SUSPICIOUS: "SUSPICIOUS: physics or
 
 def run(files: Sequence[str], output: str) -> int:
     """Print the findings; 1 when something is wrong."""
-    findings = _of_files(files) if files else verify(load_builtin())
+    today = datetime.now(UTC).date()
+    findings = _of_files(files, today) if files else verify(load_builtin(), today)
     wrong = sum(finding.severity is Severity.ERROR for finding in findings)
     counts = {"wrong": wrong, "suspicious": len(findings) - wrong}
     if output == "json":
@@ -46,7 +48,7 @@ def run(files: Sequence[str], output: str) -> int:
     return 1 if wrong else 0
 
 
-def _of_files(files: Sequence[str]) -> list[Finding]:
+def _of_files(files: Sequence[str], today: date) -> list[Finding]:
     """What the objects add to the findings of the built-in catalogue."""
     from lowbeam.cli.manifests import read_texts  # brings the planner with it
 
@@ -67,8 +69,8 @@ def _of_files(files: Sequence[str]) -> list[Finding]:
         [item for item in objects if isinstance(item, EnergyProfile)],
     )
     findings += [_refused(problem) for problem in problems]
-    known = set(verify(load_builtin()))
-    findings += [finding for finding in verify(catalogue) if finding not in known]
+    known = set(verify(load_builtin(), today))
+    findings += [finding for finding in verify(catalogue, today) if finding not in known]
     return sorted(findings, key=lambda finding: (finding.severity, finding.subject, finding.field))
 
 

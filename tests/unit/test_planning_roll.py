@@ -1,0 +1,171 @@
+"""A replacement share by share: when it is chosen, what it is charged with, and when it is hurried."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowbeam.catalog.facts import Catalogue
+from lowbeam.planning.committed import Order, Target, committed_milliwatts, taken_up
+from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.roll import Roll
+from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
+from lowbeam.planning.transition import Transition, next_targets, promises_of
+from lowbeam.power.gate import GateState
+from lowbeam.power.ledger import ReplicaCharge, ReplicaState
+from lowbeam.power.tree import build_cap_tree
+from lowbeam.sizing.options import Option
+from tests.fakes.power_fleet import NOW, cap, needs, option, pods, views
+
+KEY = ("a", "chat")
+TREE = build_cap_tree([cap()])
+OLD, NEW = option(8), option(8, model="m4", each_watts=80)
+MOST = 12
+
+
+def move(
+    runs: Target, wants: Option, charges: list[ReplicaCharge], *, watts: int = 1000, needs_milliwatts: int = 0
+) -> Transition:
+    tree = build_cap_tree([cap(watts=watts)])
+    snapshot = Snapshot(
+        Catalogue(), tree, (Inventory("", "h100", 8, 8),), (WorkloadState(needs(KEY), running=runs.option),)
+    )
+    return next_targets(
+        snapshot,
+        Plan((Choice(*KEY, wants, "r", "m"),)),
+        targets={KEY: runs},
+        charges=charges,
+        views=views(tree, needs_milliwatts=needs_milliwatts),
+        gate=GateState(),
+        now_ms=NOW,
+    )
+
+
+def test_a_model_in_a_full_pool_is_replaced_share_by_share_and_charged_like_the_larger_of_both() -> None:
+    result = move(Target(OLD), NEW, pods(KEY, OLD))
+    assert (result.steps[0].order, result.targets[KEY].roll) == (Order.ROLLING, Roll(8))
+    assert result.committed_milliwatts == {"cluster": 800_000}
+    assert promises_of(result.steps, {(*KEY, ""): 700_000}, NOW) == (), "no guard waits for watts that come so slowly"
+
+
+@pytest.mark.parametrize(
+    ("runs", "wants", "charges"),
+    [
+        (OLD, option(1, model="m4", each_watts=500), pods(KEY, OLD)),
+        (option(1, each_watts=500), option(8, model="m4"), pods(KEY, option(1, each_watts=500))),
+        (OLD, replace(NEW, replicas=4, accelerators_per_replica=2), pods(KEY, OLD)),
+        (OLD, NEW, [*pods(KEY, OLD, 6), *pods(KEY, option(2, model="m2"))]),
+    ],
+    ids=["one new", "one old", "more boards for each", "two sorts of old ones"],
+)
+def test_where_shares_leave_nothing_to_serve_or_might_not_fit_the_old_ones_end_first(
+    runs: Option, wants: Option, charges: list[ReplicaCharge]
+) -> None:
+    result = move(Target(runs), wants, charges, watts=900)
+    assert result.steps[0].order is Order.BREAK_BEFORE_MAKE
+
+
+def test_a_successor_that_knows_nothing_but_the_pods_goes_on_share_by_share() -> None:
+    result = move(Target(), NEW, [*pods(KEY, OLD, 5), *pods(KEY, NEW, 3)])
+    assert (result.steps[0].order, result.targets[KEY].roll) == (Order.ROLLING, Roll(5, 3))
+
+
+def test_room_that_an_old_one_left_is_taken_at_once() -> None:
+    alike = option(8, model="m4")
+    assert move(Target(), alike, [*pods(KEY, OLD, 4), *pods(KEY, alike, 3)]).targets[KEY].roll == Roll(4, 4)
+    more = option(6, model="m4", each_watts=130)
+    result = move(Target(option(4, each_watts=100)), more, pods(KEY, option(4)))
+    assert result.targets[KEY].roll == Roll(4, 2), "boards of two, watts of almost three"
+    assert result.committed_milliwatts == {"cluster": 780_000}
+
+
+def test_where_a_cap_waits_for_the_old_ones_they_end_first() -> None:
+    result = move(Target(OLD), NEW, pods(KEY, OLD), needs_milliwatts=100_000)
+    assert result.steps[0].order is Order.BREAK_BEFORE_MAKE
+
+
+def test_a_cap_that_is_cut_meanwhile_hurries_a_replacement_that_was_begun() -> None:
+    begun = Target(NEW, Order.ROLLING, Roll(8))
+    half = [*pods(KEY, OLD, 5), *pods(KEY, NEW, 3)]
+    assert move(begun, NEW, half).targets[KEY] == begun
+    assert move(begun, NEW, half, watts=700).targets[KEY] == begun, "nothing draws too much yet"
+    hurried = move(begun, NEW, half, watts=700, needs_milliwatts=50_000)
+    assert (hurried.targets[KEY], hurried.hurried) == (Target(NEW, Order.BREAK_BEFORE_MAKE), {KEY})
+    assert hurried.steps == ()
+
+
+def test_another_count_in_the_middle_goes_on_from_there() -> None:
+    half = [*pods(KEY, OLD, 5), *pods(KEY, NEW, 3)]
+    result = move(Target(NEW, Order.ROLLING, Roll(8)), option(6, model="m4", each_watts=80), half)
+    assert result.targets[KEY].roll == Roll(5, 3)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "order"),
+    [
+        (8, 0, Order.IN_PLACE),
+        (0, 8, Order.BREAK_BEFORE_MAKE),
+        (3, 5, Order.ROLLING),
+        (8, 8, Order.MAKE_BEFORE_BREAK),
+    ],
+)
+def test_a_successor_reads_how_a_change_goes_on(new: int, old: int, order: Order) -> None:
+    assert taken_up(8, new, old) is order
+
+
+def test_a_successor_goes_on_from_where_it_is_and_takes_room_that_was_left() -> None:
+    alike = option(8, model="m4")
+    result = move(Target(alike, Order.ROLLING), alike, [*pods(KEY, OLD, 4), *pods(KEY, alike, 3)])
+    assert (result.targets[KEY].roll, result.steps, result.hurried) == (Roll(4, 4), (), {KEY})
+    assert result.committed_milliwatts == {"cluster": 800_000}
+    done = move(Target(alike, Order.ROLLING), alike, pods(KEY, alike))
+    assert done.targets[KEY] == Target(alike)
+
+
+@given(
+    old=st.integers(2, MOST),
+    begun=st.integers(0, MOST),
+    replicas=st.integers(2, MOST),
+    old_watts=st.integers(1, 400),
+    new_watts=st.integers(1, 400),
+)
+def test_it_ends_and_never_draws_more_than_it_was_charged_with_at_its_begin(
+    old: int, begun: int, replicas: int, old_watts: int, new_watts: int
+) -> None:
+    before, after = option(old, each_watts=old_watts), option(replicas, model="m4", each_watts=new_watts)
+    roll, left, new = Roll(old, begun), old, min(begun, replicas)
+    target = Target(after, Order.ROLLING, roll)
+
+    def charged(ending: int = 0) -> int:
+        there = [*pods(KEY, before, left), *pods(KEY, after, new)]
+        there += pods(KEY, before, ending, ReplicaState.TERMINATING)
+        return committed_milliwatts(TREE, {KEY: target}, there)["cluster"]
+
+    charge = charged()
+    looks = 0
+    while left:
+        looks += 1
+        new = max(new, roll.allowed(replicas, left))
+        assert charged() <= charge, "new ones were charged before they came"
+        fewer = roll.old_next(replicas, left, new)
+        assert 0 <= fewer < left
+        ending, left = left - fewer, fewer
+        assert charged(ending) <= charge
+        charge = charged()
+        drawn = (left * old_watts + max(new, roll.allowed(replicas, left)) * new_watts) * 1000
+        assert drawn <= charge
+    assert looks <= old
+    assert roll.allowed(replicas, 0) == replicas
+
+
+@given(old=st.integers(2, MOST), replicas=st.integers(2, MOST))
+def test_together_there_are_never_more_than_before_or_after_and_some_always_serve(old: int, replicas: int) -> None:
+    roll, left = Roll(old), old
+    while left:
+        new = roll.allowed(replicas, left)
+        assert left + new <= max(old, replicas)
+        left = roll.old_next(replicas, left, new)
+        assert left + new >= 1, "the next old ones end while these serve"
