@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
 from lowbeam.catalog import load_builtin
 from lowbeam.render import labels
 from lowbeam.runtime.replicas import Replica
 
-TODAY = date(2026, 11, 21)
+TODAY = datetime(2026, 11, 21, 9, tzinfo=UTC)
 CATALOGUE = load_builtin()
 GOOD = """
 apiVersion: lowbeam.dev/v1alpha1

@@ -9,6 +9,10 @@ from schema_samples import SAMPLES
 from workload_rules import WORKLOAD_RULE_CASES
 
 
+def _event(**fields: Any) -> dict[str, Any]:
+    return {"name": "grid-1", "start": "2026-12-01T16:00:00Z", "end": "2026-12-01T16:00:01Z", **fields}
+
+
 def _point(**fields: Any) -> dict[str, Any]:
     point = SAMPLES["EnergyProfile"][0]["points"][0]
     return {"points": [{key: value for key, value in {**point, **fields}.items() if value is not None}]}
@@ -109,6 +113,55 @@ RULE_CASES: list[RuleCase] = [
         "spec.restore.committedPercent",
         {"restore": {"committedPercent": 100}},
         {"restore": {"committedPercent": 98}, "thresholds": {"hardShedPercent": 97}},
+    ),
+    rule_case(
+        "PowerCap",
+        "set exactly one of watts and percent",
+        "spec.schedule[0]",
+        {"schedule": [{"name": "night", "cron": "0 22 * * *", "durationMinutes": 480, "percent": 50}]},
+        {"schedule": [{"name": "night", "cron": "0 22 * * *", "durationMinutes": 480}]},
+    ),
+    rule_case(
+        "PowerCap",
+        "set exactly one of watts and percent",
+        "spec.events[0]",
+        {"events": [_event(watts=9000)]},
+        {"events": [_event(watts=9000, percent=75)]},
+    ),
+    rule_case(
+        "PowerCap",
+        "cron needs five fields",
+        "spec.schedule[0].cron",
+        {"schedule": [{"name": "night", "cron": "5 22,23 * JAN-MAR/2 MON#1", "durationMinutes": 60, "percent": 50}]},
+        {"schedule": [{"name": "night", "cron": "*/5 22 * * *", "durationMinutes": 60, "percent": 50}]},
+    ),
+    rule_case(
+        "PowerCap",
+        "cron needs five fields",
+        "spec.schedule[0].cron",
+        {"schedule": [{"name": "night", "cron": "59 22 * * 7", "durationMinutes": 60, "percent": 50}]},
+        {"schedule": [{"name": "night", "cron": "@daily", "durationMinutes": 60, "percent": 50}]},
+    ),
+    rule_case(
+        "PowerCap",
+        "end must be after start",
+        "spec.events[0].end",
+        {"events": [_event(percent=75)]},
+        {"events": [_event(percent=75, end="2026-12-01T17:00:00+01:00")]},
+    ),
+    rule_case(
+        "PowerCap",
+        "an entry of schedule leaves nothing for accelerators",
+        "spec.schedule",
+        {"schedule": [{"name": "night", "cron": "0 22 * * *", "durationMinutes": 60, "watts": 1053}]},
+        {"schedule": [{"name": "night", "cron": "0 22 * * *", "durationMinutes": 60, "watts": 1052}]},
+    ),
+    rule_case(
+        "PowerCap",
+        "an entry of events leaves nothing for accelerators",
+        "spec.events",
+        {"events": [_event(watts=1053)]},
+        {"events": [_event(watts=1052)]},
     ),
     rule_case("PowerCap", "a cap cannot be its own parent", "spec.parent", {"parent": "other"}, {"parent": "sample"}),
     rule_case(

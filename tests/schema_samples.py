@@ -82,6 +82,27 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
             "parent": "cluster",
             "scope": {"nodePool": {"nodeSelector": {"rack": "7"}}},
             "watts": 12000,
+            "schedule": [
+                {
+                    "name": "evening-peak",
+                    "cron": "0 17 * * 1-5",
+                    "timeZone": "Europe/Rome",
+                    "durationMinutes": 180,
+                    "watts": 9000,
+                    "rampSeconds": 600,
+                },
+                {"name": "nights", "cron": "0 22 * * *", "durationMinutes": 480, "percent": 50},
+            ],
+            "events": [
+                {
+                    "name": "grid-1",
+                    "start": "2026-12-01T16:00:00Z",
+                    "end": "2026-12-01T18:00:00Z",
+                    "percent": 75,
+                    "rampSeconds": 0,
+                },
+                {"name": "grid-2", "start": "2026-12-02T16:00:00Z", "end": "2026-12-02T18:00:00Z", "watts": 9000},
+            ],
             "basis": "Wall",
             "overheadWatts": 1000,
             "meterTolerancePercent": 5,

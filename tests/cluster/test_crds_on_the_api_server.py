@@ -113,6 +113,35 @@ def test_the_api_server_keeps_every_rule_and_says_it_in_our_words(server: Server
     assert case.message in message
 
 
+@pytest.mark.parametrize(
+    ("time", "is_one"),
+    [
+        ("2026-12-01T18:00:00Z", True),
+        ("2026-12-01T18:00:00.5+01:00", True),
+        ("2026-12-01T18:00Z", False),
+        ("2026-12-01 18:00:00Z", False),
+        ("2026-12-01T18:00:00", False),
+        ("2026-12-01T18:00:00+0100", False),
+        ("2026-12-01", False),
+        ("2026-02-30T18:00:00Z", False),
+        ("1764612000", False),
+    ],
+)
+def test_api_server_and_model_agree_on_what_is_a_time(server: Server, time: str, is_one: bool) -> None:
+    event = {"name": "grid-1", "start": time, "end": "2027-01-01T00:00:00Z", "percent": 75}
+    raw = object_of("PowerCap", {**SAMPLES["PowerCap"][1], "events": [event]})
+    assert bool(server.complaints(raw)) is not is_one
+    problems = [str(it) for it in read_user_object(raw).problems]
+    assert problems == (
+        []
+        if is_one
+        else [
+            f'sample: spec.events[0].start: "{time}" is not a time with its zone (write '
+            '"2027-03-31T17:00:00Z", or +02:00 for Z)'
+        ]
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.resource.kind)
 def test_the_api_server_fills_in_the_defaults_that_the_model_has(server: Server, kind: type[KubeObject]) -> None:
     for sample in SAMPLES[kind.resource.kind]:

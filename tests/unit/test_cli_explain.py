@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,11 @@ def live(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], **spec: Any) -
     (result,) = read_documents(text)
     assert result.object is not None
     read.objects.append(result.object)
-    world, _ = manifests.world_of(read, manifests.made_up_nodes({"l4": 8}), [], date(2026, 11, 21))
+    world, _ = manifests.world_of(read, manifests.made_up_nodes({"l4": 8}), [], datetime(2026, 11, 21, tzinfo=UTC))
     raw = dict(world.raw_workloads["support", "good"])
     world = replace(world, raw_workloads={("support", "good"): {**raw, "status": status}})
 
-    async def read_once(_kubeconfig: str | None, _context: str | None) -> World:
+    async def read_once(*_: object) -> World:
         return world
 
     monkeypatch.setattr(explain, "_live_world", read_once)

@@ -37,6 +37,14 @@ metadata: {name: misspelt}
 spec:
   task: text-classificaton
   load: {requestsPerMinute: 60, inputTokens: 100, outputTokens: 1}
+---
+apiVersion: lowbeam.dev/v1alpha1
+kind: PowerCap
+metadata: {name: nightly}
+spec:
+  scope: {cluster: {}}
+  watts: 50000
+  schedule: [{name: night, cron: "0 22 * * *", durationMinutes: 60, percent: 90}]
 """
 OBJECTS = {"option", "desired", "workloads[]", "caps[]", "cost", "status"}
 TYPES = {"string": str, "integer": int, "boolean": bool, "number": (int, float), "object": dict, "null": type(None)}
@@ -90,12 +98,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("builtins.print", lambda *it, **_: lines.append(" ".join(map(str, it))))
-        main(["plan", "-f", SAMPLES, "-f", str(extra), *INVENTORY, "--cap", "6kW", *PRICES, "-o", "json"])
+        main(["plan", "-f", SAMPLES, "-f", str(extra), *INVENTORY, "--cap", "6kW", *PRICES, *AT, "-o", "json"])
     found: dict[str, Any] = json.loads(lines[0])
     return found
 
 
 INVENTORY = ["--inventory", "h100=16,l4=24,cpu=8"]
+AT = ["--at", "2026-11-20T21:58Z"]
 PRICES = ["--price", "h100=2.50", "--kwh", "0.25"]
 
 

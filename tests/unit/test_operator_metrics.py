@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
+from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Plan
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.fleet import Fleet
@@ -105,13 +106,14 @@ async def test_who_leads_no_longer_shows_no_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("enforced", "problem", "shown"), [(True, "", 1), (False, "", 0), (True, "its parent is gone", 0)]
+    ("enforced", "problem", "shown"),
+    [(True, "", 1), (False, "", 0), (True, reasons.CAP_PARENT_MISSING, 0), (True, reasons.CAP_SCHEDULE_INVALID, 1)],
 )
 async def test_a_cap_counts_as_enforced_only_while_it_is_kept(enforced: bool, problem: str, shown: int) -> None:
     applier = MagicMock()
     applier.apply_status = AsyncMock()
     raw = {"metadata": {"name": "row", "uid": "u", "generation": 1}}
-    facts = replace(CAP, enforced=enforced, problem=problem, problem_reason="ParentMissing" if problem else "")
+    facts = replace(CAP, enforced=enforced, problem=problem, problem_reason=problem)
     await Reporter(applier, MagicMock(), VirtualClock()).cap(raw, facts)
     assert REGISTRY.get_sample_value("lowbeam_cap_enforced", {"cap": "row"}) == shown
 

@@ -182,6 +182,18 @@ def test_another_model_waits_for_the_old_one_to_go_when_both_do_not_fit() -> Non
     assert result.committed_milliwatts == {"cluster": 800_000}, "the larger of both is charged, not the sum"
 
 
+@pytest.mark.parametrize(("admitted", "order"), [(1000, Order.MAKE_BEFORE_BREAK), (300, Order.BREAK_BEFORE_MAKE)])
+def test_ahead_of_a_cut_another_model_is_made_first_as_long_as_both_are_gone_through_in_time(
+    admitted: int, order: Order
+) -> None:
+    tree = build_cap_tree([cap(watts=1000, planned_watts=300, admitted_watts=admitted)])
+    small = option(2, model="m4", each_watts=80)
+    result = move(tree, {KEY: small}, {KEY: Target(option(4))}, pods(KEY, option(4)), binding="cluster")
+    assert result.steps[0].order is order
+    assert result.steps[0].cap == "cluster", "the cut that comes asked for it"
+    assert result.shed_caps == {"cluster"}
+
+
 def test_another_model_waits_when_there_are_no_boards_for_both() -> None:
     small = option(1, model="m4", each_watts=160)
     result = move(TREE, {KEY: small}, {KEY: Target(option(4))}, pods(KEY, option(4)), boards=4)

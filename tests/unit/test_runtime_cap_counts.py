@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -40,7 +40,7 @@ def pool(**selector: str) -> dict[str, Any]:
 def counted(*caps: dict[str, Any], nodes: tuple[dict[str, Any], ...] = (*NODES, UNKNOWN)) -> dict[str, Counted]:
     namespaces = tuple({"metadata": {"name": it, "labels": {"team": it[-1], "stage": "test"}}} for it in NAMESPACES)
     objects = Objects(power_caps=caps, nodes=nodes, namespaces=namespaces)
-    return dict(build_world(objects, date(2026, 11, 21), Parser()).counted)
+    return dict(build_world(objects, datetime(2026, 11, 21, tzinfo=UTC), Parser()).counted)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 
 from lowbeam.api.v1alpha1 import CapState, reasons
+from lowbeam.api.v1alpha1.powercap import PowerCapStatus
 from lowbeam.power.caps import Cap
 from lowbeam.power.guard import assess
 from lowbeam.power.ledger import Measured
+from lowbeam.power.outlook import Change
+from lowbeam.power.schedule import Active
 from lowbeam.power.windows import PowerWindow
 from lowbeam.runtime.cap_counts import Counted
+from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.fleet import Decision
 from lowbeam.runtime.recovery import last_action
-from lowbeam.runtime.status_cap import CapFacts, cap_status
+from lowbeam.runtime.status_cap import NO_ENTRY, CapFacts, cap_status, cuts_told
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -112,3 +116,48 @@ def test_a_cap_remembers_its_last_action_over_a_restart() -> None:
     assert (read.time, read.decision_id, read.message) == (action.time, action.decision_id, action.message)
     assert cap_status(replace(CAP, last_action=read), written, LATER) == written
     assert last_action({}) is None
+
+
+EVENING = Active("schedule/evening", 900, NOW + timedelta(hours=3))
+IN_FORCE = replace(NO_ENTRY, watts=900, entry="schedule/evening", planned_watts=900, active=(EVENING,))
+AHEAD = replace(NO_ENTRY, watts=1000, planned_watts=900, planned_entry="schedule/evening", planned_for=NOW)
+
+
+def test_a_status_tells_which_entry_counts_and_what_comes_next_and_nothing_where_there_is_none() -> None:
+    change = Change(NOW + timedelta(hours=3), 800, "row", "event/grid-1")
+    told = cap_status(
+        replace(CAP, effective_watts=900, effective_entry="schedule/evening", next_change=change, limit=IN_FORCE),
+        {},
+        NOW,
+    )
+    assert told["effectiveEntry"] == "schedule/evening"
+    assert told["activeEntries"] == ["schedule/evening"]
+    assert told["nextChange"] == {
+        "time": timestamp(change.at),
+        "watts": 800,
+        "limitedBy": "row",
+        "entry": "event/grid-1",
+    }
+    assert not {"effectiveEntry", "activeEntries", "nextChange", "plannedWatts"} & cap_status(CAP, {}, NOW).keys()
+    assert cap_status(replace(CAP, planned_watts=900, limit=AHEAD), {}, NOW)["plannedWatts"] == 900
+    PowerCapStatus.model_validate(told)
+
+
+def test_each_turn_of_a_cut_is_told_once() -> None:
+    status: dict[str, Any] = {}
+    for facts, reason in (
+        (CAP, None),
+        (replace(CAP, planned_watts=900, limit=AHEAD), reasons.CUT_AHEAD),
+        (replace(CAP, planned_watts=900, effective_watts=900, limit=IN_FORCE), reasons.CUT_BEGAN),
+        (CAP, reasons.CUT_ENDED),
+    ):
+        assert [word for word, _ in cuts_told(facts, status)] == ([reason] if reason else [])
+        status = cap_status(facts, status, NOW)
+        assert cuts_told(facts, status) == []
+
+
+def test_entries_that_change_nothing_are_said_beside_a_cap_that_is_in_force() -> None:
+    row = rows(cap_status(replace(CAP, note="schedule/night changes nothing"), {}, NOW))["Ready"]
+    assert row[0] == "True"
+    (ready,) = [c for c in cap_status(replace(CAP, note="odd"), {}, NOW)["conditions"] if c["type"] == "Ready"]
+    assert ready["message"] == "odd"

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
@@ -97,7 +98,6 @@ def a_leader_of(key: WorkloadKey) -> tuple[Controller, WorkloadMemory]:
     world.workloads = {key: MagicMock()}
     world.workloads[key].spec.mode = WorkloadMode.ENFORCE
     controller._world, controller._fleet, controller._plan = world, fleet, MagicMock()
-    controller._looked_on = controller._clock.now().date()
     controller.mirror = MagicMock()
     controller.mirror.never_seen.return_value = []
     fleet.of(key).target = MagicMock()
@@ -323,3 +323,33 @@ async def test_a_plan_that_decides_anew_ends_the_pass_of_the_decision_before(mon
     assert fleet.of(("team", "chat")).rises_from_ms == 0, "decided by this leader: nothing unknown is left of it"
     await controller._plan_once(fleet)
     assert superseded == [("team", "chat")], "the same again ends no pass"
+
+
+async def test_the_planner_wakes_when_the_clock_changes_a_cap_and_only_once_for_it() -> None:
+    controller = a_controller(VirtualClock())
+    controller._plan_holds_until = controller._clock.now() + timedelta(seconds=0.05)
+    async with asyncio.timeout(5):
+        await controller._wait_for_input()
+    with pytest.raises(TimeoutError):  # a cycle that did not plan is not repeated at once
+        async with asyncio.timeout(0.3):
+            await controller._wait_for_input()
+
+
+async def test_a_cap_that_changed_during_a_plan_is_planned_with_at_once() -> None:
+    clock = VirtualClock()
+    controller, mirror = a_controller(clock), MirrorOfOneWorkload()
+    event = {"name": "grid-1", "end": "2026-11-21T10:00:00Z", "percent": 50}
+    soon = clock.now() + timedelta(seconds=200)
+    cap = pcap("c", events=[{**event, "start": soon.strftime("%Y-%m-%dT%H:%M:%SZ")}])
+    objects = replace(mirror.objects(), power_caps=(cap,))
+    mirror.objects = lambda: objects  # type: ignore[method-assign]
+    controller.mirror = mirror  # type: ignore[assignment]
+    fleet = await controller._lead()
+    assert fleet is not None
+    world = controller._look()
+    await controller._plan_once(fleet)
+    assert controller._plan_holds_until == soon - timedelta(seconds=195)
+    await clock.advance(6)
+    assert controller._look().caps.enforced() != world.caps.enforced(), "the guard's look sees it first"
+    async with asyncio.timeout(5):
+        await controller._wait_for_input()

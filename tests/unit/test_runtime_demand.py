@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.measured_power import power_curve
 from lowbeam.sizing.requirements import MOST_MILLIRPS
 from lowbeam.telemetry import Sample, SampleSource
+from tests.raw_objects import TODAY
 
 CATALOGUE = load_builtin()
 KEY = ("team", "chat")
@@ -60,7 +61,7 @@ def replica(number: int, **told: Any) -> Replica:
 
 
 def world(*replicas: Replica, workload: Mapping[str, Any] | None = None) -> World:
-    built = build_world(Objects(workloads=(workload or raw(),)), date(2026, 11, 21), Parser())
+    built = build_world(Objects(workloads=(workload or raw(),)), TODAY, Parser())
     child = Child("chat-d", "uid-d", PLACEMENT, "d", len(replicas), len(replicas), {})
     return replace(built, replicas={KEY: list(replicas)}, children={KEY: [child]})
 
@@ -174,7 +175,7 @@ def test_one_absurd_counter_raises_nobodys_figure_and_stops_no_sizing() -> None:
 def test_what_an_earlier_operator_wrote_is_bounded_before_anything_is_sized_for_it() -> None:
     load = {"basis": "Observed", "requestsPerSecond": str(10**17), "inputTokens": 500, "outputTokens": 400}
     written = raw(observedGeneration=1, load=load | {"burstinessPercent": 100})
-    built = build_world(Objects(workloads=(raw(),)), date(2026, 11, 21), Parser(), written_observations([written]))
+    built = build_world(Objects(workloads=(raw(),)), TODAY, Parser(), written_observations([written]))
     sizer = Sizer(CATALOGUE, (Inventory("", "h100", 16, 8),))
     needs = built.requirements[KEY]
     assert needs.demand.requests_per_second_milli == MOST_MILLIRPS
@@ -314,7 +315,7 @@ def test_a_world_sizes_for_what_was_observed() -> None:
     demand = Demand(7_000, 100, 50, "Observed", 150)
     correction = Correction((PROFILE.model, "bf16", Reasoning.OFF, "h100", 1), "0" * 8, 150)
     observed = {KEY: Observation(demand, (correction,))}
-    built = build_world(Objects(workloads=(raw(),)), date(2026, 11, 21), Parser(), observed)
+    built = build_world(Objects(workloads=(raw(),)), TODAY, Parser(), observed)
     assert built.requirements[KEY].demand == demand
     assert built.requirements[KEY].corrections == (correction,)
     assert world().requirements[KEY].demand.basis == "Declared"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
 from lowbeam.cli.plan import snapshot_of
@@ -14,7 +14,7 @@ from lowbeam.runtime.thinking import advise, explain, think
 from lowbeam.runtime.world import Objects, Parser, build_world
 from tests.raw_objects import iw, node
 
-TODAY = date(2026, 11, 21)
+TODAY = datetime(2026, 11, 21, 9, tzinfo=UTC)
 NODES = (node("n1", boards=8),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -110,7 +110,7 @@ def test_a_look_reads_anew_what_changed_and_nothing_else() -> None:
     assert second.requirements["team", "w"] is first.requirements["team", "w"]
     assert second.requirements["team", "v"].demand == observed["team", "v"].demand
     assert [pod.ready for pod in (*first.replicas["team", "w"], *second.replicas["team", "w"])] == [False, True]
-    tomorrow = build_world(after, date(2026, 11, 22), parser, observed)
+    tomorrow = build_world(after, datetime(2026, 11, 22, tzinfo=UTC), parser, observed)
     assert tomorrow.requirements["team", "w"] is not first.requirements["team", "w"], "an opt-in may have run out"
 
 

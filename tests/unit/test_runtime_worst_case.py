@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from lowbeam.sizing import Inventory, Option, Sizer
 from lowbeam.sizing.correction import Correction, digest_of, key_of
 from lowbeam.sizing.worst_case import worst_case_at, worst_cases
 from lowbeam.telemetry import Sample, SampleSource
+from tests.raw_objects import TODAY
 
 CATALOGUE = load_builtin()
 KEY = ("team", "chat")
@@ -41,7 +41,7 @@ def world(*percents: int) -> World:
     }
     profiles = CATALOGUE.profiles_of(MODEL, "text-generation")
     told = tuple(Correction(key_of(it), digest_of(it), percent) for it in profiles for percent in percents)
-    return build_world(Objects(workloads=(raw,)), date(2026, 11, 21), Parser(), {KEY: Observation(corrections=told)})
+    return build_world(Objects(workloads=(raw,)), TODAY, Parser(), {KEY: Observation(corrections=told)})
 
 
 @pytest.mark.parametrize("percents", [(), (80,), (137,)])

@@ -9,6 +9,7 @@ import pytest
 from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.errors import BadInput
 from lowbeam.simulation import format_report, load_scenario, run_scenario
+from lowbeam.simulation.scenario import Event
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
@@ -134,3 +135,30 @@ def changed(tmp_path: Path, change: str) -> Path:
 def test_a_missing_file_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"nowhere\.yaml"):
         run_scenario("nowhere.yaml")
+
+
+def test_an_announced_cut_is_dimmed_for_in_time_by_an_operator_that_restarts_in_its_middle() -> None:
+    scenario = load_scenario(SCENARIOS / "evening-peak.yaml")
+    restart = Event(at=900, restart_operator=True)
+    report = run_scenario(scenario.model_copy(update={"events": (restart,), "seconds": 2600}))
+    assert report.failures == (), format_report(report)
+    downs = [action.at_seconds for action in report.actions if action.direction == "Down" and action.cap]
+    assert downs
+    assert all(600 - 195 <= at < 600 for at in downs), "between the lead and the start"
+
+
+def test_without_the_announcement_the_same_cut_is_exceeded_for_seconds() -> None:
+    """What the expectation of no second over the cap is worth."""
+    scenario = load_scenario(SCENARIOS / "evening-peak.yaml")
+    (entry,) = scenario.caps
+    bare = entry.model_copy(update={"spec": entry.spec.model_copy(update={"schedule": ()})})
+    cut = Event(at=600, cap="cluster", percent=60)
+    report = run_scenario(scenario.model_copy(update={"caps": (bare,), "events": (cut,), "seconds": 900}))
+    assert any("over a cap for" in failure for failure in report.failures)
+
+
+def test_an_entry_that_means_nothing_ends_a_scenario_before_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text((SCENARIOS / "evening-peak.yaml").read_text().replace("Europe/Rome", "Europe/Rom"))
+    with pytest.raises(BadInput, match=r"caps: cluster: spec\.schedule\[0\]\.timeZone: .*did you mean Europe/Rome"):
+        run_scenario(path)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lowbeam.cli.plan import ADVICE_ONLY, add_inputs, complain, print_data, read_input, snapshot_of
+from lowbeam.cli.plan import ADVICE_ONLY, add_inputs, complain, print_data, read_input, snapshot_of, time_asked
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput, Impossible
 from lowbeam.planning import Snapshot, explain_data, explain_lines, labelled, plan
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     if kind not in ("", "iw", "inferenceworkload", "inferenceworkloads"):
         raise BadInput(f'"{args.workload}" is no InferenceWorkload: use iw/NAME')
     given = read_input(args) if args.file else None
-    world = given.world if given is not None else asyncio.run(_live_world(args.kubeconfig, args.context))
+    world = (
+        given.world if given is not None else asyncio.run(_live_world(args.kubeconfig, args.context, time_asked(args)))
+    )
     key = _find(world, args.namespace or (None if given is not None else _usual_namespace(args)), name)
     if (refusal := world.refusals.get(key)) is not None:
         raise (Impossible if given is None else BadInput)(f"{'/'.join(key)}: {refusal.message}")
@@ -137,8 +139,8 @@ def _is(selected: Mapping[str, Any], option: Option) -> bool:
     return all(runs[name] == value for name, value in same.items())
 
 
-async def _live_world(kubeconfig: str | None, context: str | None) -> World:
-    """What the operator reads, read once."""
+async def _live_world(kubeconfig: str | None, context: str | None, now: datetime) -> World:
+    """What the operator reads, read once, with the caps of that time."""
     from lowbeam.kube import (
         ACCELERATOR_CLASSES,
         DEPLOYMENTS,
@@ -176,4 +178,4 @@ async def _live_world(kubeconfig: str | None, context: str | None) -> World:
             pods=await listed(PODS, labels.WORKLOAD),
             other_pods=await listed(PODS, labels.OTHERS_SELECTOR, holds_accelerators),
         )
-    return build_world(objects, datetime.now(UTC).date(), Parser(), written_observations(objects.workloads))
+    return build_world(objects, now, Parser(), written_observations(objects.workloads))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from datetime import UTC, datetime
 
 from lowbeam.runtime.settings import HIGHEST_PORT
 
@@ -12,3 +13,14 @@ def port(text: str) -> int:
     if not text.isdecimal() or len(text) > len(str(HIGHEST_PORT)) or int(text) > HIGHEST_PORT:
         raise ArgumentTypeError(f'"{text}" is not a port (0 to {HIGHEST_PORT})')
     return int(text)
+
+
+def moment(text: str) -> datetime:
+    """A time with its zone, in UTC and whole seconds."""
+    try:
+        given = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ArgumentTypeError(f'"{text}" is no time (write 2026-12-01T18:00+01:00)') from None
+    if given.tzinfo is None:
+        raise ArgumentTypeError(f'"{text}" has no time zone (write {given:%Y-%m-%dT%H:%M}Z, or +01:00 for Z)')
+    return given.astimezone(UTC).replace(microsecond=0)

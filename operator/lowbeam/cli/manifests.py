@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ def cluster_cap(watts: int, read: Manifests) -> dict[str, Any]:
 
 
 def world_of(
-    read: Manifests, nodes: Sequence[dict[str, Any]], extra: Iterable[dict[str, Any]], today: date
+    read: Manifests, nodes: Sequence[dict[str, Any]], extra: Iterable[dict[str, Any]], now: datetime
 ) -> tuple[World, tuple[Trouble, ...]]:
     """The World that an operator would see, and everything that is wrong with what it was made of."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
@@ -239,7 +239,7 @@ def world_of(
             namespaces=tuple(by_kind.get("Namespace", ())),
             nodes=tuple(nodes),
         ),
-        today,
+        now,
         Parser(),
     )
     return world, (*read.troubles, *_troubles_of(world, read))

@@ -15,6 +15,8 @@ import yaml
 from lowbeam.api.v1alpha1.inferenceworkload import Engine
 from lowbeam.catalog import largest_model
 from lowbeam.cli import manifests
+from lowbeam.cli.cuts import cut_lines, cuts_data
+from lowbeam.cli.flags import moment
 from lowbeam.cli.prices import add_arguments as add_price_arguments
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput
@@ -32,6 +34,7 @@ from lowbeam.planning import (
 )
 from lowbeam.planning.plan import sizer_for
 from lowbeam.planning.words import watts
+from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
 from lowbeam.sizing.cost import Prices
@@ -59,6 +62,12 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inventory", metavar="CLASS=COUNT,...", help="accelerators, for example h100=16,l4=24")
     parser.add_argument("--nodes", metavar="FILE", help="nodes, as `kubectl get nodes -o json` prints them")
     parser.add_argument("--cap", metavar="WATTS", help="a cap over everything, for example 9kW")
+    parser.add_argument(
+        "--at",
+        metavar="TIME",
+        type=moment,
+        help="what caps with a schedule or events allow at that time, for example 2026-12-01T18:00+01:00 (now)",
+    )
     add_price_arguments(parser)
 
 
@@ -77,7 +86,7 @@ def read_input(args: argparse.Namespace) -> Input:
         without = "no accelerators: give --inventory h100=16,l4=24 or --nodes nodes.json"
         raise BadInput("\n".join([*map(str, read.troubles), without]))
     extra = [] if cap_watts is None else [manifests.cluster_cap(cap_watts, read)]
-    world, troubles = manifests.world_of(read, nodes, extra, datetime.now(UTC).date())
+    world, troubles = manifests.world_of(read, nodes, extra, time_asked(args))
     wrong = [
         *manifests.unknown_classes("--inventory", counts, world.catalogue),
         *manifests.unknown_classes("--price", prices.accelerator_hour if prices else (), world.catalogue),
@@ -89,6 +98,12 @@ def read_input(args: argparse.Namespace) -> Input:
         raise BadInput("\n".join([*what, f"{_problems(troubles)}nothing planned"]))
     notes = (*manifests.nodes_without_class(nodes, world), *_empty_pools(world), *_of_workloads(world))
     return Input(world, troubles, notes, prices)
+
+
+def time_asked(args: argparse.Namespace) -> datetime:
+    """What `--at` says, else now."""
+    at: datetime | None = args.at
+    return at or datetime.now(UTC)
 
 
 def snapshot_of(world: World) -> Snapshot:
@@ -152,7 +167,7 @@ def _page(given: Input, snapshot: Snapshot, answer: Plan) -> list[str]:
     if sentences := trouble_lines(answer):
         lines += [*sentences, ""]
     if snapshot.caps.caps:
-        lines += [*cap_table(answer, snapshot.caps), ""]
+        lines += [*cap_table(answer, snapshot.caps), *cut_lines(given.world), ""]
     if given.prices is not None:
         lines += [*cost_table(answer, asked, given.prices), ""]
     if doubts := doubt_lines(answer):
@@ -172,6 +187,8 @@ def _rest(given: Input, snapshot: Snapshot, answer: Plan) -> dict[str, Any]:
     return {
         "expectedMilliwatts": _chosen_milliwatts(given.world, answer),
         "largestModels": {"expectedMilliwatts": largest, "unplaced": unplaced},
+        "at": timestamp(given.world.outlook.at),
+        "schedules": cuts_data(given.world),
         "notes": list(given.notes),
         "problems": [
             {"file": it.file, "object": it.object, "field": it.field, "message": it.message} for it in given.troubles

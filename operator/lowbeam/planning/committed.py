@@ -127,7 +127,7 @@ class Ledger:
 
     def over_now(self) -> frozenset[str]:
         """The enforced caps that are charged above usable already."""
-        return frozenset(cap.name for cap, usable in self._tree.enforced() if self.committed[cap.name] > usable)
+        return frozenset(cap.name for cap, usable in self._tree.admitted() if self.committed[cap.name] > usable)
 
     def charged_by(self, key: Key) -> dict[str, int]:
         """Milliwatts that the existing pods of one workload put on each cap."""

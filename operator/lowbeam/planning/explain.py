@@ -173,13 +173,13 @@ def trouble_lines(plan: Plan) -> tuple[str, ...]:
 def cap_table(plan: Plan, caps: CapTree) -> tuple[str, ...]:
     """One line per cap: usable and committed watts, price, and whether it can be met."""
     rows = [("CAP", "WATTS", "USABLE", "COMMITTED", "ROOM", "PRICE/W", "STATE")]
-    for cap, usable in zip(caps.caps, caps.usable_milliwatts, strict=True):
+    for cap, usable in zip(caps.caps, caps.planned_milliwatts, strict=True):
         used = plan.cap_milliwatts.get(cap.name, 0)
         state = "unsatisfiable" if cap.name in plan.unsatisfiable_caps else "kept" if used <= usable else "over"
         rows.append(
             (
                 cap.name,
-                watts(cap.watts * 1000),
+                watts(cap.watts_to_plan_with * 1000),
                 watts(usable),
                 watts(used),
                 watts(usable - used),
@@ -212,14 +212,14 @@ def plan_data(plan: Plan, asked: Asked, caps: CapTree, prices: Prices | None = N
         "caps": [
             {
                 "name": cap.name,
-                "milliwatts": cap.watts * 1000,
+                "milliwatts": cap.watts_to_plan_with * 1000,
                 "usableMilliwatts": usable,
                 "committedMilliwatts": plan.cap_milliwatts.get(cap.name, 0),
                 "enforced": cap.enforce,
                 "pricePerWatt": plan.cap_price.get(cap.name, 0.0),
                 "unsatisfiable": plan.unsatisfiable_caps.get(cap.name, ""),
             }
-            for cap, usable in zip(caps.caps, caps.usable_milliwatts, strict=True)
+            for cap, usable in zip(caps.caps, caps.planned_milliwatts, strict=True)
         ],
     }
 

@@ -8,7 +8,7 @@ Invariant: `freed_milliwatts` is in worst-case watts, as the committed ledger co
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,6 +47,11 @@ SETTLE_MS = {
 """Until the watts must have followed (control.md, "no progress").
 
 A pause ends pods as fewer replicas do. Whatever needs another Deployment loads weights first, as another model does."""
+
+
+def settle_seconds(levers: Iterable[str]) -> int:
+    """Of the slowest move that a cap with these levers allows: so long before a scheduled cut it has to begin."""
+    return max(SETTLE_MS[Lever(lever)] for lever in levers) // 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Cap:
     uid: str
     parent: str
     watts: int
+    """In force now: `power.outlook` works them out of the spec and the instant."""
     meter_tolerance_percent: int
     overhead_watts: int
     levers: tuple[str, ...]
@@ -54,8 +55,17 @@ class Cap:
     restore: RestoreRules = RestoreRules()
     late_seconds: int = 5
     stale_seconds: int = 15
+    planned_watts: int | None = None
+    """Fewer watts that a coming cut announces, which plans and restores keep to already; None = as `watts`."""
+    admitted_watts: int | None = None
+    """What moves on the way to the plan keep to: between the two others; None = as `watts`."""
     nested_pools: frozenset[str] = frozenset()
     """Pools of the caps below this one; `build_cap_tree` fills it in for pool caps: a rack counts in its row."""
+
+    @property
+    def watts_to_plan_with(self) -> int:
+        """`watts`, or fewer when a cut is close."""
+        return self.watts if self.planned_watts is None else self.planned_watts
 
     def covers(self, namespace: str, pool: str) -> bool:
         """True when a replica of `namespace` on `pool` counts against this cap."""
@@ -78,7 +88,11 @@ class CapTree:
 
     caps: tuple[Cap, ...] = ()
     usable_milliwatts: tuple[int, ...] = ()
-    """Parallel to `caps`: the smallest usable figure on the path to the root."""
+    """Parallel to `caps`: the smallest usable figure on the path to the root, now. Nothing may be above it."""
+    planned_milliwatts: tuple[int, ...] = ()
+    """Parallel to `caps`: the same with cuts that are close, at most `usable_milliwatts`. Plans keep to it."""
+    admitted_milliwatts: tuple[int, ...] = ()
+    """Parallel to `caps`: what may be committed on the way to a plan, between the two others."""
     limited_by: tuple[str, ...] = ()
     """Parallel to `caps`: the cap on the path that set it."""
     problems: tuple[CapProblem, ...] = ()
@@ -88,8 +102,12 @@ class CapTree:
         return next((u for c, u in zip(self.caps, self.usable_milliwatts, strict=True) if c.name == cap), None)
 
     def enforced(self) -> tuple[tuple[Cap, int], ...]:
-        """The caps that act, each with its usable milliwatts, in name order."""
-        return tuple((c, u) for c, u in zip(self.caps, self.usable_milliwatts, strict=True) if c.enforce)
+        """The caps that act, each with the milliwatts that a plan may commit under it, in name order."""
+        return tuple((c, u) for c, u in zip(self.caps, self.planned_milliwatts, strict=True) if c.enforce)
+
+    def admitted(self) -> tuple[tuple[Cap, int], ...]:
+        """The caps that act, each with the milliwatts that may be committed on the way to a plan."""
+        return tuple((c, u) for c, u in zip(self.caps, self.admitted_milliwatts, strict=True) if c.enforce)
 
     def enforced_over(self, namespace: str, pool: str) -> tuple[tuple[Cap, int], ...]:
         """The acting caps that a replica of `namespace` on `pool` counts against."""

@@ -59,6 +59,7 @@ class CapView:
 
     cap: Cap
     usable_milliwatts: int
+    """With cuts that are close: nothing comes back that would have to go again at once."""
     window: PowerWindow
     coverage_percent: int
     growth_allowed: bool = True

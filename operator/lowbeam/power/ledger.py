@@ -135,7 +135,7 @@ def over(tree: CapTree, totals: Mapping[str, int], extra: Mapping[str, int]) -> 
     """The enforced caps that `extra` milliwatts would push above usable (caps it does not raise are not its fault)."""
     return tuple(
         cap.name
-        for cap, usable in tree.enforced()
+        for cap, usable in tree.admitted()
         if extra.get(cap.name, 0) > 0 and totals.get(cap.name, 0) + extra[cap.name] > usable
     )
 

@@ -47,18 +47,42 @@ def build_cap_tree(caps: Sequence[Cap]) -> CapTree:
     problems = [problem for name in sorted(by_name) for problem in _problems_of(by_name[name], by_name, in_cycle)]
     nested = _pools_below(by_name, in_cycle)
     placed = tuple(replace(by_name[name], nested_pools=nested.get(name, frozenset())) for name in sorted(by_name))
-    limits = [_tightest(_path(cap, by_name, in_cycle), cap) for cap in placed]
+    paths = [_limiting(_path(cap, by_name, in_cycle), cap) for cap in placed]
+    limits = [min(((usable_milliwatts(it), it.name) for it in path), key=lambda pair: pair[0]) for path in paths]
     return CapTree(
         caps=placed,
         usable_milliwatts=tuple(usable for usable, _ in limits),
+        planned_milliwatts=tuple(min(map(planned_milliwatts, path)) for path in paths),
+        admitted_milliwatts=tuple(min(map(admitted_milliwatts, path)) for path in paths),
         limited_by=tuple(name for _, name in limits),
         problems=tuple(problems),
     )
 
 
+def limiting_paths(tree: CapTree) -> dict[str, list[Cap]]:
+    """For each cap of a tree the caps whose watts limit it: itself first, then upwards."""
+    by_name = {cap.name: cap for cap in tree.caps}
+    in_cycle = {name for name in by_name if _returns_to_itself(name, by_name)}
+    return {name: _limiting(_path(cap, by_name, in_cycle), cap) for name, cap in by_name.items()}
+
+
 def usable_milliwatts(cap: Cap) -> int:
     """What accelerators may draw by the cap's own figures: watts less tolerance and overhead, at least 0."""
-    return max(0, cap.watts * 10 * (100 - cap.meter_tolerance_percent) - cap.overhead_watts * 1000)
+    return _less_what_is_not_theirs(cap, cap.watts)
+
+
+def planned_milliwatts(cap: Cap) -> int:
+    """The same of the watts that plans keep to."""
+    return _less_what_is_not_theirs(cap, cap.watts_to_plan_with)
+
+
+def admitted_milliwatts(cap: Cap) -> int:
+    """The same of the watts that moves on the way to the plan keep to."""
+    return _less_what_is_not_theirs(cap, cap.watts if cap.admitted_watts is None else cap.admitted_watts)
+
+
+def _less_what_is_not_theirs(cap: Cap, watts: int) -> int:
+    return max(0, watts * 10 * (100 - cap.meter_tolerance_percent) - cap.overhead_watts * 1000)
 
 
 def strongest_first(pools: Iterable[tuple[str, Selector]], tree: CapTree) -> dict[str, Selector]:
@@ -140,10 +164,10 @@ def _path(cap: Cap, by_name: Mapping[str, Cap], in_cycle: set[str]) -> list[Cap]
     return path
 
 
-def _tightest(path: Sequence[Cap], cap: Cap) -> tuple[int, str]:
-    """(usable, name) of the smallest on the path, the nearest on a tie; an observer above an enforcing cap is none."""
-    limiting = [it for it in path if it.enforce or it.name == cap.name or not cap.enforce]
-    return min(((usable_milliwatts(it), it.name) for it in limiting), key=lambda pair: pair[0])
+def _limiting(path: Sequence[Cap], cap: Cap) -> list[Cap]:
+    """The caps of the path that limit the first one, itself first: the smallest counts, the nearest on a tie. One that
+    observes is no limit to an enforcing cap below it."""
+    return [it for it in path if it.enforce or it.name == cap.name or not cap.enforce]
 
 
 def _problems_of(cap: Cap, by_name: Mapping[str, Cap], in_cycle: set[str]) -> Iterable[CapProblem]:

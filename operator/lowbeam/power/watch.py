@@ -79,7 +79,7 @@ def watch(
     windows: dict[str, PowerWindow] = {}
     assessments: dict[str, Assessment] = {}
     views: dict[str, CapView] = {}
-    for cap, usable in zip(tree.caps, tree.usable_milliwatts, strict=True):
+    for cap, usable, planned in zip(tree.caps, tree.usable_milliwatts, tree.planned_milliwatts, strict=True):
         seen = totals[cap.name]
         window = _window(cap, state.windows.get(cap.name)).append(now_ms, seen.milliwatts)
         assessment = assess(
@@ -98,7 +98,7 @@ def watch(
         windows[cap.name], assessments[cap.name] = window, assessment
         views[cap.name] = CapView(
             cap=cap,
-            usable_milliwatts=usable,
+            usable_milliwatts=planned,
             window=window,
             coverage_percent=seen.coverage_percent,
             growth_allowed=assessment.growth_allowed,

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import date
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -101,7 +102,8 @@ class Controller:
         self._input = asyncio.Event()
         self._urgent = asyncio.Event()
         self._looked_seconds = 0.0
-        self._looked_on: date | None = None
+        self._plan_holds_until: datetime | None = None
+        """When the caps are others than in the last plan, by the clock."""
         self._work = Worklist(self._carry_out, clock, lambda: self._looked_seconds)
         self._tasks: asyncio.TaskGroup
         self._reporting: asyncio.Task[None] | None = None
@@ -175,30 +177,29 @@ class Controller:
             log.exception("cycle failed and is tried again", loop=loop)
 
     async def _wait_for_input(self) -> None:
-        """Until something changed (debounced, unless urgent), a held restore may be asked for again, or the interval is
-        over."""
+        """Until something changed (debounced, unless urgent), the clock changes a cap, a held restore may be asked for
+        again, or the interval is over."""
+        until, self._plan_holds_until = self._plan_holds_until, None  # once: a cycle that fails is not tried at once
         if not self._urgent.is_set():
             # A big fleet takes long to plan: rest as long, so that the other loops get half of the time at least.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(self._planned_seconds, LONGEST_REST_SECONDS)):
+                async with asyncio.timeout(min(self._planned_seconds, LONGEST_REST_SECONDS, self._seconds_to(until))):
                     await self._urgent.wait()
-        seconds = self._settings.planner_seconds
+        seconds = min(self._settings.planner_seconds, self._seconds_to(until))
         if self._fleet is not None and (retry_at_ms := self._power.retry_at_ms(self._fleet)) is not None:
             wait_ms = retry_at_ms - self._clock.monotonic_ms()
             seconds = min(seconds, max(self._settings.guard_seconds, wait_ms / 1000))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._input.wait()
             if not self._urgent.is_set():
-                try:
-                    async with asyncio.timeout(self._settings.debounce_seconds):
-                        await self._urgent.wait()
-                except TimeoutError:
-                    pass
-        except TimeoutError:
-            pass
+                async with asyncio.timeout(self._settings.debounce_seconds):
+                    await self._urgent.wait()
         self._input.clear()
         self._urgent.clear()
+
+    def _seconds_to(self, moment: datetime | None) -> float:
+        return math.inf if moment is None else max(0.0, (moment - self._clock.now()).total_seconds())
 
     async def _lead(self) -> Fleet | None:
         """The memory of a leader, None for everybody else; a new leader reads it from the objects first."""
@@ -264,6 +265,7 @@ class Controller:
                 self._input.clear()
                 self._urgent.clear()  # what was said until now is in this look
                 world = planned = self._look()
+                self._plan_holds_until = world.outlook.holds_until
                 everything, noticed = self._templates_changed, frozenset(self._edited)
                 edited = set(world.requirements) if everything else noticed & set(world.requirements)
                 fleet.forget_all_but(set(world.raw_workloads))
@@ -351,11 +353,11 @@ class Controller:
     # ---- parts of a cycle
 
     def _look(self) -> World:
-        """The world as the informers hold it; built anew only after a change."""
-        today = self._clock.now().date()
-        if self._world is None or self._looked_on != today:  # an opt-in runs out with its day, whatever else happens
-            began_ms, self._looked_on = self._clock.monotonic_ms(), today
-            self._world = build_world(self.mirror.objects(), today, self._parser, self._loads.observations())
+        """The world as the informers hold it; built anew only after a change, one that the clock makes included."""
+        now = self._clock.now()
+        if self._world is None or not self._world.holds_at(now):
+            began_ms = self._clock.monotonic_ms()
+            self._world = build_world(self.mirror.objects(), now, self._parser, self._loads.observations())
             self._looked_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
         return self._world
 

@@ -26,6 +26,7 @@ from lowbeam.planning.transition import (
 from lowbeam.power.gate import CapView, GateState
 from lowbeam.power.ledger import measured_by_workload
 from lowbeam.power.progress import Promise
+from lowbeam.power.schedule import Timetable
 from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.decisions import decision_of, dimming_of
@@ -137,7 +138,7 @@ class PowerControl:
 
     def facts(self, world: World, last_plan: Plan | None) -> list[tuple[str, CapFacts]]:
         """What each valid cap's status says."""
-        problems = {p.cap: p for p in world.caps.problems}
+        problems, limits, planned = {p.cap: p for p in world.caps.problems}, world.outlook.limits, world.outlook.planned
         facts = []
         for cap, usable, limited_by in zip(
             world.caps.caps, world.caps.usable_milliwatts, world.caps.limited_by, strict=True
@@ -155,8 +156,13 @@ class PowerControl:
                         problem_reason=problem.reason if problem else "",
                         problem=problem.message if problem else "",
                         counted=world.counted[cap.name],
-                        effective_watts=world.cap_objects[limited_by].spec.watts,
+                        note=_note(world.timetables[cap.name]),
+                        effective_watts=limits[limited_by].watts,
                         limited_by=limited_by,
+                        effective_entry=limits[limited_by].entry,
+                        limit=limits[cap.name],
+                        planned_watts=planned[cap.name],
+                        next_change=world.outlook.next_changes.get(cap.name),
                         usable_milliwatts=usable,
                         measured_milliwatts=seen.milliwatts,
                         committed_milliwatts=self._committed.get(cap.name, 0),
@@ -229,6 +235,15 @@ class PowerControl:
 
     def _views(self) -> Mapping[str, CapView]:
         return self._seen.views if self._seen else {}
+
+
+def _note(timetable: Timetable) -> str:
+    """Entries that change nothing. No error: whoever lowers spec.watts in a hurry must not have to edit them first."""
+    entries = timetable.never_counting()
+    if not entries:
+        return ""
+    what = "changes nothing: its watts are" if len(entries) == 1 else "change nothing: their watts are"
+    return f"{', '.join(entries)} {what} not below the {timetable.watts} W of spec.watts"
 
 
 def _is_undecided(memory: WorkloadMemory, *, runs: bool) -> bool:

@@ -32,7 +32,7 @@ from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.condition_rows import as_conditions
 from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.replicas import WorkloadKey
-from lowbeam.runtime.status_cap import CapFacts, cap_status
+from lowbeam.runtime.status_cap import CapFacts, cap_status, cuts_told
 from lowbeam.runtime.status_workload import WorkloadFacts, workload_status
 
 log = structlog.get_logger("lowbeam.reporter")
@@ -86,11 +86,14 @@ class Reporter:
         name = raw["metadata"]["name"]
         status = cap_status(facts, raw.get("status", {}), self._clock.now())
         self._say_troubles(POWER_CAPS, raw, raw.get("status", {}), status)
+        for cut_reason, text in cuts_told(facts, raw.get("status", {})):
+            log.info(text, cap=name, reason=cut_reason)
+            self._event(POWER_CAPS, raw, "Normal", cut_reason, text)
         metrics.cap_usable_watts.labels(name).set(facts.usable_milliwatts / 1000)
         metrics.cap_measured_watts.labels(name).set(facts.measured_milliwatts / 1000)
         metrics.cap_committed_watts.labels(name).set(facts.committed_milliwatts / 1000)
         metrics.cap_coverage_ratio.labels(name).set(facts.coverage_percent / 100)
-        metrics.cap_enforced.labels(name).set(facts.enforced and not facts.problem)
+        metrics.cap_enforced.labels(name).set(facts.enforced and facts.kept)
         await self._write(POWER_CAPS, raw, status)
 
     async def invalid(self, resource: Resource, raw: Mapping[str, Any], reason: str, message: str) -> None:

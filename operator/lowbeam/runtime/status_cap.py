@@ -15,11 +15,15 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.v1alpha1.base import HIGHEST_DECIMAL, MAX_SENTENCE_LENGTH, cut
 from lowbeam.api.v1alpha1.powercap import CapState
 from lowbeam.power.guard import BLIND_COMMITTED_PERCENT
+from lowbeam.power.outlook import Change
+from lowbeam.power.schedule import Limit, Timetable, limit_at
 from lowbeam.runtime.cap_counts import Counted
 from lowbeam.runtime.clock import timestamp
 from lowbeam.runtime.condition_rows import Row, as_conditions
 from lowbeam.runtime.fleet import Decision
 from lowbeam.runtime.status_workload import steady_watts
+
+NO_ENTRY = limit_at(Timetable(0), datetime.min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,19 @@ class CapFacts:
     """Why the minimum of its workloads does not fit; empty when it does."""
     price_per_watt: float
     last_action: Decision | None
+    note: str = ""
+    """What is odd about a cap that is in force; empty when nothing is."""
+    effective_entry: str = ""
+    """Of `limited_by`; empty while its static watts count."""
+    planned_watts: int | None = None
+    next_change: Change | None = None
+    limit: Limit = NO_ENTRY
+    """What the cap's own schedule and events say."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the cap limits what it should: also where one of its entries means nothing, as the others hold."""
+        return self.problem_reason in ("", reasons.CAP_SCHEDULE_INVALID)
 
 
 def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -56,6 +73,7 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
         **_counts(facts.counted),
         "effectiveWatts": facts.effective_watts,
         "limitedBy": facts.limited_by,
+        **_by_the_clock(facts),
         "usableWatts": facts.usable_milliwatts // 1000,
         "measuredWatts": steady_watts(facts.measured_milliwatts, previous.get("measuredWatts")),
         "committedWatts": -(-facts.committed_milliwatts // 1000),
@@ -70,6 +88,39 @@ def cap_status(facts: CapFacts, previous: Mapping[str, Any], now: datetime) -> d
             "message": cut(facts.last_action.message, MAX_SENTENCE_LENGTH),
         }
     return status
+
+
+def cuts_told(facts: CapFacts, previous: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(reason, sentence) of each entry of the cap that began or ended since the status `previous`, or comes close."""
+    limit, told, was = facts.limit, [], set(previous.get("activeEntries", ()))
+    if limit.planned_for is not None and "plannedWatts" not in previous:
+        begins = f"{limit.planned_entry} begins at {timestamp(limit.planned_for)}"
+        told.append(
+            (reasons.CUT_AHEAD, f"{begins}: workloads are dimmed in time, so that their watts are down by then")
+        )
+    for it in limit.active:
+        if it.entry not in was:
+            until = "" if it.until is None else f" until {timestamp(it.until)}"
+            told.append((reasons.CUT_BEGAN, f"{it.entry} began: at most {it.watts} W{until}"))
+    for entry in sorted(was - {it.entry for it in limit.active}):
+        by = f", as {limit.entry} says" if limit.entry else " again"
+        told.append((reasons.CUT_ENDED, f"{entry} is over: at most {limit.watts} W{by}"))
+    return told
+
+
+def _by_the_clock(facts: CapFacts) -> dict[str, Any]:
+    """What schedules and events say; nothing of a cap without any, like the caps above it."""
+    parts: dict[str, Any] = {}
+    if facts.effective_entry:
+        parts["effectiveEntry"] = facts.effective_entry
+    if facts.planned_watts is not None and facts.planned_watts < facts.effective_watts:
+        parts["plannedWatts"] = facts.planned_watts
+    if (change := facts.next_change) is not None:
+        then = {"time": timestamp(change.at), "watts": change.watts, "limitedBy": change.cap}
+        parts["nextChange"] = {**then, "entry": change.entry} if change.entry else then
+    if facts.limit.active:
+        parts["activeEntries"] = [it.entry for it in facts.limit.active]
+    return parts
 
 
 def _counts(counted: Counted) -> dict[str, int]:
@@ -105,7 +156,7 @@ def _conditions(facts: CapFacts) -> list[Row]:
     ready_reason = facts.problem_reason or (reasons.IN_FORCE if facts.enforced else reasons.OBSERVING)
     stale = f"{facts.coverage_percent} % of the accelerators have a fresh reading; the others count at their worst case"
     return [
-        (reasons.READY, in_force, ready_reason, facts.problem or facts.counted.nothing),
+        (reasons.READY, in_force, ready_reason, facts.problem or facts.counted.nothing or facts.note),
         _reconciling(facts, over=over),
         (reasons.STALLED, not in_force, ready_reason, facts.problem),
         (

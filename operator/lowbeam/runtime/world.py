@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -21,7 +21,11 @@ from lowbeam.api.v1alpha1.loading import Problem, read_object
 from lowbeam.catalog import CatalogueProblem, class_of_node, load_builtin, overlay
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning import Inventory, Snapshot, WorkloadState
+from lowbeam.planning.moves import settle_seconds
 from lowbeam.power.caps import CapTree
+from lowbeam.power.from_spec import timetable_of_spec
+from lowbeam.power.outlook import Outlook, outlook
+from lowbeam.power.schedule import Timetable
 from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node, strongest_first
 from lowbeam.render import Placement, labels
 from lowbeam.runtime.cap_counts import Counted, Nodes, counted_by
@@ -68,9 +72,11 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What does not depend on workloads."""
+    """What depends neither on workloads nor on the time."""
 
-    caps: CapTree
+    cap_tree: CapTree
+    """The place of each cap; its watts are the static ones, and its problems only those of the nodes."""
+    timetables: Mapping[str, Timetable]
     cap_objects: Mapping[str, PowerCap]
     cap_problems: Mapping[str, Problem]
     counted: Mapping[str, Counted]
@@ -91,6 +97,8 @@ class Ground:
 class World(Ground):
     """Everything one cycle knows."""
 
+    outlook: Outlook
+    """The caps at the time of the cycle, and when they change."""
     catalogue: Catalogue
     catalogue_problems: tuple[CatalogueProblem, ...]
     inventory: tuple[Inventory, ...]
@@ -104,6 +112,15 @@ class World(Ground):
     replicas: Mapping[WorkloadKey, list[Replica]]
     names: Mapping[WorkloadKey, WorkloadKey]
     """(namespace, label value) -> workload."""
+
+    @property
+    def caps(self) -> CapTree:
+        """The cap tree as it is now."""
+        return self.outlook.caps
+
+    def holds_at(self, now: datetime) -> bool:
+        """Whether the same objects give the same world at `now`: no cap changes, and no opt-in runs out."""
+        return self.outlook.at.date() == now.date() and self.outlook.holds_at(now)
 
     def key_of(self, labelled: WorkloadKey) -> WorkloadKey:
         """The workload behind (namespace, value of the workload label): long names are shortened in labels."""
@@ -177,6 +194,15 @@ class Parser:
     _views: dict[Hashable, tuple[tuple[Any, ...], Any]] = field(default_factory=dict)
     """By what is looked at: what the view was made of, and the view."""
     _older: dict[Hashable, tuple[tuple[Any, ...], Any]] = field(default_factory=dict)
+    _outlook: tuple[Ground, Outlook] | None = None
+
+    def outlook(self, ground: Ground, now: datetime) -> Outlook:
+        """The caps of `ground` at `now`; worked out once for as long as they hold."""
+        if self._outlook is None or self._outlook[0] is not ground or not self._outlook[1].holds_at(now):
+            found = outlook(ground.cap_tree.caps, ground.timetables, now)
+            problems = (*ground.cap_tree.problems, *found.caps.problems)
+            self._outlook = ground, replace(found, caps=replace(found.caps, problems=problems))
+        return replace(self._outlook[1], at=now)
 
     def view(self, name: Hashable, make: Callable[..., _View], *parts: Any) -> _View:
         """`make(*parts)`, or what that gave before where all parts are still the same: informers replace an object
@@ -222,9 +248,9 @@ class Parser:
 
 
 def build_world(
-    objects: Objects, today: date, parser: Parser, observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED
+    objects: Objects, now: datetime, parser: Parser, observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED
 ) -> World:
-    """One World from what the informers hold now, and what telemetry said about the workloads."""
+    """One World from what the informers hold, the time (UTC), and what telemetry said about the workloads."""
     # 1. The catalogue: built in, then the cluster's own objects over it.
     catalogue, catalogue_problems = parser.catalogue(objects)
     # 2. Caps and pools.
@@ -232,6 +258,7 @@ def build_world(
         "ground", partial(_ground, parser), catalogue, objects.power_caps, objects.namespaces, objects.nodes
     )
     # 3. Workloads.
+    today = now.date()
     workloads: dict[WorkloadKey, InferenceWorkload] = {}
     refusals: dict[WorkloadKey, Refusal] = {}
     requirements: dict[WorkloadKey, Requirements] = {}
@@ -272,7 +299,9 @@ def build_world(
     return World(
         catalogue=catalogue,
         catalogue_problems=catalogue_problems,
-        caps=ground.caps,
+        cap_tree=ground.cap_tree,
+        timetables=ground.timetables,
+        outlook=parser.outlook(ground, now),
         cap_objects=ground.cap_objects,
         cap_problems=ground.cap_problems,
         counted=ground.counted,
@@ -315,7 +344,10 @@ def _ground(
     boards = {_name(node): devices_of(node) for node in nodes if _name(node) in node_classes}
     scopes = [(cap, cap_objects[cap.name].spec.scope) for cap in tree.caps]
     return Ground(
-        caps=replace(tree, problems=(*overlaps(matches), *tree.problems)),
+        cap_tree=replace(tree, problems=overlaps(matches)),
+        timetables={
+            name: timetable_of_spec(cap.spec, settle_seconds(cap.spec.levers)) for name, cap in cap_objects.items()
+        },
         cap_objects=cap_objects,
         cap_problems=cap_problems,
         counted=counted_by(scopes, Nodes(node_labels, node_pools, boards), labels_of),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import timedelta
 from pathlib import Path
 
 from lowbeam.api.nearest import nearest
@@ -24,6 +24,7 @@ from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
 from lowbeam.planning.committed import Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
+from lowbeam.planning.moves import settle_seconds
 from lowbeam.planning.snapshot import Inventory
 from lowbeam.planning.transition import (
     Transition,
@@ -34,10 +35,11 @@ from lowbeam.planning.transition import (
     taken_back_by,
 )
 from lowbeam.power.caps import Cap, CapTree
-from lowbeam.power.from_spec import cap_of_spec
+from lowbeam.power.from_spec import cap_of_spec, timetable_of_spec
 from lowbeam.power.gate import GateState
 from lowbeam.power.ledger import Reading, ReplicaCharge
-from lowbeam.power.tree import build_cap_tree
+from lowbeam.power.outlook import Outlook, outlook
+from lowbeam.power.schedule import Timetable
 from lowbeam.power.trust import MeterHistory, MeterLimits, judge
 from lowbeam.power.watch import Watch, WatchState, watch
 from lowbeam.simulation.cluster import Key, VirtualCluster, Worker
@@ -51,8 +53,6 @@ GUARD_MS = 2_000
 PLANNER_MS = 15_000
 DEBOUNCE_MS = 1_000
 OBSERVED_MS = 900_000
-BIRTHDAY = date(2026, 1, 1)
-"""The virtual today: opt-ins of a scenario run out against it."""
 
 
 def run_scenario(source: str | Path | Scenario) -> Report:
@@ -96,6 +96,8 @@ class _Run:
             Inventory(e.pool, e.accelerator_class, e.accelerators, e.largest_node) for e in scenario.inventory
         )
         self._caps = {entry.name: _cap_of(entry, scenario.workloads) for entry in scenario.caps}
+        self._timetables = {entry.name: _timetable_of(entry) for entry in scenario.caps}
+        self._outlook: Outlook | None = None
         self._needs = {(w.namespace, w.name): self._requirements(w) for w in scenario.workloads}
         self._declared = {key: needs.demand for key, needs in self._needs.items()}
         self._acted_on = {(w.namespace, w.name) for w in scenario.workloads if w.spec.mode is WorkloadMode.ENFORCE}
@@ -111,8 +113,9 @@ class _Run:
             if event.at * 1000 == now_ms:
                 self._happen(event, now_ms)
         self._cluster.advance(self._needs, now_ms, STEP_MS)
+        caps_change = self._look_at_caps(now_ms)
         debounced = self._changed_ms is not None and now_ms >= self._changed_ms + DEBOUNCE_MS
-        is_plan_due = now_ms % PLANNER_MS == 0 or debounced
+        is_plan_due = now_ms % PLANNER_MS == 0 or debounced or caps_change
         if now_ms % GUARD_MS == 0 or is_plan_due:
             tree, readings, charges = self._tree(), self._readings(now_ms), self._charges()
             if is_plan_due:
@@ -127,12 +130,15 @@ class _Run:
     def _happen(self, event: Event, now_ms: int) -> None:
         if event.cap and event.delete:
             self._caps.pop(event.cap, None)
+            self._outlook = None
         elif event.cap:
             entry = next(e for e in self._scenario.caps if e.name == event.cap)
-            watts = entry.spec.watts * (event.percent or 100) // 100
-            before = self._caps.get(event.cap)
-            self._caps[event.cap] = replace(_cap_of(entry, self._scenario.workloads), watts=max(1, watts))
-            if before is not None and watts < before.watts:
+            watts = max(1, entry.spec.watts * (event.percent or 100) // 100)
+            before = self._timetables[event.cap].watts if event.cap in self._caps else 0
+            self._caps[event.cap] = _cap_of(entry, self._scenario.workloads)
+            self._timetables[event.cap] = _timetable_of(entry, watts)
+            self._outlook = None
+            if watts < before:
                 self.observer.tightened(now_ms)
         elif event.workload:
             namespace, _, name = event.workload.partition("/")
@@ -294,8 +300,16 @@ class _Run:
     def _charges(self) -> tuple[ReplicaCharge, ...]:
         return self._cluster.charges({uid: max(mw for _, mw in seen) for uid, seen in self._memory.highest.items()})
 
+    def _look_at_caps(self, now_ms: int) -> bool:
+        """Work out the caps of this second where they are others than before; True when the clock changed them."""
+        now = self._scenario.starts_at + timedelta(milliseconds=now_ms)
+        known = self._outlook
+        if known is None or not known.holds_at(now):
+            self._outlook = outlook(self._caps.values(), self._timetables, now)
+        return known is not None and known is not self._outlook
+
     def _tree(self) -> CapTree:
-        return build_cap_tree(tuple(self._caps.values()))
+        return CapTree() if self._outlook is None else self._outlook.caps
 
     def _drawn_by_key_and_pool(self) -> Mapping[tuple[str, str], float]:
         """True watts per (namespace, pool)."""
@@ -307,7 +321,8 @@ class _Run:
 
     def _requirements(self, entry: WorkloadEntry) -> Requirements:
         uid = f"{entry.namespace}-{entry.name}"
-        found = requirements_of(entry.namespace, entry.name, uid, entry.spec, self._catalogue, None, BIRTHDAY)
+        today = self._scenario.starts_at.date()
+        found = requirements_of(entry.namespace, entry.name, uid, entry.spec, self._catalogue, None, today)
         if isinstance(found, Refusal):
             raise BadInput(f"workloads: {entry.namespace}/{entry.name}: {found.message}")
         return found
@@ -319,3 +334,11 @@ def _cap_of(entry: CapEntry, workloads: tuple[WorkloadEntry, ...]) -> Cap:
         raise BadInput(f"caps: {entry.name}: scope.namespaces.selector: a scenario has no Namespace objects; use names")
     names = frozenset(scope.names if scope else ()) & {w.namespace for w in workloads}
     return cap_of_spec(entry.name, entry.name, entry.spec, names)
+
+
+def _timetable_of(entry: CapEntry, watts: int | None = None) -> Timetable:
+    spec = entry.spec if watts is None else entry.spec.model_copy(update={"watts": watts})
+    timetable = timetable_of_spec(spec, settle_seconds(spec.levers))
+    if timetable.troubles:
+        raise BadInput(f"caps: {entry.name}: {'; '.join(timetable.troubles)}")
+    return timetable

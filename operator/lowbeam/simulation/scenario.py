@@ -13,6 +13,7 @@ Decides the format and nothing else. Specs are those of the API, so a scenario i
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -20,7 +21,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lowbeam.api.documents import complaint_of, document_of, position_of
-from lowbeam.api.v1alpha1.base import ApiModel
+from lowbeam.api.v1alpha1.base import ApiModel, Time
 from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkloadSpec
 from lowbeam.api.v1alpha1.powercap import CapState, PowerCapSpec
 from lowbeam.api.v1alpha1.problems import problems_of
@@ -122,6 +123,8 @@ class Scenario(ApiModel):
     description: str = ""
     seconds: Annotated[int, Field(ge=10, le=86_400)]
     seed: int = 1
+    starts_at: Time = datetime(2026, 1, 1, tzinfo=UTC)
+    """The virtual time at second 0: schedules and events of caps begin by it, and opt-ins run out."""
     settle_before: int = Field(default=120, ge=0)
     """Seconds at the start that no figure counts: workers are starting."""
     inventory: tuple[InventoryEntry, ...]

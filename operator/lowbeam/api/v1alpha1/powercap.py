@@ -7,6 +7,7 @@ threshold) is refused here; what depends on other objects (parents, cycles, work
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -30,8 +31,10 @@ from lowbeam.api.v1alpha1.base import (
     Time,
     Watts,
     condition_column,
+    list_map,
     list_set,
 )
+from lowbeam.api.v1alpha1.cuts import MAX_ENTRIES, CapEvent, Cut, EntryLabel, NextChange, ScheduleEntry
 from lowbeam.api.v1alpha1.labels import Labels, has_keys_of_labels
 
 PercentOfCap = Annotated[int, Field(ge=1, le=100)]
@@ -216,6 +219,12 @@ class PowerCapSpec(ApiModel):
     """What the watts are counted over."""
     watts: Annotated[int, Field(ge=1, le=MAX_WATTS)]
     """The most that the scope may draw."""
+    schedule: Annotated[
+        tuple[ScheduleEntry, ...], Field(max_length=MAX_ENTRIES, json_schema_extra=list_map("name"))
+    ] = ()
+    """Fewer watts at certain times. The smallest of all active entries counts, never the latest."""
+    events: Annotated[tuple[CapEvent, ...], Field(max_length=MAX_ENTRIES, json_schema_extra=list_map("name"))] = ()
+    """Fewer watts once, from a start to an end. One that is over changes nothing any more."""
     basis: PowerBasis = PowerBasis.GPU
     """Where the watts are counted: GPU = accelerators only; Node and Wall include the rest, as `overheadWatts`."""
     overhead_watts: Watts | None = None
@@ -254,6 +263,22 @@ class PowerCapSpec(ApiModel):
             field="watts",
         ),
         Rule(
+            cel="!has(self.overheadWatts) || !has(self.schedule) || self.schedule.all(it, !has(it.watts) || "
+            "it.watts * (100 - self.meterTolerancePercent) > self.overheadWatts * 100)",
+            message="an entry of schedule leaves nothing for accelerators: its watts less meterTolerancePercent must "
+            "be above overheadWatts",
+            holds=lambda it: it.leaves_something(it.schedule),
+            field="schedule",
+        ),
+        Rule(
+            cel="!has(self.overheadWatts) || !has(self.events) || self.events.all(it, !has(it.watts) || "
+            "it.watts * (100 - self.meterTolerancePercent) > self.overheadWatts * 100)",
+            message="an entry of events leaves nothing for accelerators: its watts less meterTolerancePercent must "
+            "be above overheadWatts",
+            holds=lambda it: it.leaves_something(it.events),
+            field="events",
+        ),
+        Rule(
             cel="self.restore.gatePercent < self.thresholds.softShedPercent",
             message="restore.gatePercent must be below thresholds.softShedPercent, else workloads would go up and down",
             holds=lambda it: it.restore.gate_percent < it.thresholds.soft_shed_percent,
@@ -267,6 +292,12 @@ class PowerCapSpec(ApiModel):
             field="restore.committedPercent",
         ),
     )
+
+    def leaves_something(self, cuts: Iterable[Cut]) -> bool:
+        """Whether tolerance and overhead leave watts for accelerators in every entry that names its watts."""
+        least = (self.overhead_watts or 0) * 100
+        given = (cut.watts for cut in cuts if self.overhead_watts is not None and cut.watts is not None)
+        return all(watts * (100 - self.meter_tolerance_percent) > least for watts in given)
 
 
 class LastAction(ApiModel):
@@ -293,9 +324,21 @@ class PowerCapStatus(ApiModel):
     namespaces: Count | None = None
     """Namespaces that it counts and that are there; left out for the other scopes."""
     effective_watts: Watts | None = None
-    """The smallest cap from here up to the root."""
+    """The smallest cap from here up to the root, as it is now."""
     limited_by: Annotated[str, Field(max_length=253)] | None = None
     """The cap that set `effectiveWatts`: this one, or one above."""
+    effective_entry: EntryLabel | None = None
+    """The entry of that cap's schedule or events which set it, e.g. `schedule/evening-peak`; left out where its
+    `spec.watts` counts."""
+    planned_watts: Watts | None = None
+    """Fewer watts that a coming entry announces: what workloads are dimmed to already, so that they are down when it
+    begins. Left out at other times."""
+    next_change: NextChange | None = None
+    """When `effectiveWatts` changes next, and to what; left out where no entry changes it."""
+    active_entries: Annotated[
+        tuple[EntryLabel, ...], Field(max_length=2 * MAX_ENTRIES, json_schema_extra=list_set())
+    ] = ()
+    """Entries of this cap that are active now, also those that a smaller one hides."""
     usable_watts: Watts | None = None
     """What accelerators may draw: effective watts less meter tolerance and overhead."""
     measured_watts: Watts | None = None
@@ -335,6 +378,8 @@ class PowerCap(KubeObject):
             PrinterColumn("State", ".status.state", "string", "What the cap is doing now"),
             PrinterColumn("Accelerators", ".status.accelerators", "integer", "Accelerators that it counts", priority=1),
             PrinterColumn("Limited-By", ".status.limitedBy", "string", "The cap that sets the watts", priority=1),
+            PrinterColumn("Entry", ".status.effectiveEntry", "string", "The entry that sets the watts", priority=1),
+            PrinterColumn("Next-Change", ".status.nextChange.time", "string", "When they change next", priority=1),
             AGE,
         ),
     )

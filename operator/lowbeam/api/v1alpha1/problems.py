@@ -116,6 +116,8 @@ def _sentence(
             return f"{_quoted(value)} is not a list (start each entry with a dash)"
         case "date_from_datetime_parsing" | "date_parsing" | "date_type" | "date_from_datetime_inexact":
             return f'{_quoted(value)} is not a date (write year, month and day: "2027-03-31")'
+        case "datetime_parsing" | "datetime_type" | "datetime_from_date_parsing" | "timezone_aware":
+            return f'{_quoted(value)} is not a time with its zone (write "2027-03-31T17:00:00Z", or +02:00 for Z)'
     return None
 
 

@@ -186,6 +186,18 @@ CAP_OVERLAPS: Final = _reason(
     "CapOverlaps",
     "Nodes that its selector fits count under another pool cap. Separate the selectors, or make it that cap's parent.",
 )
+CAP_SCHEDULE_INVALID: Final = _reason(
+    "CapScheduleInvalid",
+    "An entry of spec.schedule means nothing, or is active all the time; the message names the field. The cap's other "
+    "watts stay in force.",
+)
+CUT_AHEAD: Final = _reason(
+    "CutAhead", "An entry of the cap's schedule or events begins soon: workloads are dimmed in time for it."
+)
+CUT_BEGAN: Final = _reason("CutBegan", "An entry of the cap's schedule or events is active; the message says how long.")
+CUT_ENDED: Final = _reason(
+    "CutEnded", "An entry of the cap's schedule or events is over: dimmed workloads come back through the restore gate."
+)
 WITHIN_CAP: Final = _reason("WithinCap", "Measured watts are at most the usable watts.")
 OVER_CAP: Final = _reason("OverCap", "Measured watts are above the usable watts.")
 SHEDDING: Final = _reason("Shedding", "Workloads are being dimmed to get under the cap.")
