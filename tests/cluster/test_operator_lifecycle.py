@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.operator_harness import BULK, CHAT, TRIAGE, Stage, condition, power_cap, stage, workload
+from tests.operator_harness import BULK, TRIAGE, Stage, condition, power_cap, stage, workload
 
 __all__ = ["stage"]
 
@@ -107,19 +107,16 @@ def test_another_model_is_made_before_the_old_one_breaks(stage: Stage, namespace
     assert "exceeded quota" in quoted
 
 
-def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_made(
+def test_without_room_under_the_cap_a_single_replica_breaks_before_the_new_one_is_made(
     stage: Stage, namespace: str
 ) -> None:
-    stage.apply(workload(namespace, "tight", CHAT))
+    stage.apply(workload(namespace, "tight"))
     stage.ready(namespace, "tight")
     committed = stage.iw(namespace, "tight")["status"]["energy"]["committedWatts"]
-    with stage.caps(power_cap(f"{namespace}-tight", round(committed * 1.15), namespaces=[namespace])):
+    with stage.caps(power_cap(f"{namespace}-tight", round(committed * 1.6), namespaces=[namespace])):
         stage.says(lambda: stage.own("powercaps", f"{namespace}-tight"), "Ready", "True", "InForce")
         old = {d["metadata"]["name"] for d in stage.deployments(namespace)}
-        model = _another_model(stage, namespace)
-        stage.patch(
-            "iw", "tight", {"model": {"pinned": model}, "quality": {"benchmark": "mmlu-pro", "floor": "0"}}, namespace
-        )
+        stage.patch("iw", "tight", {"model": {"pinned": "roberta-base-sst2"}}, namespace)
         together: list[set[str]] = []
 
         def replaced() -> bool:
@@ -130,13 +127,6 @@ def test_without_room_under_the_cap_the_old_model_breaks_before_the_new_one_is_m
         stage.eventually("the new Deployment instead of the old one", replaced)
         assert all(len(names) <= 1 for names in together), f"two models at once: {together}"
         stage.ready(namespace, "tight")
-
-
-def _another_model(stage: Stage, namespace: str) -> str:
-    status = stage.iw(namespace, "tight")["status"]
-    others = [a["model"] for a in status["alternatives"] if a["model"] != status["selected"]["model"]]
-    model: str = others[0] if others else "qwen3-4b-instruct-2507"
-    return model
 
 
 def _deployment_of(pod: dict[str, object]) -> str:
