@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning.committed import Order, Target, committed_milliwatts, taken_up
 from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.promises import promises_of
 from lowbeam.planning.roll import Roll
 from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
-from lowbeam.planning.transition import Transition, next_targets, promises_of
+from lowbeam.planning.transition import Transition, next_targets
 from lowbeam.power.gate import GateState
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState
 from lowbeam.power.tree import build_cap_tree
@@ -66,6 +67,11 @@ def test_where_shares_leave_nothing_to_serve_or_might_not_fit_the_old_ones_end_f
 ) -> None:
     result = move(Target(runs), wants, charges, watts=900)
     assert result.steps[0].order is Order.BREAK_BEFORE_MAKE
+
+
+def test_replicas_without_accelerators_are_replaced_share_by_share_too() -> None:
+    charges = [replace(pod, accelerators=0) for pod in pods(KEY, OLD)]
+    assert move(Target(OLD), NEW, charges).targets[KEY].roll == Roll(8)
 
 
 def test_a_successor_that_knows_nothing_but_the_pods_goes_on_share_by_share() -> None:

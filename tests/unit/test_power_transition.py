@@ -10,15 +10,14 @@ from lowbeam.catalog.facts import Catalogue
 from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts
 from lowbeam.planning.moves import move_between
 from lowbeam.planning.plan_types import Choice, Plan
+from lowbeam.planning.promises import promises_of, taken_back_by
 from lowbeam.planning.shed import Shed
 from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
 from lowbeam.planning.transition import (
     Transition,
     next_targets,
     orders_of,
-    promises_of,
     shed_targets,
-    taken_back_by,
 )
 from lowbeam.power.caps import CapTree
 from lowbeam.power.gate import CapView, GateState

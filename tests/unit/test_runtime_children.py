@@ -174,3 +174,9 @@ def test_share_by_share_an_old_pod_that_is_made_again_takes_no_new_one_its_place
     children = [child(OLD, replicas=3), child(NEW, replicas=1, ready=1)]
     step = next_step(NEW, 4, children, [*pods(OLD, 2), *pods(NEW, 1)], order=Order.ROLLING, roll=ROLL)
     assert (step.apply_replicas, shrunk(step)) == (1, [(OLD, 2)])
+
+
+def test_share_by_share_new_replicas_that_somebody_asked_for_beyond_the_room_hold_nothing_up() -> None:
+    children = [child(OLD, replicas=3), child(NEW, replicas=4, ready=1)]
+    step = next_step(NEW, 4, children, [*pods(OLD, 3), *pods(NEW, 4)], order=Order.ROLLING, roll=ROLL)
+    assert (step.apply_replicas, shrunk(step)) == (4, [(OLD, 2)])

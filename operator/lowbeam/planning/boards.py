@@ -1,8 +1,9 @@
 """Accelerators while targets are assumed: what stands on which nodes, and what is decided to come.
 
-Decides whether a replacement can start beside what runs. A pod counts in the pool that its node is in now, whatever the
-pool was called when its option was chosen: a new pool cap makes a new pool of nodes that are in use. A replica that is
-decided and has no node yet counts where its option goes.
+Decides whether a replacement can start beside what runs, and which ones wait for accelerators that nobody is about to
+free. A pod counts in the pool that its node is in now, whatever the pool was called when its option was chosen: a new
+pool cap makes a new pool of nodes that are in use. A replica that is decided and has no node yet counts where its
+option goes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lowbeam.planning.committed import Key, Target, placement_of
+from lowbeam.planning.committed import Key, Order, Target, placement_of
 from lowbeam.planning.snapshot import Snapshot
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState
 from lowbeam.sizing.options import Option
@@ -33,6 +34,7 @@ class Boards:
         self._pods: dict[Key, list[ReplicaCharge]] = {}
         for charge in charges:
             self._pods.setdefault((charge.namespace, charge.workload), []).append(charge)
+        self._ending = {charge.pool for charge in charges if charge.state is ReplicaState.TERMINATING}
         self._taken: Counter[Shelf] = Counter(snapshot.reserved_accelerators)
         self._there: dict[Key, Counter[Shelf]] = {}
         """All that the pods of a workload hold, where its option is known."""
@@ -44,6 +46,9 @@ class Boards:
                 self._taken += held
             else:
                 self._there[state.requirements.key] = held
+        self._free = self._have - self._taken
+        for held in self._there.values():
+            self._free.subtract(held)
         self._options = {key: target.option for key, target in targets.items()}
         for key, option in self._options.items():
             self._taken.update(self._of(key, option))
@@ -59,6 +64,54 @@ class Boards:
         shelf = (option.pool, option.accelerator_class)
         stays = self._taken[shelf] + self._replaced_before(key, option)[shelf]
         return stays + option.accelerators > self._have[shelf]
+
+    def blocked(self, targets: Mapping[Key, Target]) -> list[tuple[Key, Option]]:
+        """Replacements that wait for accelerators that nobody is about to free, those that can free some first.
+
+        Their own old replicas hold them, or those of others that wait as well; or somebody whose move waits for the
+        watts of one that goes share by share. Not while anything ends where they wait.
+        """
+        waiting = {
+            key: it.option for key, it in targets.items() if it.option is not None and self._waits(key, it, it.option)
+        }
+        leaving = {key: self._leaving(key, target.option) for key, target in targets.items()}
+
+        def held_by(key: Key, option: Option) -> bool:
+            return leaving[key][option.pool, option.accelerator_class] > 0
+
+        while freed := {
+            key for key, it in waiting.items() if any(held_by(other, it) for other in leaving if other not in waiting)
+        }:
+            waiting = {key: it for key, it in waiting.items() if key not in freed}
+        holding = {key for key in waiting if any(held_by(key, it) for it in waiting.values())}
+        rolling = {key for key in waiting if targets[key].order is Order.ROLLING}
+        first = sorted(holding | rolling, key=lambda key: (key not in holding, key not in rolling, key))
+        return [(key, waiting[key]) for key in first]
+
+    def _waits(self, key: Key, target: Target, option: Option) -> bool:
+        """Whether new replicas beside old ones find no accelerator free, and none that is about to be."""
+        placement, pods = placement_of(option), self._pods.get(key, ())
+        old = sum(pod.placement != placement for pod in pods)
+        if not old or target.order not in {Order.MAKE_BEFORE_BREAK, Order.ROLLING}:
+            return False
+        wanted = option.replicas if target.roll is None else target.roll.allowed(option.replicas, old)
+        shelf, each = (option.pool, option.accelerator_class), max(1, option.accelerators_per_replica)
+        return (
+            len(self._standing(key, option)) < wanted and self._free[shelf] < each and option.pool not in self._ending
+        )
+
+    def _leaving(self, key: Key, option: Option | None) -> Counter[Shelf]:
+        """What pods hold that are not of `option`, or more than it has replicas."""
+        left = Counter(self._there.get(key, ()))
+        if option is not None:
+            each = max(1, option.accelerators_per_replica)
+            for pod in self._standing(key, option)[: option.replicas]:
+                left[pod.pool, option.accelerator_class] -= each
+        return +left
+
+    def standing(self, key: Key, option: Option) -> int:
+        """How many replicas of an option have a node and stay."""
+        return len(self._standing(key, option))
 
     def stands_in(self, key: Key, option: Option) -> frozenset[str]:
         """Pools that the pods of an option stand in now."""

@@ -31,7 +31,6 @@ from lowbeam.power.gate import RECHECK_MS, CapView, GateState, Hold, permit, pin
 from lowbeam.power.guard import Assessment, Urgency
 from lowbeam.power.ledger import ReplicaCharge
 from lowbeam.power.pins import Direction
-from lowbeam.power.progress import Place, Promise
 from lowbeam.sizing.options import Option
 
 Key = tuple[str, str]
@@ -139,38 +138,6 @@ def orders_of(assessments: Iterable[Assessment]) -> tuple[ShedOrder, ...]:
     """What the guard asks of `planning.shed` at this tick; empty when every cap is kept."""
     return tuple(
         ShedOrder(it.cap, it.milliwatts_to_free, committed=it.urgency is Urgency.BLIND) for it in assessments if it.act
-    )
-
-
-def promises_of(steps: Iterable[Step], drawn: Mapping[Place, int], now_ms: int) -> tuple[Promise, ...]:
-    """What the steps are expected to free where they leave, for `power.progress`.
-
-    `drawn` is `ledger.measured_by_workload`. A step to another pool frees all that it drew in the old one.
-    """
-    promises = []
-    for step in steps:
-        if step.before is None or step.order is Order.ROLLING:  # nothing waits for the watts of that, and it takes long
-            continue
-        pool, stays = step.before.pool, step.after is not None and step.after.pool == step.before.pool
-        after = step.after.expected_milliwatts if step.after is not None and stays else 0
-        baseline = drawn.get((step.namespace, step.name, pool), 0)
-        predicted = min(baseline, step.before.expected_milliwatts - after)
-        if predicted > 0:
-            promises.append(Promise(step.namespace, step.name, pool, baseline, predicted, now_ms, step.move.settle_ms))
-    return tuple(promises)
-
-
-def taken_back_by(steps: Iterable[Step]) -> frozenset[Place]:
-    """Where the steps let a workload draw more than before: what an earlier move promised there will not come.
-
-    Judged by worst cases, which do not change with the load. A step to another pool still empties the old one, so what
-    was promised there stands.
-    """
-    return frozenset(
-        (step.namespace, step.name, step.after.pool)
-        for step in steps
-        if step.after is not None
-        and (step.before is None or step.before.pool != step.after.pool or _worst(step.after) > _worst(step.before))
     )
 
 
@@ -319,7 +286,7 @@ class _Walk:
         Not where a new replica needs more accelerators than an old one leaves: what several leave is on several nodes.
         """
         one_sort = len({pod.placement for pod in others}) == 1
-        fits = all(pod.accelerators >= option.accelerators_per_replica for pod in others)
+        fits = all(max(1, pod.accelerators) >= option.accelerators_per_replica for pod in others)
         if min(option.replicas, len(others)) < 2 or not one_sort or not fits:
             return None
         return Roll(len(others), self._ledger.beside_others(key, option))
@@ -337,12 +304,24 @@ class _Walk:
         return any(holds[cap] > 0 for cap in waiting)
 
     def _go_on(self) -> None:
-        """Replacements share by share that a new leader found, or whose cap has to shed meanwhile: how they go now."""
+        """How replacements go now that a new leader found, whose cap has to shed meanwhile, or that wait for
+        accelerators in vain: of these the first one makes room, with what stands as a new beginning."""
         for key, target in self.targets.items():
             if target.order is Order.ROLLING and (target.roll is None or self._is_waited_for(key, begun=True)):
-                self.targets[key] = aimed = self._towards(key, target.option)
-                self._ledger.assume(key, aimed)
-                self._hurried.add(key)
+                self._hurry(key, self._towards(key, target.option))
+        for key, option in self._boards.blocked(self.targets)[:1]:
+            aimed = replace(self.targets[key], order=Order.BREAK_BEFORE_MAKE, roll=None)
+            roll = self._roll(key, option, self._ledger.replaced_by(key, placement_of(option)))
+            if roll is not None:
+                roll = replace(roll, new=self._boards.standing(key, option))
+                aimed = replace(aimed, order=Order.ROLLING, roll=roll)
+            self._hurry(key, aimed)
+
+    def _hurry(self, key: Key, aimed: Target) -> None:
+        if aimed != self.targets[key]:
+            self.targets[key] = aimed
+            self._ledger.assume(key, aimed)
+            self._hurried.add(key)
 
     def follows_its_nodes(self, key: Key, option: Option | None) -> bool:
         """Whether only the pool of what runs is another one: its pods stand on nodes of `option`'s pool already."""

@@ -70,11 +70,12 @@ def _share(roll: Roll, replicas: int, current: Child | None, others: Sequence[Ch
     """As many new replicas as the old ones leave room for; the next old ones go when those are ready."""
     kept, ready = (min(current.replicas, replicas), current.ready_replicas) if current else (0, 0)
     old_wanted = sum(child.replicas for child in others)
-    new = max(kept, roll.allowed(replicas, max(old_pods, old_wanted)))
+    allowed = roll.allowed(replicas, max(old_pods, old_wanted))
+    new = max(kept, allowed)  # more than there is room for are not waited for: the old ones hold their accelerators
     step = Step(new if current or new else None, waiting_for=f"its replicas to be replaced, {ready} of {replicas} are")
-    if new > kept or ready < new or old_pods > old_wanted:
+    if new > kept or ready < allowed or old_pods > old_wanted:
         return step
-    left = roll.old_next(replicas, old_wanted, new)
+    left = roll.old_next(replicas, old_wanted, allowed)
     delete, shrink = [], []
     for child in others:
         stays = min(child.replicas, left)

@@ -14,14 +14,13 @@ from dataclasses import replace
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Plan, Snapshot, choose_sheds, size_all
 from lowbeam.planning.committed import committed_milliwatts, decided_milliwatts
+from lowbeam.planning.promises import promises_of, taken_back_by
 from lowbeam.planning.transition import (
     Step,
     Transition,
     next_targets,
     orders_of,
-    promises_of,
     shed_targets,
-    taken_back_by,
 )
 from lowbeam.power.gate import CapView, GateState
 from lowbeam.power.ledger import measured_by_workload

@@ -18,7 +18,7 @@ import numpy as np
 
 from lowbeam.catalog.facts import AcceleratorClass, Catalogue
 from lowbeam.planning.committed import Order, Target, placement_of, replica_milliwatts
-from lowbeam.planning.snapshot import Inventory
+from lowbeam.planning.snapshot import Holding, Inventory
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState
 from lowbeam.power.trust import Sample
 from lowbeam.simulation.scenario import Pace
@@ -160,6 +160,19 @@ class VirtualCluster:
                 accelerators=w.option.accelerators_per_replica,
             )
             for w in self.workers
+        )
+
+    def holdings(self, key: Key) -> tuple[Holding, ...]:
+        """What the pods of one workload take; those that are asked to go hold no boards for long."""
+        return tuple(
+            Holding(
+                w.option.pool,
+                w.option.accelerator_class if w.ends_ms is None else "",
+                w.boards if w.ends_ms is None else 0,
+                self.worst_milliwatts(w),
+            )
+            for w in self.workers
+            if w.key == key
         )
 
     def worst_milliwatts(self, worker: Worker) -> int:

@@ -25,14 +25,13 @@ from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
 from lowbeam.planning.committed import Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
 from lowbeam.planning.moves import settle_seconds
+from lowbeam.planning.promises import promises_of, taken_back_by
 from lowbeam.planning.snapshot import Inventory
 from lowbeam.planning.transition import (
     Transition,
     next_targets,
     orders_of,
-    promises_of,
     shed_targets,
-    taken_back_by,
 )
 from lowbeam.power.caps import Cap, CapTree
 from lowbeam.power.from_spec import cap_of_spec, timetable_of_spec
@@ -244,6 +243,7 @@ class _Run:
                     needs,
                     running=self._targets.get(key, Target()).option,
                     dimmed=bool(self._targets.get(key, Target()).dimmed_by),
+                    pods=self._cluster.holdings(key),
                 )
                 for key, needs in sorted(self._needs.items())
                 if key in self._acted_on
