@@ -111,6 +111,21 @@ def test_what_a_status_does_not_tell_of_yet_is_read_from_the_deployment_that_gro
     assert (target.option.model, target.option.replicas, target.order) == ("small", 3, Order.ROLLING)
 
 
+def test_of_two_that_grew_when_a_replacement_was_turned_round_the_one_that_the_status_names_goes_on() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    wanted = replace(sizer.options_for(needs, None).options[0], replicas=8)
+    written = workload_status(FACTS, WorkloadMemory(target=Target(wanted), choice=CHOICE), {}, NOW)
+    children = [
+        Child("w-a", "v", replace(Placement.of(wanted), model="left"), "a", 3, 3, {}, promised_replicas=8),
+        Child("w-b", "u", Placement.of(wanted), "b", 5, 5, {}, promised_replicas=8),
+    ]
+    target = _recovered(written, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert (target.option.model, target.option.replicas, target.order) == ("small", 8, Order.ROLLING)
+
+
 @pytest.mark.parametrize(("annotation", "decided"), [("8", 8), ("1", 2), ("", 2), ("many", 2), ("9" * 50, 2), ("٢", 2)])
 def test_a_count_that_somebody_wrote_into_the_annotation_is_no_harm(annotation: str, decided: int) -> None:
     metadata = {"name": "w-x", "uid": "u", "annotations": {labels.DECIDED_REPLICAS: annotation}}

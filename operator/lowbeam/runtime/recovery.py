@@ -146,8 +146,9 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
     """
     if selected is None or not children:
         return None
-    begun = (c for c in children if c.promised_replicas)  # decided later than what the status may still tell of
-    child = next(begun, None) or next((c for c in children if _is_selected(c, selected)), None)
+    there = sorted(children, key=lambda child: not _is_selected(child, selected))
+    begun = (c for c in there if c.promised_replicas)  # decided later than what the status may still tell of
+    child = next(begun, None) or next((c for c in there if _is_selected(c, selected)), None)
     if child is None and len(children) == 1:
         child = children[0]
     if child is None or child.placement is None:
