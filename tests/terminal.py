@@ -18,6 +18,7 @@ from types import TracebackType
 
 _OWN_TERMINAL = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 """Ctrl-C and Ctrl-Z reach a process only through a terminal that is its own."""
+_LAST_BYTES_SECONDS = 10.0
 _PIECE = re.compile(rb"\x1b\[(?P<row>\d+);1H|\x1b\[(?P<erase>2?J)|\x1b\[[?0-9;]*[A-Za-z]|\r|(?P<text>[^\x1b\r]+)")
 
 
@@ -93,9 +94,19 @@ class Terminal:
     def assert_restored(self) -> None:
         """Input modes as before, cursor and line wrap on, and the first screen."""
         assert termios.tcgetattr(self._slave) == self.before
+        end = time.monotonic() + _LAST_BYTES_SECONDS
+        while left := self._modes_left():
+            assert time.monotonic() < end, f"modes were left: {left}"
+            time.sleep(0.05)
+
+    def _modes_left(self) -> dict[bytes, bytes]:
+        """Modes that are not as before, so far as was read: the last bytes come after the end of the process."""
+        found = {}
         for mode, last in ((b"1049", b"l"), (b"25", b"h"), (b"7", b"h")):
             used = re.findall(rb"\x1b\[\?" + mode + rb"([hl])", self.sent)
-            assert not used or used[-1] == last, f"mode {mode!r} was left {used[-1]!r}"
+            if used and used[-1] != last:
+                found[mode] = used[-1]
+        return found
 
     def wait_stopped(self, seconds: float = 10) -> None:
         """Until the process is stopped, as a shell sees it."""

@@ -107,11 +107,11 @@ def test_it_shows_what_is_and_what_changes_and_q_leaves(told: Told) -> None:
         assert shown.index("assistant") < shown.index("triage"), "most watts first"
         told.status("iw", "triage", "-n", told.namespace, energy={"measuredWatts": 2500})
         told.status("pcap", told.cap, state="OverCap", measuredWatts=960)
-        shown = terminal.wait_for("4.34 kW measured", seconds=6)
+        shown = terminal.wait_for("4.34 kW measured")
         assert shown.index("triage") < shown.index("assistant")
-        assert "OverCap" in terminal.wait_for("OverCap", seconds=6)
+        assert "OverCap" in terminal.wait_for("OverCap")
         told.cluster.kubectl("delete", "iw", "triage", "-n", told.namespace)
-        assert "triage" not in terminal.wait_for("1 workload: 1.84 kW", seconds=6)
+        assert "triage" not in terminal.wait_for("1 workload: 1.84 kW")
         terminal.type(b"q")
         assert terminal.ended() == 0
 
