@@ -16,8 +16,12 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-_OWN_TERMINAL = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-"""Ctrl-C and Ctrl-Z reach a process only through a terminal that is its own."""
+_OWN_TERMINAL = (
+    "import fcntl,os,signal,sys,termios; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Ctrl-C and Ctrl-Z reach a process only through a terminal that is its own. And where tests run in the background of a
+shell without job control, SIGINT is ignored by whatever they start."""
 _LAST_BYTES_SECONDS = 10.0
 _PIECE = re.compile(rb"\x1b\[(?P<row>\d+);1H|\x1b\[(?P<erase>2?J)|\x1b\[[?0-9;]*[A-Za-z]|\r|(?P<text>[^\x1b\r]+)")
 
