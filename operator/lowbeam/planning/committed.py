@@ -205,7 +205,7 @@ class Ledger:
         others = [p for p in pods if p.placement != placement]
         leaving = _milliwatts(others, pools)
         missing = max(0, option.replicas - len(kept)) * each if option.pool in pools else 0
-        if target.order is Order.MAKE_BEFORE_BREAK or target.order is Order.IN_PLACE:
+        if target.order in {Order.IN_PLACE, Order.MAKE_BEFORE_BREAK}:
             return staying + leaving + missing
         if target.roll is not None:
             allowed = target.roll.allowed_milliwatts(option.replicas, len(others), each)

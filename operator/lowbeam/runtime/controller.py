@@ -177,8 +177,7 @@ class Controller:
             log.exception("cycle failed and is tried again", loop=loop)
 
     async def _wait_for_input(self) -> None:
-        """Until something changed (debounced, unless urgent), the clock changes a cap, a held restore may be asked for
-        again, or the interval is over."""
+        """Until something changed (debounced, unless urgent), the clock or a held restore asks, or the time is over."""
         until, self._plan_holds_until = self._plan_holds_until, None  # once: a cycle that fails is not tried at once
         if not self._urgent.is_set():
             # A big fleet takes long to plan: rest as long, so that the other loops get half of the time at least.
