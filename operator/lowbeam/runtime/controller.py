@@ -235,6 +235,7 @@ class Controller:
         for memory in fleet.workloads.values():
             memory.rises_from_ms = self._clock.monotonic_ms() + RESTORE_WINDOW_MS
         self._fleet = fleet
+        self._observer = Observer(self._reporter, self._clock)
         self._power = PowerControl(self._clock, fleet, {cap: done for cap, done in last.items() if done})
         self._plan = None
         self._work.add(*self._look().requirements)
@@ -302,7 +303,8 @@ class Controller:
             async with self._deciding:
                 world = self._look()
                 books = self._read_meters(world, fleet)
-                self._poller.set_endpoints(self._executor.endpoints(world))
+                endpoints = self._executor.endpoints(world)
+                self._poller.set_endpoints(endpoints)
                 changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
                 self._work.supersede(*changed, *self._power.hurried())  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
@@ -311,7 +313,8 @@ class Controller:
             if key in world.raw_workloads:
                 self._reporter.ineffective(world.raw_workloads[key], message)
         self._work.add(*self._executor.unconfirmed(world, fleet, self._poller.samples()))
-        if self._reporting is None or self._reporting.done():  # a slow API server must not slow the guard down
+        idle = self._reporting is None or self._reporting.done()  # a slow API server must not slow the guard down
+        if idle and self._observer.can_tell(endpoints, self._poller):
             report = self._observer.report(
                 world,
                 fleet,

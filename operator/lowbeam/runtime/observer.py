@@ -22,7 +22,7 @@ from lowbeam.kube import (
     object_key,
 )
 from lowbeam.planning import Plan
-from lowbeam.power.trust import Reason
+from lowbeam.power.trust import LATE_MS, Reason
 from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.demand import LoadWatch
@@ -35,19 +35,30 @@ from lowbeam.runtime.reporter import Reporter, all_of
 from lowbeam.runtime.status_workload import WorkloadFacts
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
-from lowbeam.telemetry import Telemetry
+from lowbeam.telemetry import Telemetry, WorkerEndpoint
 
 SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
 
 
 class Observer:
-    """Reports the fleet through one reporter."""
+    """Reports the fleet through one reporter, for one leader from its first moment on."""
 
     def __init__(self, reporter: Reporter, clock: Clock) -> None:
         self._reporter = reporter
         self._clock = clock
+        self._began_ms = clock.monotonic_ms()
         self._tick = 0
+
+    def can_tell(self, endpoints: Iterable[WorkerEndpoint], poller: Telemetry) -> bool:
+        """Whether every worker has answered this leader, or failed to, or had the time for it.
+
+        Before that its figures are worst cases, and the statuses of its predecessor say more.
+        """
+        if self._clock.monotonic_ms() - self._began_ms >= LATE_MS:
+            return True
+        known = poller.samples().keys() | poller.errors().keys()
+        return all(endpoint.pod_uid in known for endpoint in endpoints)
 
     async def report(
         self,
