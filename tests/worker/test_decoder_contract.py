@@ -25,6 +25,7 @@ from lowbeam_worker.engines.continuous import CAN_PAUSE, PAGE_TOKENS, Member, ch
 from lowbeam_worker.engines.decoder import DecoderEngine, SamplingWish
 from lowbeam_worker.engines.sampling import ThinkingLimit, forced_token
 from lowbeam_worker.int8 import quantise
+from lowbeam_worker.models import put_in
 from lowbeam_worker.random_llama import make_random_llama
 from tests.worker.decoders import GREEDY, ask, prompt, reference, running_engine, whole
 
@@ -135,12 +136,15 @@ async def test_a_limit_above_the_reserved_buffers_is_refused(engine: DecoderEngi
 
 @pytest.mark.skipif(not CAN_PAUSE, reason="this version of transformers cannot stop between two steps")
 async def test_weights_turn_into_int8_in_place_between_two_steps_and_nobody_is_dropped() -> None:
+    fresh, other = (make_random_llama(torch.float32)[0].eval() for _ in range(2))
+    for model in (fresh, other):
+        quantise(model)
     async with running_engine() as engine:
         requests = [ask(engine, prompt(number), 60) for number in range(8)]
         answers = [asyncio.create_task(whole(request)) for request in requests]
         async for _ in ask(engine, prompt(9), 5):
             break
-        touched = await engine.swap(lambda: quantise(engine._model))
+        touched = await engine.swap(lambda: put_in(engine._model, fresh))
         finished = await asyncio.gather(*answers)
         assert touched >= 1
         assert all(len(tokens) == 60 or tokens[-1] in engine.eos_token_ids for tokens in finished)
@@ -149,8 +153,6 @@ async def test_weights_turn_into_int8_in_place_between_two_steps_and_nobody_is_d
             await engine.swap(lambda: print(1 // 0))
         assert engine.failed is None
         assert engine.stats().restarts == 0
-    other = make_random_llama(torch.float32)[0].eval()
-    quantise(other)
     ids = torch.tensor([prompt(3)])
     assert again == other.generate(ids, max_new_tokens=10, do_sample=False)[0, ids.shape[1] :].tolist()
 

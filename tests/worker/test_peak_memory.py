@@ -37,6 +37,22 @@ def test_the_peak_that_a_worker_states_is_above_the_real_one_and_near_it(
     check_peak(worker_process(*flags), path, body)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_texts_of_every_length_take_no_more_than_the_stated_peak(
+    worker_process: type[WorkerProcess], precision: str
+) -> None:
+    """A kernel for each length would take 500 MiB at bf16."""
+    worker = worker_process(*ENCODER, "--precision", precision)
+    worker.wait_until_ready()
+    for length in range(1, 250):
+        body = {"model": "m", "input": "watt " * length}
+        httpx.post(f"{worker.url}/v1/embeddings", json=body, timeout=120).raise_for_status()
+    stated = httpx.get(f"{worker.url}/info").json()["memory_bytes"]["peak"]
+    assert highest_resident_bytes(worker.process.pid) < stated
+    worker.terminate()
+    assert worker.end()[0] == 0
+
+
 def test_weights_of_a_file_are_not_kept_twice(worker_process: type[WorkerProcess], tmp_path: Path) -> None:
     model, tokenizer = make_random_llama(torch.float32, Shape(hidden=1024, layers=10, heads=8))
     assert sum(it.nbytes for it in model.parameters()) > 300 << 20, "more than what the bound leaves for kernels"

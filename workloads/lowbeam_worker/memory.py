@@ -34,8 +34,9 @@ DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precisi
 """int8 is made from fp32 weights; what is not a linear layer stays fp32."""
 DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """As safetensors writes them."""
-_KERNEL_BYTES = 96 << 20
-"""Tokenizer, compiled kernels with their reordered weights, and what the allocator keeps: 30 to 70 MiB were seen."""
+_KERNEL_BYTES = 320 << 20
+"""Tokenizer, what the allocator keeps between blocks (140 MiB were seen), MKL's buffers (80), and oneDNN's kernels: 0.6
+MiB for each shape of weights and each of some 40 numbers of rows (`prepacked.py`)."""
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Of glibc; other C libraries keep less."""
 _BEAMS = 4
@@ -92,7 +93,7 @@ def weight_bytes(stored: StoredWeights, precision: Precision, device: torch.devi
     dtype = DTYPES.get(precision, torch.float32)
     made = stored.parameters * dtype.itemsize
     # On a CPU weights of the same dtype are the mapped file itself, but those that `models.lay_out` copies.
-    as_stored = stored.dtypes == {DTYPE_NAMES[dtype]} and precision is not Precision.FP32
+    as_stored = stored.dtypes == {DTYPE_NAMES[dtype]} and precision is Precision.FP16
     loading = made if as_stored or device.type != "cpu" else stored.stored_bytes + made
     if precision is Precision.INT8:
         return loading + made // 2, made  # embeddings stay fp32, so that the bound is that of nothing but embeddings

@@ -42,6 +42,7 @@ from lowbeam_worker.memory import (
     weight_bytes,
 )
 from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.prepacked import gains, prepack
 
 log = logging.getLogger(__name__)
 
@@ -320,20 +321,23 @@ def _place(model: Any, precision: Precision, device: torch.device) -> Any:
         quantise(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    if device.type == "cpu" and precision is Precision.FP32:
+    if device.type == "cpu" and precision in (Precision.FP32, Precision.BF16):
         lay_out(model)
     return model
 
 
 def lay_out(model: Any) -> None:
-    """Keep weights in the order in which a CPU multiplies small batches with them faster, at fp32; no other type gains.
+    """Keep weights of plain layers in the order in which a CPU multiplies with them fastest.
 
     What is shared stays as it is, for an embedding reads rows, but in memory of its own: one number of the mapped file
     would keep all of it.
     """
     owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
-    alone = [it.weight for it in model.modules() if type(it) is torch.nn.Linear and owners[id(it.weight)] == 1]
-    turned = {id(weight) for weight in alone}
+    names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    plain = {name: it for name, it in model.named_modules() if type(it) is torch.nn.Linear}
+    alone = {name: it for name, it in plain.items() if owners[id(it.weight)] == 1}
+    prepack(model, [name for name, it in alone.items() if names[id(it)] == 1 and gains(it)])
+    turned = {id(it.weight) for it in alone.values() if it.weight.dtype is torch.float32}
     for parameter in model.parameters():
         now = parameter.data
         parameter.data = now.t().contiguous().t() if id(parameter) in turned else now.clone()
