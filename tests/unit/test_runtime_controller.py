@@ -288,6 +288,17 @@ async def test_a_loop_that_is_busy_for_minutes_is_alive_and_one_that_is_stuck_is
         assert health.silent() == ["planner"]
 
 
+async def test_a_former_leader_that_stands_by_is_alive() -> None:
+    clock = VirtualClock()
+    health = Health(clock)
+    health.beat("planner")  # when it led
+    for _ in range(10):
+        async with health.working("planner"):
+            pass  # a standby's cycle asks who leads and never waits
+        await clock.advance(60)
+        assert health.silent() == []
+
+
 async def test_the_planner_may_take_minutes_and_rests_no_longer_than_half_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -43,6 +43,7 @@ class Health:
     @asynccontextmanager
     async def working(self, loop: str) -> AsyncIterator[None]:
         """A loop may be busy for so long as this block takes, but for `LONGEST_WORK_SECONDS` at most."""
+        self.beat(loop)  # a standby's cycle is over before the task has begun
         heart = asyncio.create_task(self._beat_on(loop))
         try:
             yield
