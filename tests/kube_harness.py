@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lowbeam.kube import AioTransport, KubeObject, Resource, connect
 from tests.faultproxy import FaultProxy
@@ -42,6 +44,31 @@ async def running(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def token_of(cluster: ClusterClient, namespace: str) -> str:
+    """A token of the namespace's own ServiceAccount."""
+    return cluster.kubectl("create", "token", "default", "-n", namespace).strip()
+
+
+def with_token(cluster: ClusterClient, folder: Path, token: str, server: str = "") -> Path:
+    """A kubeconfig with this token, for this server where one is named."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    config["clusters"][0]["cluster"]["server"] = server or config["clusters"][0]["cluster"]["server"]
+    path = folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def user_of(cluster: ClusterClient, namespace: str, folder: Path, *verbs: str) -> Path:
+    """A kubeconfig of somebody who may do this with the workloads of the namespace, and nothing else."""
+    rights = [f"--verb={verb}" for verb in verbs]
+    where = ("-n", namespace)
+    cluster.kubectl("create", "role", "viewer", *where, *rights, "--resource=inferenceworkloads.lowbeam.dev")
+    bound = ("--role=viewer", f"--serviceaccount={namespace}:default")
+    cluster.kubectl("create", "rolebinding", "viewer", *where, *bound)
+    return with_token(cluster, folder, token_of(cluster, namespace))
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.kube_harness import token_of, user_of, with_token
 from tests.operator_harness import BULK, TRIAGE, Stage, condition, power_cap, stage, workload
 
 __all__ = ["stage"]
@@ -216,6 +218,45 @@ def test_explain_agrees_with_the_operator_about_what_runs_and_says_why_nothing_d
     told = explained("nobody")
     assert told.returncode == 2
     assert f"no InferenceWorkload {namespace}/nobody" in told.stderr
+
+
+def test_explain_tells_a_user_of_one_namespace_what_the_status_has(
+    stage: Stage, namespace: str, tmp_path: Path
+) -> None:
+    stage.apply(workload(namespace, "triage"), workload(namespace, "wish", task="text-clasification"))
+    stage.ready(namespace, "triage")
+    stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "UnknownTask")
+
+    def explained(config: Path, name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        where = ("-n", namespace, "--kubeconfig", str(config))
+        command = [sys.executable, "-m", "lowbeam", "explain", f"iw/{name}", *where, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    # 1. Who has no right at all is told which one, and who may do nothing about it is not told to.
+    nobody = with_token(stage.cluster, tmp_path, token_of(stage.cluster, namespace))
+    told = explained(nobody, "triage")
+    assert told.returncode == 1
+    assert 'ask for a role with the verb "get" on "inferenceworkloads.lowbeam.dev"' in told.stderr
+
+    # 2. What the operator decided, what lost and why, what would save, and why it is not planned anew.
+    reader = user_of(stage.cluster, namespace, tmp_path, "get", "list")
+    told, status = explained(reader, "triage"), stage.iw(namespace, "triage")["status"]
+    assert told.returncode == 0, told.stderr
+    assert f"{status['selected']['model']} {status['selected']['precision']}, l4, batch <= " in told.stdout
+    flat = " ".join(told.stdout.split())
+    for said in (*(it["message"] for it in status["alternatives"]), *status["recommendations"]):
+        assert " ".join(said.split()) in flat
+    assert "now Ready True" in flat
+    assert "note a plan reads the whole cluster" in flat
+    assert max(map(len, told.stdout.splitlines())) <= 80
+
+    # 3. Nothing runs, no such thing, or data that only a plan has: another exit code, and why.
+    told = explained(reader, "wish")
+    assert (told.returncode, "did you mean: text-classification" in " ".join(told.stdout.split())) == (1, True)
+    told = explained(reader, "nobody")
+    assert (told.returncode, f"no InferenceWorkload {namespace}/nobody" in told.stderr) == (2, True), told.stderr
+    told = explained(reader, "triage", "-o", "json")
+    assert (told.returncode, told.stdout, "without -o" in told.stderr) == (1, "", True), told.stderr
 
 
 BENCHMARK = "tickets-of-a-test"

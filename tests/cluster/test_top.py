@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lowbeam.runtime.settings import LEASE_NAME
 from tests.faultproxy import Answer, FaultProxy
-from tests.kube_harness import proxy  # noqa: F401  a fixture
+from tests.kube_harness import (
+    proxy,  # noqa: F401  a fixture
+    user_of,
+    with_token,
+)
 from tests.terminal import Terminal
 from tools.localcluster.client import ClusterClient
 
@@ -59,20 +62,7 @@ class Told:
 
     def user(self, folder: Path, *verbs: str) -> Path:
         """A kubeconfig of somebody who may do this with the workloads of the namespace, and nothing else."""
-        where = ("-n", self.namespace)
-        rights = [f"--verb={verb}" for verb in verbs]
-        self.cluster.kubectl("create", "role", "viewer", *where, *rights, "--resource=inferenceworkloads.lowbeam.dev")
-        bound = ("--role=viewer", f"--serviceaccount={self.namespace}:default")
-        self.cluster.kubectl("create", "rolebinding", "viewer", *where, *bound)
-        return self.with_token(folder, self.cluster.kubectl("create", "token", "default", *where).strip())
-
-    def with_token(self, folder: Path, token: str, server: str = "") -> Path:
-        config = yaml.safe_load(self.cluster.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token}
-        config["clusters"][0]["cluster"]["server"] = server or config["clusters"][0]["cluster"]["server"]
-        path = folder / f"kubeconfig-{uuid.uuid4().hex[:8]}"
-        path.write_text(yaml.safe_dump(config))
-        return path
+        return user_of(self.cluster, self.namespace, folder, *verbs)
 
 
 @pytest.fixture
@@ -246,7 +236,7 @@ def test_a_user_who_may_list_and_not_watch_is_told(told: Told, tmp_path: Path) -
 
 
 def test_credentials_that_nobody_knows_end_with_one_line(told: Told, tmp_path: Path) -> None:
-    done = printed("--kubeconfig", str(told.with_token(tmp_path, "wrong")), "-A")
+    done = printed("--kubeconfig", str(with_token(told.cluster, tmp_path, "wrong")), "-A")
     assert done.returncode == 3
     assert done.stderr == (
         "list inferenceworkloads: Unauthorized; renew the kubeconfig or the pod's service account token\n"
@@ -254,7 +244,7 @@ def test_credentials_that_nobody_knows_end_with_one_line(told: Told, tmp_path: P
 
 
 def test_a_cluster_that_does_not_answer_ends_with_one_line(told: Told, tmp_path: Path) -> None:
-    path = told.with_token(tmp_path, "any", server="https://127.0.0.1:1")
+    path = with_token(told.cluster, tmp_path, "any", server="https://127.0.0.1:1")
     with Terminal("top", "--kubeconfig", str(path), "-A") as terminal:
         assert terminal.ended(60) == 3
     said = terminal.sent.decode().strip()

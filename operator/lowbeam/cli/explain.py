@@ -1,7 +1,8 @@
 """`lowbeam explain iw/NAME`: why this model, why not the others; live, or offline with -f.
 
 Live it reads what the operator reads, once, says what runs now as the status has it, and plans again with the same code
-from what runs: what it prints under `chosen` is what the operator would decide now.
+from what runs: what it prints under `chosen` is what the operator would decide now. Who may read the workload and not
+the whole cluster is told what the operator wrote into its status.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lowbeam.cli.plan import ADVICE_ONLY, add_inputs, complain, print_data, read_input, snapshot_of, time_asked
+from lowbeam.cli.plan import ADVICE_ONLY, Input, add_inputs, complain, print_data, read_input, snapshot_of, time_asked
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput, Impossible
 from lowbeam.planning import Snapshot, explain_data, explain_lines, labelled, plan
@@ -37,10 +38,18 @@ def run(args: argparse.Namespace) -> int:
     kind, _, name = args.workload.rpartition("/")
     if kind not in ("", "iw", "inferenceworkload", "inferenceworkloads"):
         raise BadInput(f'"{args.workload}" is no InferenceWorkload: use iw/NAME')
-    given = read_input(args) if args.file else None
-    world = (
-        given.world if given is not None else asyncio.run(_live_world(args.kubeconfig, args.context, time_asked(args)))
-    )
+    if args.file:
+        return _explain(args, name, given := read_input(args), given.world)
+    from lowbeam.kube import Forbidden  # needs the Kubernetes client, which planning offline does not
+
+    try:
+        world = asyncio.run(_live_world(args.kubeconfig, args.context, time_asked(args)))
+    except Forbidden as error:
+        return _explain_status(args, name, error.detail)
+    return _explain(args, name, None, world)
+
+
+def _explain(args: argparse.Namespace, name: str, given: Input | None, world: World) -> int:
     key = _find(world, args.namespace or (None if given is not None else _usual_namespace(args)), name)
     if (refusal := world.refusals.get(key)) is not None:
         raise (Impossible if given is None else BadInput)(f"{'/'.join(key)}: {refusal.message}")
@@ -61,6 +70,55 @@ def run(args: argparse.Namespace) -> int:
     if given is not None:
         complain(given)
     return 2 if given is not None and given.troubles else 0 if choice.option else 1
+
+
+def _explain_status(args: argparse.Namespace, name: str, missing: str) -> int:
+    """What the operator decided last, for who may not read what a plan needs. Raises Impossible where none of it is."""
+    from lowbeam.kube import INFERENCE_WORKLOADS, Forbidden, NotFound, connect
+
+    needed = f"a plan reads the whole cluster, and {missing}"
+    if args.output != "text":
+        raise Impossible(f"{needed}; without -o it says what the status tells")
+    key = (args.namespace or _usual_namespace(args), name)
+
+    async def read() -> Mapping[str, Any]:
+        async with await connect(args.kubeconfig, context=args.context) as transport:
+            return await transport.get(INFERENCE_WORKLOADS, name, key[0])
+
+    try:
+        raw = asyncio.run(read())
+    except NotFound as error:
+        raise BadInput(f"no InferenceWorkload {'/'.join(key)} (choose with -n NAMESPACE)") from error
+    except Forbidden as error:
+        wish = 'ask for a role with the verb "get" on "inferenceworkloads.lowbeam.dev"'
+        raise Impossible(f"{error.detail}; {wish}") from error
+    status = raw.get("status", {})
+    print("\n".join((*_status_lines(key, raw["spec"], status), *_now(status, None), "", *labelled("note", needed))))
+    return 0 if "selected" in status else 1
+
+
+def _status_lines(key: tuple[str, str], spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
+    """As `explain_lines`, as far as the status has it."""
+    lines = [f"{'/'.join(key)}   {spec['task']}, as its status says", ""]
+    selected, energy = status.get("selected"), status.get("energy", {})
+    if selected is None:
+        why = next((row for row in status.get("conditions", ()) if row["type"] == "ModelSelected"), None)
+        said = "the operator has not looked at it yet" if why is None else f"{why['reason']}: {why['message']}"
+        lines += labelled("nothing", said)
+    else:
+        lines += labelled("chosen", _runs(selected))
+        figures = [f"{energy['joulesPerRequest']} J/req"] if "joulesPerRequest" in energy else []
+        figures += [energy["stars"]] if energy.get("stars", "").startswith("*") else []
+        lines += labelled("", "  ".join(figures)) if figures else []
+    for index, rival in enumerate(status.get("alternatives", ())):
+        lines += [""] if index == 0 else []
+        lines += labelled(("would" if selected is None else "lost") if index == 0 else "", _runs(rival))
+        figures = [f"{rival[name]} {unit}" for name, unit in _FIGURES if name in rival]
+        lines += labelled("", "  ".join(figures)) if figures else []
+        lines += labelled("", rival["message"])
+    for index, advice in enumerate(status.get("recommendations", ())):
+        lines += [*([""] if index == 0 else []), *labelled("saves" if index == 0 else "", advice)]
+    return lines
 
 
 def _usual_namespace(args: argparse.Namespace) -> str:
@@ -115,13 +173,23 @@ def _now(status: Mapping[str, Any], option: Option | None) -> tuple[str, ...]:
         if row is not None and row["status"] == "True":
             lines += labelled("", f"{row['type']}: {row.get('message') or row['reason']}")
     if option is not None and selected is not None and not _is(selected, option):
-        runs = f"{selected['model']} {selected['precision']}, {selected['acceleratorClass']}"
-        pods = "1 replica" if selected["replicas"] == 1 else f"{selected['replicas']} replicas"
-        runs += f", batch <= {selected['batchLimit']}, {pods}"
-        lines += labelled("", f"runs {runs}; the next plan changes that to what is chosen above")
+        lines += labelled("", f"runs {_runs(selected)}; the next plan changes that to what is chosen above")
     return tuple(lines)
 
 
+def _runs(chosen: Mapping[str, Any]) -> str:
+    """A way to run, as the status has it, in the words of a plan."""
+    runs = {"reasoning": "Off", "acceleratorsPerReplica": 1, **chosen}
+    mode = "" if runs["reasoning"] == "Off" else f" ({runs['reasoning']})"
+    boards = f" x{runs['acceleratorsPerReplica']}" if runs["acceleratorsPerReplica"] > 1 else ""
+    parts = [f"{runs['model']} {runs['precision']}{mode}", f"{runs['acceleratorClass']}{boards}"]
+    if "batchLimit" in runs and "replicas" in runs:  # an alternative that nothing could run has none
+        pods = "1 replica" if runs["replicas"] == 1 else f"{runs['replicas']} replicas"
+        parts += [f"batch <= {runs['batchLimit']}", pods]
+    return ", ".join(it for it in parts if it)
+
+
+_FIGURES = (("joulesPerRequest", "J/req"), ("watts", "W"))
 _WATTS = (("measuredWatts", "measured"), ("committedWatts", "committed"))
 
 
