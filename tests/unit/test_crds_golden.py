@@ -159,6 +159,11 @@ def test_the_columns_are_those_of_the_design() -> None:
     assert shown["pcap"] == ["READY", "CAP", "USABLE", "MEASURED", "COMMITTED", "COVERAGE", "STATE", "AGE"]
 
 
+def test_wide_columns_tell_a_cap_that_only_observes_from_one_that_sheds() -> None:
+    (columns,) = (kind.resource.columns for kind in KINDS if kind.resource.short_names[0] == "pcap")
+    assert [c.json_path for c in columns if c.name == "Mode"] == [".spec.mode"]
+
+
 def test_the_yaml_says_what_the_crd_says_also_to_parsers_that_read_off_as_false() -> None:
     for kind, text in zip(KINDS, render_crds().values(), strict=True):
         assert yaml.safe_load(text) == json.loads(json.dumps(crd(kind)))

@@ -376,6 +376,7 @@ class PowerCap(KubeObject):
             PrinterColumn("Committed", ".status.committedWatts", "integer", "Watts that could be drawn at most"),
             PrinterColumn("Coverage", ".status.coveragePercent", "integer", "Percent of accelerators measured freshly"),
             PrinterColumn("State", ".status.state", "string", "What the cap is doing now"),
+            PrinterColumn("Mode", ".spec.mode", "string", "Whether it is enforced or only observes", priority=1),
             PrinterColumn("Accelerators", ".status.accelerators", "integer", "Accelerators that it counts", priority=1),
             PrinterColumn("Limited-By", ".status.limitedBy", "string", "The cap that sets the watts", priority=1),
             PrinterColumn("Entry", ".status.effectiveEntry", "string", "The entry that sets the watts", priority=1),
