@@ -261,7 +261,8 @@ class InferenceWorkloadSpec(ApiModel):
     """When watts are scarce, workloads with a lower number are dimmed first."""
     replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Number of pods wanted by an autoscaler, written through /scale; Lowbeam may run fewer under a cap, never more.
-    Left out = Lowbeam decides. `kubectl scale`, HPA and KEDA find it once it has a first value."""
+    Left out = Lowbeam decides, also again once the field is removed. HPA and KEDA find it once it has a first value:
+    written here, or by `kubectl scale`."""
     scaling: Scaling = Field(default_factory=Scaling)
     """How many pods there may be."""
     energy: EnergyLimits = Field(default_factory=EnergyLimits)
