@@ -6,9 +6,11 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from lowbeam.api.v1alpha1 import Engine
 from lowbeam.power.trust import LATE_MS
-from lowbeam.runtime.observer import Observer
-from lowbeam.telemetry import WorkerEndpoint
+from lowbeam.runtime.observer import Observer, _why_not_measured
+from lowbeam.runtime.replicas import Replica
+from lowbeam.telemetry import SampleError, SampleProblem, SampleSource, WorkerEndpoint
 from tests.fakes.clock import VirtualClock
 
 ENDPOINTS = [WorkerEndpoint(uid, "shop", uid, f"http://10.0.0.{n}:9465") for n, uid in enumerate(("a", "b"))]
@@ -30,6 +32,43 @@ def test_a_new_leader_tells_nothing_before_every_worker_was_asked(
     poller.samples.return_value = dict.fromkeys(answered)
     poller.errors.return_value = dict.fromkeys(failed)
     assert Observer(MagicMock(), VirtualClock()).can_tell(ENDPOINTS, poller) is tells
+
+
+@pytest.mark.parametrize(
+    ("ready", "answered", "engine", "problem", "says"),
+    [
+        (True, set(), Engine.NATIVE, SampleProblem.UNREACHABLE, True),
+        (True, set(), Engine.NATIVE, SampleProblem.TIMEOUT, True),
+        (True, set(), Engine.NATIVE, SampleProblem.UNAUTHORIZED, False),  # it was reached
+        (False, set(), Engine.NATIVE, SampleProblem.UNREACHABLE, False),  # it still loads
+        (True, {"a"}, Engine.NATIVE, SampleProblem.UNREACHABLE, False),  # its batch limit is known
+        (True, set(), Engine.VLLM, SampleProblem.UNREACHABLE, False),  # it has none that changes while it runs
+    ],
+)
+def test_a_ready_pod_whose_control_port_never_answers_is_said_to_keep_its_first_batch_limit(
+    ready: bool, answered: set[str], engine: Engine, problem: SampleProblem, says: bool
+) -> None:
+    poller = MagicMock()
+    poller.samples.return_value = dict.fromkeys(answered)
+    silence = "worker shop/a at http://10.0.0.1:9465: timed out"
+    poller.errors.return_value = {"a": SampleError("a", SampleSource.WORKER, 0, problem, silence)}
+    replica = Replica(
+        uid="a",
+        name="a",
+        key=("shop", "search"),
+        placement_digest="",
+        ip="10.0.0.1",
+        node="n",
+        accelerators=1,
+        ready=ready,
+        started=True,
+        terminating=False,
+        trouble="",
+        engine=engine,
+    )
+    told = _why_not_measured([replica], MagicMock(verdicts={}), poller)
+    assert told.startswith(silence)
+    assert ("batch limit either, which begins at 1: let it reach port 9465" in told) is says
 
 
 def test_without_workers_it_tells_at_once() -> None:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine, InferenceWorkload, WorkloadMode, reasons
+from lowbeam.api.wire import CONTROL_PORT
 from lowbeam.catalog import official_score, stars
 from lowbeam.catalog.engines import ENGINES
 from lowbeam.kube import (
@@ -24,6 +25,7 @@ from lowbeam.kube import (
 from lowbeam.planning import Plan
 from lowbeam.power.trust import LATE_MS, Reason
 from lowbeam.render import labels
+from lowbeam.render.engines.native import FIRST_BATCH_LIMIT
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.demand import LoadWatch
 from lowbeam.runtime.fleet import Fleet, WorkloadMemory
@@ -35,7 +37,7 @@ from lowbeam.runtime.reporter import Reporter, all_of
 from lowbeam.runtime.status_workload import WorkloadFacts
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
-from lowbeam.telemetry import Telemetry, WorkerEndpoint
+from lowbeam.telemetry import SampleProblem, Telemetry, WorkerEndpoint
 
 SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
@@ -191,7 +193,7 @@ def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: Telemet
     for replica in replicas:
         uid = replica.uid
         if (error := poller.errors().get(uid)) is not None:
-            return error.message
+            return error.message + (_never_reached(replica, poller) if error.problem in _NO_ANSWER else "")
         verdict = books.verdicts.get(uid)
         if verdict is None:
             continue
@@ -202,6 +204,19 @@ def _why_not_measured(replicas: Iterable[Replica], books: Books, poller: Telemet
         if not verdict.trusted:
             return verdict.message
     return "no replica has answered yet"
+
+
+_NO_ANSWER = (SampleProblem.UNREACHABLE, SampleProblem.TIMEOUT)
+
+
+def _never_reached(replica: Replica, poller: Telemetry) -> str:
+    """What a control port that never answered costs beside the measurement, and what to do; of ready pods only."""
+    if replica.engine is not Engine.NATIVE or not replica.ready or replica.uid in poller.samples():
+        return ""
+    return (
+        f"; the operator cannot raise its batch limit either, which begins at {FIRST_BATCH_LIMIT}: let it reach port "
+        f"{CONTROL_PORT} of the pods (docs/operations.md)"
+    )
 
 
 def _without_meter(replica: Replica) -> str:
