@@ -13,7 +13,7 @@ from lowbeam.power.ledger import ReplicaState, measured
 from lowbeam.power.tree import build_cap_tree
 from lowbeam.render import Placement
 from lowbeam.runtime.meters import Books, Meters, worst_case_milliwatts
-from lowbeam.runtime.replicas import Child, Replica
+from lowbeam.runtime.replicas import Child, Replica, child_of
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
@@ -26,6 +26,8 @@ PROFILE = next(
 PLACEMENT = Placement(
     PROFILE.model, PROFILE.precision, PROFILE.reasoning, "l4", PROFILE.accelerators, "", PROFILE.engine
 )
+
+PLACED = "/".join(str(getattr(PLACEMENT, name)) for name in PLACEMENT.__slots__)
 
 
 def seen(replicas: list[Replica]) -> World:
@@ -125,12 +127,56 @@ def test_a_worker_without_a_meter_counts_at_its_worst_case_and_is_told_apart() -
 )
 def test_every_pod_is_charged_in_every_state(told: dict[str, Any], state: ReplicaState, read: bool) -> None:
     book = books([replica(**told)], {})
-    assert [charge.state for charge in book.charges] == [state]
+    assert book.charges[0].state is state
     assert bool(book.readings) is read
 
 
+@pytest.mark.parametrize(
+    ("there", "wanted", "unmade"),
+    [
+        ([], 2, 2),
+        ([{}], 2, 1),
+        ([{"terminating": True}, {"uid": "pod-2"}], 2, 1),
+        ([{"node": "", "ip": ""}, {"uid": "pod-2"}], 2, 0),
+        ([{}, {"uid": "pod-2"}], 1, 0),
+        ([{"placement_digest": "old"}], 1, 1),
+    ],
+    ids=["none", "one gone", "one drains", "one pending", "more than wanted", "of another placement"],
+)
+def test_a_replica_that_a_deployment_makes_again_is_charged_once_and_has_no_reading(
+    there: list[dict[str, Any]], wanted: int, unmade: int
+) -> None:
+    pods = [replica(**told) for told in there]
+    world = replace(seen(pods), children={("team", "w"): [replace(_child(), replicas=wanted)]})
+    book = Meters().read(world, {("team", "w"): None}, {}, 1500)
+    assumed = [charge for charge in book.charges if charge.state is ReplicaState.ASSUMED]
+    assert len(assumed) == unmade
+    assert len(book.charges) == len(pods) + unmade
+    assert all((it.pod_uid, it.placement, it.milliwatts) == ("", PLACED, upper(PROFILE.points[0])) for it in assumed)
+    assert len(book.readings) == sum(bool(pod.ip) for pod in pods)
+    made = sum(charge.milliwatts for charge in book.charges if charge.state is not ReplicaState.ASSUMED)
+    assert sum(book.committed_milliwatts.values()) == made, "what its pods could draw"
+
+
+def test_an_unmade_replica_of_an_unknown_placement_is_charged_what_its_boards_can_draw() -> None:
+    limits = {"limits": {"nvidia.com/gpu": "2"}}
+    template = {"spec": {"containers": [{"name": "worker", "resources": limits}]}}
+    edited = replace(_child(), placement=None, raw={"spec": {"template": template}})
+    world = replace(seen([]), children={("team", "w"): [edited]})
+    (charge,) = Meters().read(world, {("team", "w"): None}, {}, 1500).charges
+    most = max(it.max_milliwatts for it in CATALOGUE.accelerator_classes.values() if it.product_labels)
+    assert (charge.milliwatts, charge.accelerators) == (2 * most, 2)
+
+
+@pytest.mark.parametrize(("observed", "wanted"), [(2, 4), (3, 3)])
+def test_a_smaller_count_holds_only_when_the_controller_of_deployments_has_seen_it(observed: int, wanted: int) -> None:
+    raw = {"metadata": {"name": "w", "uid": "u", "generation": 3}, "spec": {"replicas": 3}}
+    child = child_of({**raw, "status": {"observedGeneration": observed, "replicas": 4}})
+    assert child.wanted_replicas == wanted
+
+
 def test_an_unknown_placement_counts_all_that_its_boards_can_draw() -> None:
-    (charge,) = books([replica(placement_digest="edited")], {}).charges
+    charge = books([replica(placement_digest="edited")], {}).charges[0]
     assert charge.milliwatts == BOARD
     unknown = replace(PLACEMENT, model="no-such-model")
     assert worst_case_milliwatts(CATALOGUE, unknown, PROFILE.task, 1, BOARD) == BOARD

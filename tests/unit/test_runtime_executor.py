@@ -109,6 +109,21 @@ async def test_a_deployment_that_is_not_there_is_written_for_nodes_that_may_come
     assert [it["spec"]["replicas"] for it in written.deployments] == [2]
 
 
+@pytest.mark.parametrize(("wanted", "asked"), [(3, False), (2, True)], ids=["not seen yet", "seen"])
+async def test_a_batch_limit_rises_when_no_surplus_pod_is_made_again(wanted: int, asked: bool) -> None:
+    """One of three was evicted just when two were decided: its Deployment makes it again until it has been told."""
+    option, written = replace(runs(2), batch_limit=8), Written()
+    digest = Placement.of(option).digest(KEY[1])
+    two = [replica(uid=f"p{n}", node="n1", placement_digest=digest) for n in range(2)]
+    seen = replace(world(live(replace(option, replicas=wanted))), replicas={KEY: two})
+    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, profile=MagicMock(batch_limit=1, generation=1))
+    acting = executor(written)
+    acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
+    await acting.carry_out(seen, KEY, Target(option), {"p0": told, "p1": told})
+    assert acting._poller.change_profile.called is asked
+    assert [it["spec"]["replicas"] for it in written.deployments] == ([2] if wanted == 3 else [])
+
+
 @pytest.mark.parametrize(("limit", "may_rise", "asked"), [(1, True, True), (1, False, False), (99, False, True)])
 async def test_a_batch_limit_rises_only_where_it_may_and_falls_at_once(limit: int, may_rise: bool, asked: bool) -> None:
     option, written = replace(runs(1), batch_limit=8), Written()

@@ -3,7 +3,7 @@
 Decides whether a replacement can start beside what runs, and which ones wait for accelerators that nobody is about to
 free. A pod counts in the pool that its node is in now, whatever the pool was called when its option was chosen: a new
 pool cap makes a new pool of nodes that are in use. A replica that is decided and has no node yet counts where its
-option goes.
+option goes. One that ended and is made again holds none in between: the scheduler decides who gets them.
 """
 
 from __future__ import annotations
@@ -142,4 +142,4 @@ class Boards:
 
 
 def _has_node(pod: ReplicaCharge) -> bool:
-    return pod.state not in {ReplicaState.TERMINATING, ReplicaState.PENDING}
+    return pod.state is ReplicaState.LIVE

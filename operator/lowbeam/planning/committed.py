@@ -1,8 +1,8 @@
 """The committed ledger of decisions: what running pods and decided targets may draw together.
 
 Decides how many milliwatts each cap is charged with when a target is assumed. A pod is charged while it exists; a
-replica that is decided but not there yet is charged as if it were; a worker whose batch limit is to rise is charged at
-the higher limit at once, one whose limit is to fall at the old limit until it confirms.
+replica that is decided, or that a Deployment makes again, is charged before it is there; a worker whose batch limit is
+to rise is charged at the higher limit at once, one whose limit is to fall at the old limit until it confirms.
 
 Invariant: assuming a target never lowers a charge before its pods are gone.
 """
@@ -121,9 +121,9 @@ class Ledger:
         now, then = self._reserved.get(key, {}), self._reserve(key, target)
         return {name: then[name] - now.get(name, 0) for name in then}
 
-    def over(self, change: Mapping[str, int]) -> tuple[str, ...]:
-        """The enforced caps that `change` would raise above usable."""
-        return over(self._tree, self.committed, change)
+    def over(self, change: Mapping[str, int], asked: Mapping[str, int] | None = None) -> tuple[str, ...]:
+        """The enforced caps that are above usable with `change`, of those that it raises, or that are `asked` for."""
+        return over(self._tree, self.committed, change, asked)
 
     def over_now(self) -> frozenset[str]:
         """The enforced caps that are charged above usable already."""
@@ -211,6 +211,12 @@ class Ledger:
             allowed = target.roll.allowed_milliwatts(option.replicas, len(others), each)
             leaving += max(0, min(missing, allowed - len(kept) * each))
         return staying + max(leaving, missing)
+
+
+def replicas_of(pods: Collection[ReplicaCharge]) -> int:
+    """How many replicas they are: a pod that drains and the one made in its place are one, unless both have a node."""
+    on_nodes = sum(pod.state in {ReplicaState.LIVE, ReplicaState.TERMINATING} for pod in pods)
+    return max(on_nodes, sum(pod.state is not ReplicaState.TERMINATING for pod in pods))
 
 
 def _boards(pods: Iterable[ReplicaCharge]) -> int:

@@ -29,7 +29,7 @@ class Roll:
 
     def old_next(self, replicas: int, old_left: int, new: int) -> int:
         """How many old ones stay so that more than `new` new ones may exist; 0 also when those are all."""
-        fewer = range(old_left - 1, 0, -1)
+        fewer = range(min(old_left, self.old + 1) - 1, 0, -1)
         return next((left for left in fewer if self.allowed(replicas, left) > new), 0)
 
     def _new_times_old(self, replicas: int, old_left: int) -> int:

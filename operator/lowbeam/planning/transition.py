@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from lowbeam.planning.boards import Boards
 from lowbeam.planning.choices import loses
-from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of
+from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of, replicas_of
 from lowbeam.planning.moves import Move, move_between
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.roll import Roll
@@ -211,11 +211,13 @@ class _Walk:
         target, option = self.targets[key], choice.option
         aimed = self._towards(key, option)
         raises = self._ledger.change(key, aimed)
-        blocked = self._ledger.over(raises)
-        if blocked:
-            self._held[key] = self._no_headroom(blocked, raises)
-            return
         net = contribution(self._snapshot.caps, key, option, minus=target.option)
+        # Watts of an evicted pod that drains beside the one made in its place are charged and no room to grow into.
+        asks = {cap: max(raises[cap], net[cap]) for cap in raises}
+        blocked = self._ledger.over(raises, asks)
+        if blocked:
+            self._held[key] = self._no_headroom(blocked, asks)
+            return
         # Also when its load fell and rose again meanwhile: else a smaller load for a moment would open the gate.
         if target.dimmed_by or self._gate.went_down_last(key):
             if target.dimmed_by and target.dimmed_by not in self._views:
@@ -236,7 +238,7 @@ class _Walk:
             self._gate = self._gate.restored(key, net, self._views, self._now_ms)
         else:
             # Also when pods that still drain would be taken back: the ledger has not changed, the intention has.
-            frozen = sorted(c for c in net if max(net[c], raises[c]) > 0 and not self._may_grow(c))
+            frozen = sorted(c for c in net if asks[c] > 0 and not self._may_grow(c))
             if frozen:
                 message = f'PowerCap "{frozen[0]}" is shedding or sees too few accelerators: nothing grows under it now'
                 self._held[key] = Hold(GROWTH_FROZEN, message, self._now_ms + RECHECK_MS)
@@ -287,9 +289,10 @@ class _Walk:
         """
         one_sort = len({pod.placement for pod in others}) == 1
         fits = all(max(1, pod.accelerators) >= option.accelerators_per_replica for pod in others)
-        if min(option.replicas, len(others)) < 2 or not one_sort or not fits:
+        old = replicas_of(others)
+        if min(option.replicas, old) < 2 or not one_sort or not fits:
             return None
-        return Roll(len(others), self._ledger.beside_others(key, option))
+        return Roll(old, self._ledger.beside_others(key, option))
 
     def _is_waited_for(self, key: Key, *, begun: bool) -> bool:
         """Whether a cap that has to shed is charged with pods of the workload, or one whose committed watts are over.

@@ -24,7 +24,7 @@ class ReplicaState(StrEnum):
     PENDING = "pending"
     TERMINATING = "terminating"
     ASSUMED = "assumed"
-    """Decided and not yet seen in the cluster: charged before it is written."""
+    """Wanted by a Deployment and without a pod: a new one, or one that ended and is about to be made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,16 @@ def committed(tree: CapTree, charges: Iterable[ReplicaCharge]) -> dict[str, int]
     return totals
 
 
-def over(tree: CapTree, totals: Mapping[str, int], extra: Mapping[str, int]) -> tuple[str, ...]:
-    """The enforced caps that `extra` milliwatts would push above usable (caps it does not raise are not its fault)."""
+def over(
+    tree: CapTree, totals: Mapping[str, int], extra: Mapping[str, int], asked: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
+    """The enforced caps that are above usable with `extra` milliwatts. Caps that it does not raise are not its fault,
+    unless milliwatts under them are `asked` for."""
+    wanted = extra if asked is None else asked
     return tuple(
         cap.name
         for cap, usable in tree.admitted()
-        if extra.get(cap.name, 0) > 0 and totals.get(cap.name, 0) + extra[cap.name] > usable
+        if wanted.get(cap.name, 0) > 0 and totals.get(cap.name, 0) + extra.get(cap.name, 0) > usable
     )
 
 

@@ -23,7 +23,7 @@ from lowbeam.planning.committed import Target
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
 from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
-from lowbeam.runtime.replicas import Replica, WorkloadKey, child_of
+from lowbeam.runtime.replicas import Replica, WorkloadKey, child_of, unmade
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
@@ -133,9 +133,12 @@ class Executor:
         ]
 
     def _surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
-        """Whether more pods of the option exist than were decided: until they are gone they would draw the more too."""
+        """Whether more pods of the option exist than were decided, or are made again: until they are gone they would
+        draw the more too."""
         digest = Placement.of(option).digest(key[1])
-        return sum(it.placement_digest == digest for it in world.replicas.get(key, [])) > option.replicas
+        there = [it for it in world.replicas.get(key, []) if it.placement_digest == digest]
+        mine = [child for child in world.children.get(key, []) if child.placement_digest == digest]
+        return len(there) + len(unmade(mine, there)) > option.replicas
 
     async def _write_service(self, world: World, key: WorkloadKey) -> None:
         desired = service(world.workloads[key])

@@ -3,8 +3,9 @@
 Decides which profile and which limits belong to a replica. Whether a reading is believed is `power.trust`'s business.
 
 Invariants: every replica that holds accelerators has a reading, also when it never answered; every replica that exists
-has a charge (planning adds those that were only decided); a promised lower batch limit counts only once confirmed; a
-class that the catalogue no longer knows makes nobody's watts 0.
+has a charge, and so has every one that a Deployment wants and that has no pod (planning adds those that were only
+decided); a promised lower batch limit counts only once confirmed; a class that the catalogue no longer knows makes
+nobody's watts 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
 from lowbeam.power.trust import IMPOSSIBLE_PERCENT, MeterHistory, MeterLimits, Verdict, judge
 from lowbeam.power.trust import Sample as MeterSample
 from lowbeam.render import Placement
-from lowbeam.runtime.replicas import Replica, WorkloadKey
+from lowbeam.runtime.replicas import Replica, WorkloadKey, to_be_made, unmade
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
 from lowbeam.sizing.correction import Correction
@@ -107,6 +108,21 @@ class Meters:
                     readings.append(reading)
                     # What was reserved for a replica that has not answered yet is no measurement.
                     drawn[key] = _plus(drawn.get(key, 0), reading.milliwatts if verdict.trusted else None)
+        for key, children in sorted(world.children.items()):
+            for child in unmade(children, world.replicas.get(key, ())):
+                replica = to_be_made(key, child)
+                placement = self._placements.get(replica.placement_digest)
+                charge = self._charge(
+                    world,
+                    key,
+                    replica,
+                    placement=placement,
+                    pool=placement.pool if placement else "",
+                    limits=_limits(world, replica, placement) or _largest_limits(world.catalogue, replica),
+                    sample=None,
+                    target=targets.get(key),
+                )
+                charges.append(dataclasses.replace(charge, state=ReplicaState.ASSUMED))
         alive = [replica for replicas in world.replicas.values() for replica in replicas]
         children = [child for group in world.children.values() for child in group]
         self._forget({replica.uid for replica in alive})

@@ -6,7 +6,8 @@ catalogue and from its own telemetry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,9 @@ from lowbeam.render import Placement, labels
 
 WorkloadKey = tuple[str, str]
 _ENDED = ("Succeeded", "Failed")
+MOST_UNMADE = 2_000
+"""Of one Deployment, counted one by one: more than that only a slip of the hand asks for (`kubectl scale`), and it is
+taken back before so many are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,13 @@ class Child:
     """Whether as many pods as are wanted have the present template."""
     trouble: str = ""
     """Why its pods cannot even be made: a quota, Pod Security, a webhook; empty when they can."""
+    unseen_replicas: int = 0
+    """How many pods it had before its controller saw the newest edit; 0 when that has been seen."""
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many pods are made again when they end: the older count until a smaller one has been seen."""
+        return max(self.replicas, self.unseen_replicas)
 
     @property
     def decided_replicas(self) -> int:
@@ -105,6 +116,7 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
     """View of one of our Deployments."""
     metadata, status = deployment["metadata"], deployment.get("status", {})
     replicas = deployment.get("spec", {}).get("replicas", 1)
+    seen = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     refused: Mapping[str, Any] = next((it for it in status.get("conditions", ()) if it["type"] == "ReplicaFailure"), {})
     return Child(
         name=metadata["name"],
@@ -115,9 +127,36 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
         ready_replicas=status.get("readyReplicas", 0),
         raw=deployment,
         promised_replicas=_count(metadata.get("annotations", {}).get(labels.DECIDED_REPLICAS, "")),
-        rolled_out=status.get("observedGeneration", 0) >= metadata.get("generation", 0)
-        and status.get("updatedReplicas", 0) >= replicas,
+        rolled_out=seen and status.get("updatedReplicas", 0) >= replicas,
         trouble=refused.get("message", "") if refused.get("status") == "True" else "",
+        unseen_replicas=0 if seen else status.get("replicas", 0),
+    )
+
+
+def unmade(children: Collection[Child], replicas: Iterable[Replica]) -> list[Child]:
+    """For every pod that a Deployment wants and that is not there, the Deployment: it was evicted, or is a new one.
+
+    A pod that is on its way out does not count as there: another one is made beside it.
+    """
+    there = Counter(replica.placement_digest for replica in replicas if not replica.terminating)
+    missing = {child.name: child.wanted_replicas - there[child.placement_digest] for child in children}
+    return [child for child in children for _ in range(min(missing[child.name], MOST_UNMADE))]
+
+
+def to_be_made(key: WorkloadKey, child: Child) -> Replica:
+    """The next pod of a Deployment: no uid, no node, and the accelerators that its template asks for."""
+    return Replica(
+        uid="",
+        name=child.name,
+        key=key,
+        placement_digest=child.placement_digest,
+        ip="",
+        node="",
+        accelerators=accelerators_of(child.raw.get("spec", {}).get("template", {})),
+        ready=False,
+        started=False,
+        terminating=False,
+        trouble="",
     )
 
 
