@@ -14,7 +14,7 @@ from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.promises import promises_of
 from lowbeam.planning.roll import Roll
 from lowbeam.planning.snapshot import Inventory, Snapshot, WorkloadState
-from lowbeam.planning.transition import Transition, next_targets
+from lowbeam.planning.transition import NO_HEADROOM, Transition, next_targets
 from lowbeam.power.gate import GateState
 from lowbeam.power.ledger import ReplicaCharge, ReplicaState
 from lowbeam.power.tree import build_cap_tree
@@ -113,13 +113,43 @@ def test_another_count_in_the_middle_goes_on_from_there() -> None:
     ("new", "old", "order"),
     [
         (8, 0, Order.IN_PLACE),
-        (0, 8, Order.BREAK_BEFORE_MAKE),
+        (None, 8, Order.BREAK_BEFORE_MAKE),
+        (0, 8, Order.ROLLING),
         (3, 5, Order.ROLLING),
         (8, 8, Order.MAKE_BEFORE_BREAK),
     ],
 )
-def test_a_successor_reads_how_a_change_goes_on(new: int, old: int, order: Order) -> None:
+def test_a_successor_reads_how_a_change_goes_on(new: int | None, old: int, order: Order) -> None:
     assert taken_up(8, new, old) is order
+
+
+def test_what_an_evicted_pod_draws_while_it_drains_is_no_room_to_grow_into() -> None:
+    """Its Deployment makes it again beside it: both are charged, and one of them goes soon."""
+    one, two = option(1), option(2, model="m4")
+    evicted = [*pods(KEY, one, 1, ReplicaState.TERMINATING), *pods(KEY, one, 1, ReplicaState.ASSUMED)]
+    leaving = pods(("a", "other"), one, 1, ReplicaState.TERMINATING)
+    held = move(Target(one), two, [*evicted, *leaving], watts=250)
+    assert (held.held[KEY].reason, held.targets[KEY].option) == (NO_HEADROOM, one)
+    assert move(Target(one), two, evicted, watts=250).targets[KEY].option == two
+
+
+def test_an_old_pod_that_drains_beside_the_one_made_in_its_place_is_one_old_replica() -> None:
+    again = [*pods(KEY, OLD, 7), *pods(KEY, OLD, 1, ReplicaState.TERMINATING), *pods(KEY, OLD, 1, ReplicaState.ASSUMED)]
+    assert move(Target(OLD), NEW, again).targets[KEY].roll == Roll(8)
+
+
+def unheard(charges: list[ReplicaCharge]) -> list[ReplicaCharge]:
+    """As a new leader charges them: with what they could draw at most."""
+    return [replace(charge, worst_case_milliwatts=2 * charge.worst_case_milliwatts) for charge in charges]
+
+
+@pytest.mark.parametrize("made", [0, 1], ids=["Deployment without replicas", "replica without a pod"])
+def test_a_successor_that_has_heard_of_no_worker_goes_on_share_by_share_before_the_first_new_pod(made: int) -> None:
+    old = [*pods(KEY, OLD, 7), *pods(KEY, OLD, 1, ReplicaState.TERMINATING)]
+    result = move(Target(NEW, Order.ROLLING), NEW, [*unheard(old), *pods(KEY, NEW, made, ReplicaState.ASSUMED)])
+    assert result.committed_milliwatts["cluster"] > 1_000_000, "over, as it seems"
+    assert result.targets[KEY] == Target(NEW, Order.ROLLING, Roll(8, made))
+    assert (result.steps, result.hurried) == ((), {KEY})
 
 
 def test_a_successor_goes_on_from_where_it_is_and_takes_room_that_was_left() -> None:

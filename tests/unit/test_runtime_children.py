@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,11 +128,11 @@ def test_a_deployment_with_an_edited_annotation_has_no_placement() -> None:
 ROLL = Roll(4)
 
 
-def rolled(old: int, new: int, *, ready: int, ending: int = 0, replicas: int = 4) -> Step:
-    """The next step where so many old replicas are wanted and there, and so many new ones."""
+def rolled(old: int, new: int | None, *, ready: int, ending: int = 0, replicas: int = 4) -> Step:
+    """The next step where so many old replicas are wanted and there, and so many new ones; None: no Deployment."""
     children = [child(OLD, replicas=old, ready=old)] if old else []
-    children += [child(NEW, replicas=new, ready=ready)] if new else []
-    there = [*pods(OLD, old + ending), *pods(NEW, new)]
+    children += [child(NEW, replicas=new, ready=ready)] if new is not None else []
+    there = [*pods(OLD, old + ending), *pods(NEW, new or 0)]
     return next_step(NEW, replicas, children, there, order=Order.ROLLING, roll=ROLL)
 
 
@@ -139,14 +140,20 @@ def shrunk(step: Step) -> list[tuple[str, int]]:
     return [(it.name, replicas) for it, replicas in step.shrink]
 
 
-def test_share_by_share_an_old_replica_goes_first_as_there_is_room_for_no_new_one() -> None:
-    step = rolled(4, 0, ready=0)
-    assert (step.apply_replicas, shrunk(step), step.delete) == (None, [(OLD, 3)], ())
+def test_share_by_share_the_new_deployment_is_there_before_the_first_old_replica_goes() -> None:
+    """So that a successor sees what was begun."""
+    step = rolled(4, None, ready=0)
+    assert (step.apply_replicas, shrunk(step), step.delete) == (0, [], ())
     assert "0 of 4" in step.waiting_for
 
 
+def test_share_by_share_an_old_replica_goes_first_as_there_is_room_for_no_new_one() -> None:
+    step = rolled(4, 0, ready=0)
+    assert (step.apply_replicas, shrunk(step), step.delete) == (0, [(OLD, 3)], ())
+
+
 def test_share_by_share_a_new_replica_comes_when_the_old_one_is_gone_and_not_before() -> None:
-    assert rolled(3, 0, ready=0, ending=1).apply_replicas is None
+    assert rolled(3, 0, ready=0, ending=1).apply_replicas == 0
     step = rolled(3, 0, ready=0)
     assert (step.apply_replicas, shrunk(step)) == (1, [])
 
@@ -176,7 +183,36 @@ def test_share_by_share_an_old_pod_that_is_made_again_takes_no_new_one_its_place
     assert (step.apply_replicas, shrunk(step)) == (1, [(OLD, 2)])
 
 
-def test_share_by_share_new_replicas_that_somebody_asked_for_beyond_the_room_hold_nothing_up() -> None:
+def test_share_by_share_an_old_pod_that_drains_beside_the_one_made_in_its_place_leaves_no_room() -> None:
+    children = [child(OLD, replicas=3), child(NEW, replicas=0, ready=0)]
+    draining = [replace(pods(OLD, 3)[2], terminating=True)]
+    step = next_step(NEW, 4, children, [*pods(OLD, 2), *draining], order=Order.ROLLING, roll=ROLL)
+    assert step.apply_replicas == 0, "three are wanted and one drains: as many as at the start"
+
+
+@pytest.mark.parametrize("ready", [0, 1], ids=["it loads", "it serves"])
+def test_share_by_share_no_new_replica_goes_because_an_old_one_was_evicted(ready: int) -> None:
+    children = [child(OLD, replicas=3), child(NEW, replicas=1, ready=ready)]
+    draining = [replace(pods(OLD, 3)[2], terminating=True)]
+    there = [*pods(OLD, 2), *draining, *pods(NEW, 1)]
+    assert next_step(NEW, 4, children, there, order=Order.ROLLING, roll=ROLL).apply_replicas == 1
+
+
+def test_share_by_share_new_replicas_that_somebody_asked_for_beyond_the_room_are_taken_back() -> None:
     children = [child(OLD, replicas=3), child(NEW, replicas=4, ready=1)]
     step = next_step(NEW, 4, children, [*pods(OLD, 3), *pods(NEW, 4)], order=Order.ROLLING, roll=ROLL)
-    assert (step.apply_replicas, shrunk(step)) == (4, [(OLD, 2)])
+    assert (step.apply_replicas, shrunk(step)) == (1, [(OLD, 2)])
+
+
+def test_share_by_share_an_old_deployment_that_somebody_scaled_by_a_slip_of_the_hand_goes_on() -> None:
+    children = [child(OLD, replicas=2**31 - 1), child(NEW, replicas=1, ready=1)]
+    step = next_step(NEW, 4, children, [*pods(OLD, 3), *pods(NEW, 1)], order=Order.ROLLING, roll=ROLL)
+    assert (step.apply_replicas, shrunk(step)) == (1, [(OLD, 2)])
+
+
+@pytest.mark.parametrize("ready", [3, 4])
+def test_share_by_share_new_replicas_that_serve_already_stay_and_old_ones_go_for_them(ready: int) -> None:
+    children = [child(OLD, replicas=3), child(NEW, replicas=4, ready=ready)]
+    step = next_step(NEW, 4, children, [*pods(OLD, 3), *pods(NEW, 4)], order=Order.ROLLING, roll=ROLL)
+    assert step.apply_replicas == ready
+    assert [it.name for it in step.delete] == [OLD]

@@ -95,6 +95,23 @@ def test_a_replacement_share_by_share_goes_on_to_the_count_that_was_decided(want
         assert (target.order, target.option.replicas) == (Order.MAKE_BEFORE_BREAK, 3)
 
 
+@pytest.mark.parametrize("told", ["new", "old", ""], ids=["told", "not told yet", "no status at all"])
+def test_a_replacement_share_by_share_whose_first_new_replica_is_still_to_come_goes_on(told: str) -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    new = replace(sizer.options_for(needs, None).options[0], replicas=8)
+    old = replace(new, model="old")
+    memory = WorkloadMemory(target=Target(new if told == "new" else old), choice=CHOICE)
+    children = [
+        Child("w-old", "v", Placement.of(old), "old", 7, 7, {}),
+        Child("w-new", "u", Placement.of(new), "new", 0, 0, {}, promised_replicas=8),
+    ]
+    target = _recovered(workload_status(FACTS, memory, {}, NOW) if told else {}, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert (target.option.model, target.option.replicas, target.order) == ("small", 8, Order.ROLLING)
+
+
 def test_what_a_status_does_not_tell_of_yet_is_read_from_the_deployment_that_grows() -> None:
     sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
     needs = workload("w").rate(5).build()

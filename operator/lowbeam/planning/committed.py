@@ -51,15 +51,16 @@ class Target:
     dimmed_since_ms: int | None = None
 
 
-def taken_up(replicas: int, new: int, old: int) -> Order:
-    """How a change that was under way goes on, from the replicas that were asked for of each placement.
+def taken_up(replicas: int, new: int | None, old: int) -> Order:
+    """How a change that was under way goes on, from the replicas that were asked for of each placement; `new` None:
+    there is no new Deployment.
 
     Only make-before-break asks for all new replicas beside old ones, as boards and watts were found for both; only a
-    replacement share by share asks for some.
+    replacement share by share asks for some, or makes the Deployment before there is room for any.
     """
     if not old:
         return Order.IN_PLACE
-    if not new:
+    if new is None:
         return Order.BREAK_BEFORE_MAKE
     return Order.MAKE_BEFORE_BREAK if new >= replicas else Order.ROLLING
 

@@ -270,10 +270,14 @@ class _Walk:
     def _towards(self, key: Key, option: Option | None) -> Target:
         """The target with `option`, and how a replacement goes: both at once when watts and boards allow it and no cap
         waits for the old one."""
-        target = replace(self.targets[key], option=option, order=Order.IN_PLACE, roll=None)
+        before = self.targets[key]
+        target = replace(before, option=option, order=Order.IN_PLACE, roll=None)
         if option is None or not (others := self._ledger.replaced_by(key, placement_of(option))):
             return target
-        if self._is_waited_for(key, begun=len(others) < self._ledger.pods_of(key)):
+        begun = len(others) < self._ledger.pods_of(key)
+        if before.order is Order.ROLLING and before.option is not None:  # its first new replica may be still to come
+            begun |= before.option.placement_key == option.placement_key
+        if self._is_waited_for(key, begun=begun):
             return replace(target, order=Order.BREAK_BEFORE_MAKE)
         both = replace(target, order=Order.MAKE_BEFORE_BREAK)
         if not self._boards.short_of(key, option) and not self._ledger.over(self._ledger.change(key, both)):

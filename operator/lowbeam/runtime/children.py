@@ -6,7 +6,8 @@ goes on from there.
 
 Invariants: break-before-make never has pods of two placements at once; make-before-break removes the old placement only
 when the new one has all its replicas ready; share by share, old replicas go only when all new ones that they leave room
-for are ready; nothing is deleted without the uid that was seen.
+for are ready, and not before the new Deployment is there, which tells a successor how it goes; nothing is deleted
+without the uid that was seen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from lowbeam.planning.committed import Order
 from lowbeam.planning.roll import Roll
-from lowbeam.runtime.replicas import Child, Replica
+from lowbeam.runtime.replicas import Child, Replica, unmade
 
 OLD_TO_END = "the old replicas to end"
 ROLLOUT = "the rollout of its Deployment"
@@ -56,7 +57,7 @@ def next_step(
     if order is Order.ROLLING:
         if roll is None:
             return Step(None, waiting_for="a plan")
-        return _share(roll, target_replicas, current, others, len(old_pods))
+        return _share(roll, target_replicas, current, others, old_pods)
     if order is Order.MAKE_BEFORE_BREAK:
         if current is None or current.ready_replicas < target_replicas:
             return Step(target_replicas, waiting_for="the new replicas to be ready")
@@ -66,16 +67,23 @@ def next_step(
     return Step(kept, others, waiting_for=OLD_TO_END)
 
 
-def _share(roll: Roll, replicas: int, current: Child | None, others: Sequence[Child], old_pods: int) -> Step:
+def _share(
+    roll: Roll, replicas: int, current: Child | None, others: Sequence[Child], old_pods: Sequence[Replica]
+) -> Step:
     """As many new replicas as the old ones leave room for; the next old ones go when those are ready."""
-    kept, ready = (min(current.replicas, replicas), current.ready_replicas) if current else (0, 0)
+    ready = current.ready_replicas if current else 0
     old_wanted = sum(child.replicas for child in others)
-    allowed = roll.allowed(replicas, max(old_pods, old_wanted))
-    new = max(kept, allowed)  # more than there is room for are not waited for: the old ones hold their accelerators
-    step = Step(new if current or new else None, waiting_for=f"its replicas to be replaced, {ready} of {replicas} are")
-    if new > kept or ready < allowed or old_pods > old_wanted:
+    allowed = roll.allowed(replicas, len(old_pods) + len(unmade(others, old_pods)))
+    new = allowed
+    if current is not None:
+        # More may have been asked for, by somebody or when there was more room. Those that serve stay, and those that
+        # an old one only leaves no room for while it drains.
+        kept = max(ready, roll.allowed(replicas, old_wanted))
+        new = max(allowed, min(current.replicas, kept, replicas))
+    step = Step(new, waiting_for=f"its replicas to be replaced, {ready} of {replicas} are")
+    if current is None or new > current.replicas or ready < allowed or len(old_pods) > old_wanted:
         return step
-    left = roll.old_next(replicas, old_wanted, allowed)
+    left = roll.old_next(replicas, old_wanted, new)
     delete, shrink = [], []
     for child in others:
         stays = min(child.replicas, left)

@@ -113,10 +113,11 @@ def _shows_more(trace: Trace) -> bool:
 def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Option]) -> Option | None:
     """The option that the Deployments show; None when none of `options` could have made them.
 
-    Several stand side by side while one replaces another: the one that serves counts. A batch limit that changes in
-    place is in no Deployment: of those that could be meant it is the one that a plan without caps prefers.
+    Several stand side by side while one replaces another: the one that is to grow share by share counts, else the one
+    that serves. A batch limit that changes in place is in no Deployment: of those that could be meant it is the one
+    that a plan without caps prefers.
     """
-    child = max(children, key=lambda child: (child.ready_replicas, child.name))
+    child = max(children, key=lambda child: (child.promised_replicas > 0, child.ready_replicas, child.name))
     alike = [option for option in options if Placement.of(option) == child.placement]
     if not alike:
         return None
@@ -134,7 +135,7 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
 def _order(running: Option, children: Sequence[Child]) -> Order:
     """How the change that was under way goes on."""
     placement = Placement.of(running)
-    new = sum(child.replicas for child in children if child.placement == placement)
+    new = next((child.replicas for child in children if child.placement == placement), None)
     old = sum(child.replicas for child in children if child.placement != placement)
     return taken_up(running.replicas, new, old)
 

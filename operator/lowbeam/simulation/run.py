@@ -23,7 +23,7 @@ from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.catalog import load_builtin
 from lowbeam.errors import BadInput
 from lowbeam.planning import Plan, Snapshot, WorkloadState, choose_sheds, plan, size_all
-from lowbeam.planning.committed import Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
+from lowbeam.planning.committed import Order, Target, committed_milliwatts, decided_milliwatts, placement_of, taken_up
 from lowbeam.planning.moves import settle_seconds
 from lowbeam.planning.promises import promises_of, taken_back_by
 from lowbeam.planning.snapshot import Inventory
@@ -163,7 +163,8 @@ class _Run:
                 self._memory.gate = self._memory.gate.shed(key, target.dimmed_by, now_ms)
             if target.option is not None:
                 new, old = self._cluster.count(key, placement_of(target.option))
-                order = taken_up(target.option.replicas, new, old)
+                no_deployment = not new and target.order is Order.BREAK_BEFORE_MAKE
+                order = taken_up(target.option.replicas, None if no_deployment else new, old)
                 self._targets[key] = replace(target, order=order, roll=None)
 
     # ---- 3. and 4. the operator's loops
