@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -63,6 +64,53 @@ def test_without_room_for_both_most_replicas_serve_throughout(stage: Stage, name
         assert left["spec"]["replicas"] == REPLICAS
         assert "lowbeam.dev/decided-replicas" not in left["metadata"]["annotations"]
         assert stage.iw(namespace, "shares")["status"]["selected"]["model"] == TO["pinned"]
+
+
+def test_a_successor_goes_on_share_by_share_where_the_first_new_replica_is_still_to_come(
+    stage: Stage, namespace: str
+) -> None:
+    old, watts = start(stage, namespace)
+    with stage.caps(power_cap(namespace, round(watts * 1.2), namespaces=[namespace])):
+        stage.says(lambda: stage.own("powercaps", namespace), "Ready", "True", "InForce")
+        stage.allow_pods(namespace, REPLICAS - 1)  # no new pod beside three old ones
+        stage.patch("iw", "shares", {"model": TO}, namespace)
+        stage.eventually("the first share", lambda: by_placement(stage, namespace)[old] == REPLICAS - 1)
+        stage.operator.kill()
+        # As if it had been killed before it wrote the first new replica.
+        (new,) = (it for it in stage.deployments(namespace) if old not in it["metadata"]["name"])
+        stage.cluster.kubectl("scale", "deployment", new["metadata"]["name"], "-n", namespace, "--replicas=0")
+        stage.start_operator(identity=stage.operator.identity)
+        stage.stays("the others serve", lambda: by_placement(stage, namespace)[old] == REPLICAS - 1, 5)
+        stage.allow_pods(namespace, None)
+        stage.eventually("the next share", lambda: 0 < by_placement(stage, namespace)[old] < REPLICAS - 1)
+        stage.eventually("all of the new model", lambda: not by_placement(stage, namespace)[old])
+
+
+def test_old_replicas_that_are_made_again_are_charged_in_between(stage: Stage, namespace: str) -> None:
+    old, watts = start(stage, namespace)
+    with stage.caps(power_cap(namespace, round(watts * 3), namespaces=[namespace])):
+        stage.says(lambda: stage.own("powercaps", namespace), "Ready", "True", "InForce")
+        stage.allow_pods(namespace, REPLICAS)  # room for all of both in watts and accelerators, and no pod more
+        stage.patch("iw", "shares", {"model": TO}, namespace)
+        stage.eventually("both stand", lambda: len(stage.deployments(namespace)) == 2)
+
+        def without_a_pod() -> int:
+            """Watts that the cap is charged with beyond what the workload's pods could draw."""
+            charged: int = stage.own("powercaps", namespace)["status"]["committedWatts"]
+            of_pods: int = stage.iw(namespace, "shares")["status"]["energy"]["committedWatts"]
+            return charged - of_pods
+
+        stage.eventually("the new ones are charged", lambda: without_a_pod() > 0)
+        time.sleep(4)  # until both statuses are of the same moment
+        before = without_a_pod()
+        stage.allow_pods(namespace, REPLICAS - 2)
+        evicted = [pod["metadata"]["name"] for pod in stage.pods(namespace)][:2]
+        stage.cluster.kubectl("delete", "pod", *evicted, "-n", namespace, "--now")
+        stage.eventually("two are gone", lambda: by_placement(stage, namespace)[old] == REPLICAS - 2)
+        stage.eventually("they are charged all the same", lambda: without_a_pod() >= before + 200)
+        stage.stays("until they are made again", lambda: without_a_pod() >= before + 200, 5)
+        stage.allow_pods(namespace, None)
+        stage.eventually("all of the new model", lambda: not by_placement(stage, namespace)[old])
 
 
 def test_a_cap_that_is_cut_in_the_middle_ends_the_old_replicas_at_once(stage: Stage, namespace: str) -> None:
