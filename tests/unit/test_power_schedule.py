@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lowbeam.api.v1alpha1.base import MAX_MESSAGE_LENGTH
 from lowbeam.api.v1alpha1.powercap import PowerCapSpec
 from lowbeam.planning.moves import settle_seconds
 from lowbeam.power.from_spec import timetable_of_spec
@@ -123,6 +125,7 @@ def test_a_window_begins_by_the_wall_clock_and_lasts_for_minutes_that_pass(
         ("0 17 * * *", "europe/rome", "did you mean Europe/Rome?"),
         ("0 17 * * *", "../../etc/passwd", "use a name like Europe/Rome"),
         ("0 17 * * *", "Europe", "is no time zone"),
+        ("0 25 * * *", "Europe/Rom", '(bad hour); timeZone: "Europe/Rom" is no time zone'),
     ],
 )
 def test_what_means_nothing_is_said_with_what_to_write(cron: str, zone: str, message: str) -> None:
@@ -278,7 +281,7 @@ SPEC = {
     "schedule": [
         {"name": "a", "cron": "0 25 * * *", "durationMinutes": 60, "percent": 50},
         {"name": "b", "cron": "0 17 * * *", "durationMinutes": 60, "percent": 50, "rampSeconds": 60},
-        {"name": "c", "cron": "0 17 * * *", "timeZone": "Nowhere", "durationMinutes": 60, "watts": 5},
+        {"name": "c", "cron": "0 25 * * *", "timeZone": "Nowhere", "durationMinutes": 60, "watts": 5},
     ],
     "events": [{"name": "b", "start": "2026-11-20T17:00:00Z", "end": "2026-11-20T18:00:00Z", "watts": 400}],
 }
@@ -293,8 +296,26 @@ def test_entries_of_a_spec_are_called_by_their_list_and_those_that_mean_nothing_
     ]
     assert [it.partition(": ")[0] for it in timetable.troubles] == [
         "spec.schedule[0].cron",
+        "spec.schedule[2].cron",
         "spec.schedule[2].timeZone",
     ]
+
+
+def test_all_entries_that_are_wrong_are_named_or_counted_in_a_message_that_fits_a_condition() -> None:
+    night = {"name": "night", "cron": "0 22 * * *", "durationMinutes": 1440, "percent": 50}
+    wrong = {"timeZone": "A" * 60, "durationMinutes": 60, "percent": 50}
+    for many in (1, 3, 15):
+        entries = [{"name": f"e{i}", "cron": f"0 25 {','.join(['1'] * 50)} * {i}", **wrong} for i in range(many)]
+        nights = [{**night, "name": f"{'night' * 12}-{i}"} for i in range(many)]
+        spec = PowerCapSpec.model_validate({**SPEC, "schedule": [*entries, *nights]})
+        found = outlook((cap("c", 999),), {"c": timetable_of_spec(spec, 180)}, utc(f"{DAY} 12:00"))
+        (problem,) = found.caps.problems
+        assert len(problem.message) <= MAX_MESSAGE_LENGTH
+        assert "spec.schedule[0].cron" in problem.message
+        assert f"schedule/{nights[0]['name']}" in problem.message
+        counted = sum(int(it) for it in re.findall(r"and (\d+) more", problem.message))
+        named = problem.message.count("no cron") + problem.message.count("no time zone")
+        assert named + problem.message.count("schedule/night") + counted == 3 * many
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def timetable_of_spec(spec: PowerCapSpec, settle_seconds: int) -> Timetable:
         try:
             when = recurring(item.cron, item.time_zone, item.duration_minutes)
         except NotUnderstood as error:
-            troubles.append(f"spec.schedule[{index}].{error}")
+            troubles += [f"spec.schedule[{index}].{problem}" for problem in error.problems]
         else:
             entries.append(_entry(spec, item, when))
     entries += [_entry(spec, event, Once(Window(event.start, event.end))) for event in spec.events]

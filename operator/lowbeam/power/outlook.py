@@ -18,6 +18,8 @@ from lowbeam.power.tree import build_cap_tree, limiting_paths, planned_milliwatt
 
 CAP_SCHEDULE_INVALID = "CapScheduleInvalid"
 """An entry of `spec.schedule` or `spec.events` means nothing, or is active all the time."""
+MOST_CHARACTERS = 360
+"""Of the entries that a complaint names, in each of its two lists: a condition holds both with the words around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +75,29 @@ def _limited(cap: Cap, limit: Limit) -> Cap:
 
 def _complaint(cap: str, timetable: Timetable, limit: Limit) -> str:
     """What is wrong with the entries of a cap; empty when nothing is."""
+    sentences = []
     if timetable.troubles:
-        return (
-            f'PowerCap "{cap}": {"; ".join(timetable.troubles)}. Correct that; until then the entry changes nothing, '
-            f"and {timetable.watts} W and the other entries stay in force."
+        sentences.append(
+            f"{_named(timetable.troubles)}. Correct that; until then such an entry changes nothing, and "
+            f"{timetable.watts} W and the other entries stay in force."
         )
     if limit.endless:
-        return (
-            f'PowerCap "{cap}": {limit.endless[0]} never ends, as it begins again before it is over. It stays in '
-            "force. Shorten its durationMinutes, or lower spec.watts instead."
+        one = len(limit.endless) == 1
+        never = "never ends, as it begins again before it is over" if one else "never end: they begin again too soon"
+        sentences.append(
+            f"{_named(limit.endless)} {never}. {'It stays' if one else 'They stay'} in force. Shorten "
+            f"{'its' if one else 'their'} durationMinutes, or lower spec.watts instead."
         )
-    return ""
+    return f'PowerCap "{cap}": {" ".join(sentences)}' if sentences else ""
+
+
+def _named(found: Sequence[str]) -> str:
+    """As many as MOST_CHARACTERS hold, one at least, and how many more there are."""
+    count = 1
+    while count < len(found) and len("; ".join(found[: count + 1])) <= MOST_CHARACTERS:
+        count += 1
+    more = [f"and {len(found) - count} more"] if count < len(found) else []
+    return "; ".join([*found[:count], *more])
 
 
 def _next_change(path: Sequence[Cap], timetables: Mapping[str, Timetable], now: datetime) -> Change | None:

@@ -9,7 +9,7 @@ Reads no clock; which instant is meant comes in. Zones are those of the machine'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -27,7 +27,14 @@ LONGEST_WINDOW = timedelta(days=366)
 
 
 class NotUnderstood(ValueError):
-    """A cron expression or a time zone that means nothing; the text says what is wrong and what to write."""
+    """A cron expression or a time zone that means nothing, or both.
+
+    `problems`: of each its field, what is wrong and what to write.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +95,17 @@ class Recurring:
 
 def recurring(cron: str, time_zone: str, minutes: int) -> Recurring:
     """The windows of a schedule entry. NotUnderstood: the expression or the zone means nothing."""
-    zone = _zone(time_zone)
+    zone, problems = _zone(time_zone), []
     try:
         CronSim(cron, datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        raise NotUnderstood(f'cron: "{cron}" is no cron expression ({str(error).lower()})') from error
+        problems.append(f'cron: "{cron}" is no cron expression ({str(error).lower()})')
+    if zone is None:
+        near = nearest(time_zone, available_timezones())
+        hint = f"did you mean {near[0]}?" if near else "use a name like Europe/Rome or UTC"
+        problems.append(f'timeZone: "{time_zone}" is no time zone ({hint})')
+    if zone is None or problems:
+        raise NotUnderstood(problems)
     return Recurring(cron, zone, minutes)
 
 
@@ -110,13 +123,12 @@ def _end(when: Recurring, start: datetime) -> datetime | None:
     return end
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> ZoneInfo | None:
+    """None: there is none of this name."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        near = nearest(name, available_timezones())
-        hint = f"did you mean {near[0]}?" if near else "use a name like Europe/Rome or UTC"
-        raise NotUnderstood(f'timeZone: "{name}" is no time zone ({hint})') from error
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -50,7 +50,7 @@ class Timetable:
     settle_seconds: int = 0
     """Of the slowest move that the cap allows (`planning.moves.settle_seconds`)."""
     troubles: tuple[str, ...] = ()
-    """For each entry that is not understood, and therefore not in `entries`: its field and what is wrong."""
+    """Of the entries that are not understood, and therefore not in `entries`: each field and what is wrong with it."""
 
     @property
     def lead_seconds(self) -> int:
