@@ -126,6 +126,29 @@ def test_a_workload_waits_for_accelerators_that_a_pod_of_somebody_else_holds(sta
         stage.cluster.kubectl("delete", "node", node)
 
 
+@pytest.mark.usefixtures("beside")
+def test_a_workload_waits_for_accelerators_that_pods_of_a_workload_hold_that_is_gone(
+    stage: Stage, namespace: str
+) -> None:
+    node, on_it = f"{namespace}-b200", {"placement": {"acceleratorClasses": ["b200"]}}
+    stage.apply(_node(node, "NVIDIA-B200", 1))
+    try:
+        stage.apply(workload(namespace, "past", CHAT, **on_it))
+        stage.ready(namespace, "past")
+        stage.cluster.kubectl("delete", "iw", "past", "-n", namespace, "--cascade=orphan")
+        stage.apply(workload(namespace, "wish", CHAT, **on_it))
+
+        row = stage.says(lambda: stage.iw(namespace, "wish"), "Stalled", "True", "NoAcceleratorOfClass")
+
+        assert "which no pool has free" in row["message"]
+        assert not stage.deployments(namespace, "wish")
+        (left,) = stage.deployments(namespace, "past")
+        stage.cluster.kubectl("delete", "deployment", left["metadata"]["name"], "-n", namespace)
+        stage.ready(namespace, "wish", seconds=60)
+    finally:
+        stage.cluster.kubectl("delete", "node", node)
+
+
 def _training(namespace: str, node: str, *, boards: int) -> dict[str, Any]:
     """A pod that nobody here made, on these accelerators of this node."""
     container = {"name": "train", "image": "example/train", "resources": {"limits": {"nvidia.com/gpu": str(boards)}}}

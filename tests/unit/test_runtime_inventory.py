@@ -219,12 +219,34 @@ def test_replicas_that_are_not_planned_hold_boards_until_they_leave() -> None:
             pod_of("advised", "c", boards=4),
             pod_of("typo", "d", boards=1, leaving=True),
             pod_of("gone", "e", boards=1),
+            pod_of("going", "f", boards=1),
         ),
+        deployments=(owned_by("going"),),
         other_pods=(others_pod(1), others_pod(1, on="another")),
     )
     world = build_world(objects, TODAY, Parser())
     assert world.inventory == (Inventory("", "l4", 15, 15, held_by_others=1),)
-    assert world.held_unplanned() == {("", "l4"): 6}
+    assert world.held_unplanned() == {("", "l4"): 7}, "nobody is about to end what a workload left that is gone"
+
+
+def owned_by(workload: str) -> dict[str, Any]:
+    """A Deployment that the garbage collector ends once the workload is gone."""
+    owner = {"kind": "InferenceWorkload", "name": workload, "uid": "u", "controller": True}
+    metadata = {"name": workload, "namespace": "team", "uid": workload, "ownerReferences": [owner]}
+    return {"metadata": {**metadata, "labels": {labels.WORKLOAD: workload}}, "spec": {"replicas": 1}}
+
+
+def test_a_workload_whose_boards_orphans_hold_waits_for_them() -> None:
+    wish = iw("w", task="text-generation", placement={"acceleratorClasses": ["l4"]})
+    objects = Objects(workloads=(wish,), nodes=(node("n1"),), pods=(pod_of("gone", "e", boards=4),))
+    world = build_world(objects, TODAY, Parser())
+    states = tuple(WorkloadState(needs) for needs in world.requirements.values())
+    held = world.held_unplanned()
+    shot = Snapshot(world.catalogue, world.caps, world.inventory, states, reserved_accelerators=held)
+    (choice,) = plan(shot).choices
+    assert choice.option is None
+    assert choice.reason == reasons.NO_ACCELERATOR_OF_CLASS
+    assert "which no pool has free" in choice.message
 
 
 def test_pods_hold_accelerators_while_they_are_on_a_node_and_stay() -> None:

@@ -169,10 +169,15 @@ class World(Ground):
         return self.node_pools[replica.node], self.node_classes[replica.node]
 
     def held_unplanned(self) -> dict[tuple[str, str], int]:
-        """Accelerators by (pool, class) of workloads that are there and not acted on: advised, or refused."""
+        """Accelerators by (pool, class) of workloads that are not acted on: advised, refused, or gone from their pods.
+
+        Not of those that are gone with a Deployment of theirs still there: the garbage collector is about to end them.
+        """
         held: Counter[tuple[str, str]] = Counter()
-        for key in self.raw_workloads.keys() - self.enforced():
-            for replica in self.replicas.get(key, ()):
+        for key in self.replicas.keys() - self.enforced():
+            if key not in self.raw_workloads and key in self.children:
+                continue
+            for replica in self.replicas[key]:
                 if (where := self._place_of(replica)) is not None:
                     held[where] += max(1, replica.accelerators)
         return held
