@@ -9,9 +9,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from lowbeam.planning import Plan, Snapshot, doubt_lines, optimise, plan
+from lowbeam.planning import Plan, Snapshot, doubt_lines, give_way, optimise, plan
+from lowbeam.planning.greedy import by_priority, improve
 from lowbeam.planning.plan import size_all
-from lowbeam.planning.problem import Entry, build, rows_of
+from lowbeam.planning.problem import Entry, Flags, Problem, build, rows_of
 from tools.bench import instances
 from tools.bench.core import unserved
 
@@ -65,13 +66,82 @@ def test_a_pass_that_turns_on_the_spot_ends_and_takes_nothing_from_what_runs() -
         ends.append(answer[1])
         return answer
 
-    with patch.multiple(optimise, LONGEST_PASS_SECONDS=0, _run_highs=watched):
+    with patch.multiple(optimise, LONGEST_PASS_SECONDS=0, MOST_TURNING=10**9, _run_highs=watched):
         made = plan(ran, explain=False)
     assert ends, "there are passes"
     assert set(ends) == {optimise._End.GIVEN_UP}, "none of them had the time"
     assert (made.proven, made.passes_given_up) == (False, len(ends))
     assert paused(ran, made) == paused(ran, before)
     assert list(unserved(ran, made).items()) == list(unserved(ran, before).items())
+
+
+@pytest.mark.parametrize(
+    ("limit", "turning"), [({"MOST_PASSES": 1}, False), ({"MOST_TURNING": 1, "LONGEST_PASS_SECONDS": 0}, True)]
+)
+def test_passes_that_a_limit_leaves_out_are_told_and_nobody_important_pays(
+    limit: dict[str, int], turning: bool
+) -> None:
+    problem, allowed = problem_of(crowded(40, 3))
+    whole = optimise.solve(problem, allowed)
+    run, ends = optimise._run_highs, list[Any]()
+
+    def watched(*given: Any) -> Any:
+        answer = run(*given)
+        ends.append(answer[1])
+        return answer
+
+    with patch.multiple(optimise, _run_highs=watched, **limit):
+        cut = optimise.solve(problem, allowed)
+    assert len(ends) == 1
+    assert (ends[0] is optimise._End.GIVEN_UP) is turning
+    assert (whole.exact, cut.exact) == (True, False)
+    assert cut.given_up > 1
+    assert problem.fits(cut.choice)
+    choice, rests = give_way.let_give_way(problem, allowed, cut.choice)
+    assert rests
+    assert np.array_equal(choice, cut.choice), "nobody less important could give way"
+
+
+def test_exchanges_that_a_limit_ends_are_told() -> None:
+    problem, allowed = problem_of(crowded(40, 3))
+    wrong = improve(problem, allowed, problem.start[1:] - 1, reversed(by_priority(problem)))
+    assert give_way.let_give_way(problem, allowed, wrong)[1]
+    told = {}
+    for most in (1, give_way.MOST_ROUNDS):
+        with (
+            patch.object(give_way, "MOST_ROUNDS", most),
+            patch.object(optimise, "MOST_PASSES", 0),
+            patch.object(optimise._Search, "_begin", lambda _: wrong),
+        ):
+            answer = optimise.solve(problem, allowed)
+        assert problem.fits(answer.choice)
+        told[most] = answer.given_up
+    assert told[1] == told[give_way.MOST_ROUNDS] + 1
+
+
+def test_a_priority_of_ones_own_needs_no_row_and_the_answer_is_the_best_all_the_same() -> None:
+    shot = crowded(30, 3)
+    own = tuple(
+        replace(it, requirements=replace(it.requirements, priority=number)) for number, it in enumerate(shot.workloads)
+    )
+    problem, allowed = problem_of(replace(shot, workloads=own))
+    kept: list[int] = []
+    run = optimise._run_highs
+
+    def watched(*given: Any) -> Any:
+        kept.append(len(given[3]))
+        return run(*given)
+
+    with patch.object(optimise, "_run_highs", watched):
+        answer = optimise.solve(problem, allowed)
+    assert answer.exact
+    assert set(kept) == {0}
+
+
+def problem_of(shot: Snapshot) -> tuple[Problem, Flags]:
+    entries = [Entry(it.state.requirements, it.options.options) for it in size_all(shot)]
+    problem = build(entries, rows_of(shot))
+    return problem, np.ones(problem.owner.size, dtype=np.bool_)
 
 
 def test_steps_keep_nothing_from_something_and_the_order_of_losses() -> None:

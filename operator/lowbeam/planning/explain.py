@@ -199,7 +199,7 @@ def doubt_lines(plan: Plan) -> tuple[str, ...]:
         return ()
     why = "a limit of nodes ended the search"
     if plan.passes_given_up:
-        why = f"passes of the optimiser that found no end and were given up: {plan.passes_given_up}"
+        why = f"steps of the optimiser that a limit ended or left out were given up: {plan.passes_given_up}"
     return tuple(textwrap.wrap(f"not proven to be the best plan ({why}); caps and floors are kept all the same", WIDTH))
 
 

@@ -17,11 +17,14 @@ whole numbers. It is proven when losses are whole steps and no column that was l
 A pass that everybody can win at once (its lower bound is reached) only filters columns and needs no solver; most passes
 are of that kind. Without binding caps there is no pass at all.
 
+A priority of one workload needs no row: it keeps the columns that lose no more. A fleet in which each has its own is
+planned with few rows, and one relaxation after the other from where the last one ended.
+
 Invariants: the answer respects every row (checked in integers after each solver call); one thread and limits in nodes:
 the same problem gives the same answer on any machine under any load. When a limit ends a pass, its best answer is kept
 and `exact` is False; exchanges of two (`planning.give_way`) keep priorities strict in it all the same. The one limit in
 seconds is a net under a solver that turns on the spot, far above what passes take: such a pass finds nothing, however
-long it is let.
+long it is let. What a limit leaves out is counted (`Answer.given_up`), and keeps what the search had before.
 """
 
 from __future__ import annotations
@@ -50,10 +53,17 @@ LOSS_STEPS = 3_000
 """In those where accelerators are short a loss is told in so many steps of the greatest, at most."""
 LONGEST_PASS_SECONDS = 60
 """A pass takes some seconds; one that takes so long turns on the spot."""
+MOST_TURNING = 3
+"""Passes of a search that may end like that: each holds up the plan by a minute, and the next is like the last."""
+MOST_PASSES = 400
+"""Passes of a search that need the solver. A fleet of 1,000 with 100 priorities, short of everything, takes some 110;
+with as many priorities as workloads some 370."""
 _TOLERANCE = 1e-9
 """Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
 _CORE_TOLERANCE = 1e-7
 """Of large passes: a tighter one had the simplex method turn. An answer that takes too much is thrown away."""
+_PROOF_TOLERANCE = 1e-4
+"""In units of the loss: what the relaxation's objective may be off."""
 _ALL_MOVES = 0.4
 """What it costs to leave the best answer so far with every workload: less than the smallest loss with what the gap
 leaves open, so that it decides between equal answers only. What a pass does not ask for stays as it is."""
@@ -71,7 +81,8 @@ class Answer:
     choice: Ints
     exact: bool
     given_up: int = 0
-    """Passes that met the net of LONGEST_PASS_SECONDS."""
+    """Passes that met the net of LONGEST_PASS_SECONDS, or were left out for MOST_TURNING or MOST_PASSES; and one for
+    exchanges that did not come to rest."""
 
 
 def solve(problem: Problem, allowed: Flags) -> Answer:
@@ -90,7 +101,8 @@ def solve(problem: Problem, allowed: Flags) -> Answer:
     search.minimise(problem.cost, last=True)
     best = improve(problem, allowed, search.best, by_priority(problem))
     if not search.exact:
-        best = let_give_way(problem, allowed, best)
+        best, rests = let_give_way(problem, allowed, best)
+        search.given_up += not rests
     return Answer(best, search.exact, search.given_up)
 
 
@@ -115,6 +127,13 @@ class _Search:
         self.best = self._begin()
         self.exact = True
         self.given_up = 0
+        self._passes = 0
+        self._turned = 0
+        self._beaten = np.zeros(allowed.size, dtype=np.bool_)
+        """Columns that another of the same workload beats in the kept levels and all rows, and maybe in a loss."""
+        self._stale = np.ones(len(problem.entries), dtype=np.bool_)
+        """Of whom that is to be found again."""
+        self._relaxation = _Relaxation(problem, np.flatnonzero(self.left))
 
     def _begin(self) -> Ints:
         """What runs, with improvements, or the greedy answer where that is better: a plan that could not be proven
@@ -142,16 +161,25 @@ class _Search:
         where accelerators are short, but the last one: nothing is kept of it."""
         if self._lost(loss):
             columns = self._useful(loss)
-            if columns.size > WHOLE_COLUMNS and not last and self._boards_bind(columns):
+            if columns.size > WHOLE_COLUMNS and not last:
                 steps = _in_steps(loss)
-                self.exact &= np.array_equal(steps, loss)
-                loss = steps
+                if not np.array_equal(steps, loss) and self._boards_bind(columns):
+                    self.exact = False
+                    loss = steps
             self._search(loss, columns)
+        self._keep(loss)
+
+    def _keep(self, loss: Ints) -> None:
+        """From now on no answer may lose more. Where one workload alone could, it keeps the columns that do not, and
+        there needs to be no row; so it is with a priority of its own."""
         least, reached = self._least_per_entry(loss), int(loss[self.best].sum())
-        if reached == int(least.sum()):
-            self.left &= loss <= least[self.problem.owner]
-        else:
+        spare = reached - int(least.sum())
+        differs = -self._least_per_entry(-loss) > least
+        if spare and differs.sum() > 1:
             self.kept.append((loss, reached))
+        else:
+            self.left &= loss <= (least + spare)[self.problem.owner]
+        self._stale |= self._per_entry(np.maximum, loss) > 0
 
     def _boards_bind(self, columns: Ints) -> bool:
         return bool(_binding(self.problem, columns)[len(self.problem.rows.caps) :].any())
@@ -161,12 +189,20 @@ class _Search:
         return int(loss[self.best].sum() - self._least_per_entry(loss).sum())
 
     def _least_per_entry(self, loss: Ints) -> Ints:
-        least = np.full(len(self.problem.entries), np.iinfo(np.int64).max)
-        np.minimum.at(least, self.problem.owner[self.left], loss[self.left])
-        return least
+        return self._per_entry(np.minimum, np.where(self.left, loss, np.iinfo(np.int64).max))
+
+    def _per_entry(self, of: np.ufunc, figures: Ints) -> Ints:
+        found: Ints = of.reduceat(figures, self.problem.start[:-1])
+        return found
 
     def _search(self, loss: Ints, columns: Ints) -> None:
-        answer, ended = _run_highs(self.problem, columns, loss, self.kept, self.best)
+        if self._passes >= MOST_PASSES or self._turned >= MOST_TURNING:
+            self.given_up += 1
+            self.exact = False
+            return
+        answer, ended = _run_highs(self._relaxation, columns, loss, self.kept, self.best)
+        self._passes += 1
+        self._turned += ended is _End.GIVEN_UP
         self.given_up += ended is _End.GIVEN_UP
         if answer is not None and self._keeps(answer) and int(loss[answer].sum()) < int(loss[self.best].sum()):
             self.best = answer
@@ -177,21 +213,30 @@ class _Search:
 
     def _useful(self, loss: Ints) -> Ints:
         """Columns that no other column of the same workload beats in this loss, the kept ones and all rows."""
-        measures = np.vstack([loss, *(kept for kept, _ in self.kept), self.problem.usage])
-        useful: list[Ints] = []
-        for entry in range(len(self.problem.entries)):
-            span = self.problem.columns_of(entry)
-            columns = np.flatnonzero(self.left[span]) + span.start
-            mine = measures[:, columns]
-            mine = mine[(mine != mine[:, :1]).any(axis=1)]
-            no_worse = (mine[:, :, None] <= mine[:, None, :]).all(axis=0)
-            tie = self.problem.tie[columns]
-            first = no_worse.T & (tie[:, None] >= tie[None, :])
-            beaten = no_worse & ~first
-            np.fill_diagonal(beaten, val=False)
-            keep = ~beaten.any(axis=0) | (columns == self.best[entry])
-            useful.append(columns[keep])
-        return np.concatenate(useful)
+        asked = self._per_entry(np.maximum, loss) > 0
+        for entry in np.flatnonzero(self._stale & ~asked):
+            self._compare(int(entry), [])
+        self._stale &= asked
+        for entry in np.flatnonzero(asked):
+            self._compare(int(entry), [loss])
+        self._stale |= asked
+        useful = self.left & ~self._beaten
+        useful[self.best] = True
+        return np.flatnonzero(useful)
+
+    def _compare(self, entry: int, losses: list[Ints]) -> None:
+        """Find the columns of one workload that another one of its own beats."""
+        span = self.problem.columns_of(entry)
+        columns = np.flatnonzero(self.left[span]) + span.start
+        kept = [it[columns] for it, _ in self.kept if it[span].any()]
+        mine = np.vstack([*(loss[columns] for loss in losses), *kept, self.problem.usage[:, columns]])
+        mine = mine[(mine != mine[:, :1]).any(axis=1)]
+        no_worse = (mine[:, :, None] <= mine[:, None, :]).all(axis=0)
+        tie = self.problem.tie[columns]
+        first = no_worse.T & (tie[:, None] >= tie[None, :])
+        beaten = no_worse & ~first
+        np.fill_diagonal(beaten, val=False)
+        self._beaten[columns] = beaten.any(axis=0)
 
 
 def _in_steps(loss: Ints) -> Ints:
@@ -202,16 +247,21 @@ def _in_steps(loss: Ints) -> Ints:
 
 
 def _run_highs(
-    problem: Problem, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
+    relaxation: _Relaxation, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
 ) -> tuple[Ints | None, _End]:
     """(answer or None, how it ended) of one pass over `columns`. The answer is not yet checked."""
+    problem = relaxation.problem
     span = float(max(1, np.abs(loss[columns]).max()))
     scale = min(1.0, _OBJECTIVE_SPAN / span)
     moves = np.ones(loss.size)
     moves[start] = 0.0
     objective, best_without = (loss + moves * (_ALL_MOVES / len(problem.entries))) * scale, np.inf
     if columns.size > WHOLE_COLUMNS:
-        columns, best_without = _core(problem, columns, loss, objective, kept, start=start)
+        relaxed = relaxation.solve(columns, objective, kept)
+        if relaxed is not None and relaxed.least / scale > loss[start].sum() - 1 + _ALL_MOVES + _PROOF_TOLERANCE:
+            return start, _End.PROVEN
+        if relaxed is not None:
+            columns, best_without = _core(problem, columns, loss, relaxed, start=start)
     solver = _model(problem, columns, objective, kept, integral=True).solver
     if not np.isinf(best_without):
         solver.setOptionValue("mip_feasibility_tolerance", _CORE_TOLERANCE)
@@ -234,9 +284,54 @@ def _run_highs(
     return answer, _End.PROVEN if optimal else ended
 
 
-def _core(
-    problem: Problem, columns: Ints, loss: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, start: Ints
-) -> tuple[Ints, float]:
+@dataclass(frozen=True, slots=True)
+class _Relaxed:
+    """An optimum of the linear relaxation: value and reduced cost of each column, and the objective."""
+
+    value: Floats
+    reduced: Floats
+    least: float
+
+
+class _Relaxation:
+    """The linear relaxation of large passes, one model for all: a pass begins where the last one ended, as it differs
+    by a few losses and by columns that may not be used any more."""
+
+    def __init__(self, problem: Problem, columns: Ints) -> None:
+        self.problem = problem
+        self._columns = columns
+        self._solver: highspy.Highs | None = None
+        self._rows = 0
+
+    def solve(self, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]]) -> _Relaxed | None:
+        """Over `columns`, which are some of those at the beginning; None: it did not end."""
+        every = self._columns
+        if self._solver is None:
+            self._solver = _model(self.problem, every, np.zeros(self.problem.owner.size), [], integral=False).solver
+        solver = self._solver
+        for loss, level in kept[self._rows :]:
+            worth = loss[every].astype(np.float64)
+            size, places = max(float(worth.max()), 1e-9), np.flatnonzero(worth)
+            solver.addRow(-np.inf, (level + _HALF) / size, places.size, places.astype(np.int32), worth[places] / size)
+        self._rows = len(kept)
+        inside, all_of_them = np.isin(every, columns), np.arange(every.size, dtype=np.int32)
+        solver.changeColsBounds(every.size, all_of_them, np.zeros(every.size), inside.astype(np.float64))
+        solver.changeColsCost(every.size, all_of_them, objective[every])
+        # The limit is one on the time of all runs together.
+        solver.setOptionValue("time_limit", solver.getRunTime() + LONGEST_PASS_SECONDS)
+        solver.run()
+        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            solver.clearSolver()
+            return None
+        solution = solver.getSolution()
+        return _Relaxed(
+            value=np.array(solution.col_value, dtype=np.float64)[inside],
+            reduced=np.array(solution.col_dual, dtype=np.float64)[inside],
+            least=solver.getInfo().objective_function_value,
+        )
+
+
+def _core(problem: Problem, columns: Ints, loss: Ints, relaxed: _Relaxed, *, start: Ints) -> tuple[Ints, float]:
     """The columns of `start` and of the linear relaxation, those of workloads whose loss differs, then the others'; of
     each the least reduced cost first (of equal ones each workload's best before anybody's second). And the least
     objective that any answer with another column can have.
@@ -244,21 +339,16 @@ def _core(
     A relaxation serves a part of a workload by halves of all and nothing, and prices columns that do it dear: where the
     loss differs, reduced costs say little about what whole answers need.
     """
-    solver = _model(problem, columns, objective, kept, integral=False).solver
-    solver.run()
-    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return columns, np.inf
-    solution = solver.getSolution()
     # Rounded, so that columns which cost nothing to use are told apart by what is asked for, not by noise.
-    reduced = np.maximum(np.round(np.array(solution.col_dual, dtype=np.float64), 6), 0.0)
-    inside = (np.array(solution.col_value, dtype=np.float64) > _TOLERANCE) | np.isin(columns, start)
+    reduced = np.maximum(np.round(relaxed.reduced, 6), 0.0)
+    inside = (relaxed.value > _TOLERANCE) | np.isin(columns, start)
     owner = problem.owner[columns]
     rank = _rank_within(owner, np.lexsort((problem.tie[columns], reduced, owner)))
     order = np.lexsort((rank, reduced, ~_differs(owner, loss[columns])))
     order = order[~inside[order]]
     room = max(0, CORE_COLUMNS - int(inside.sum()))
     inside[order[:room]] = True
-    best_without = solver.getInfo().objective_function_value + float(reduced[order[room:]].min(initial=np.inf))
+    best_without = relaxed.least + float(reduced[order[room:]].min(initial=np.inf))
     return columns[inside], best_without
 
 
@@ -290,10 +380,10 @@ def linear_duals(problem: Problem, columns: Ints, loss: Floats) -> dict[int, flo
 
 
 def _binding(problem: Problem, columns: Ints) -> Flags:
-    """Which rows could be too little for everybody's largest column."""
-    usage = problem.usage[:, columns]
-    highest = np.zeros((usage.shape[0], len(problem.entries)), dtype=np.int64)
-    np.maximum.at(highest.T, problem.owner[columns], usage.T)
+    """Which rows could be too little for everybody's largest column. `columns` are in order."""
+    owner = problem.owner[columns]
+    begins = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+    highest = np.maximum.reduceat(problem.usage[:, columns], begins, axis=1)
     binding: Flags = highest.sum(axis=1) > problem.rows.limits
     return binding
 

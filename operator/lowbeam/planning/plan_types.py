@@ -75,7 +75,8 @@ class Plan:
     """Whether no better choice is possible, without caps and under them. False in large fleets with scarce watts or
     accelerators, where a limit ends the search."""
     passes_given_up: int = 0
-    """Passes of the optimiser that turned on the spot and were ended by a limit of time."""
+    """Passes of the optimiser that turned on the spot and were ended by a limit of time, or were left out as there were
+    too many; and one for exchanges after them that did not come to rest."""
 
     def choice(self, namespace: str, name: str) -> Choice | None:
         """The choice of one workload."""

@@ -66,7 +66,7 @@ plans = Counter(
 )
 passes_given_up = Counter(
     "lowbeam_planner_passes_given_up",
-    "Passes of the optimiser that were ended by the limit of time, so that a better plan may have been missed",
+    "Passes of the optimiser that a limit ended or left out, so that a better plan may have been missed",
     registry=REGISTRY,
 )
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
