@@ -18,7 +18,7 @@ A pass that everybody can win at once (its lower bound is reached) only filters 
 are of that kind. Without binding caps there is no pass at all.
 
 A priority of one workload needs no row: it keeps the columns that lose no more. A fleet in which each has its own is
-planned with few rows, and one relaxation after the other from where the last one ended.
+planned with few rows, and its relaxations begin where the last one ended.
 
 Invariants: the answer respects every row (checked in integers after each solver call); one thread and limits in nodes:
 the same problem gives the same answer on any machine under any load. When a limit ends a pass, its best answer is kept
@@ -257,7 +257,8 @@ def _run_highs(
     moves[start] = 0.0
     objective, best_without = (loss + moves * (_ALL_MOVES / len(problem.entries))) * scale, np.inf
     if columns.size > WHOLE_COLUMNS:
-        relaxed = relaxation.solve(columns, objective, kept)
+        many = np.unique(problem.owner[columns][_differs(problem.owner[columns], loss[columns])]).size > 1
+        relaxed = relaxation.solve(columns, objective, kept, anew=many)
         if relaxed is not None and relaxed.least / scale > loss[start].sum() - 1 + _ALL_MOVES + _PROOF_TOLERANCE:
             return start, _End.PROVEN
         if relaxed is not None:
@@ -294,8 +295,8 @@ class _Relaxed:
 
 
 class _Relaxation:
-    """The linear relaxation of large passes, one model for all: a pass begins where the last one ended, as it differs
-    by a few losses and by columns that may not be used any more."""
+    """The linear relaxation of large passes, one model for all: they differ by losses and by columns that may not be
+    used any more. One that asks for a single workload's loss begins where the last one ended."""
 
     def __init__(self, problem: Problem, columns: Ints) -> None:
         self.problem = problem
@@ -303,8 +304,9 @@ class _Relaxation:
         self._solver: highspy.Highs | None = None
         self._rows = 0
 
-    def solve(self, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]]) -> _Relaxed | None:
-        """Over `columns`, which are some of those at the beginning; None: it did not end."""
+    def solve(self, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, anew: bool) -> _Relaxed | None:
+        """Over `columns`, which are some of those at the beginning; None: it did not end. `anew`: not from where the
+        last one ended. Where several workloads share a loss, that optimum gave slightly worse cores."""
         every = self._columns
         if self._solver is None:
             self._solver = _model(self.problem, every, np.zeros(self.problem.owner.size), [], integral=False).solver
@@ -317,6 +319,8 @@ class _Relaxation:
         inside, all_of_them = np.isin(every, columns), np.arange(every.size, dtype=np.int32)
         solver.changeColsBounds(every.size, all_of_them, np.zeros(every.size), inside.astype(np.float64))
         solver.changeColsCost(every.size, all_of_them, objective[every])
+        if anew:
+            solver.clearSolver()
         # The limit is one on the time of all runs together.
         solver.setOptionValue("time_limit", solver.getRunTime() + LONGEST_PASS_SECONDS)
         solver.run()
