@@ -121,7 +121,9 @@ def test_no_answer_with_a_column_outside_of_the_core_is_below_its_bound(
     it, columns = problem(list(fleet), caps, shelves), np.arange(sum(len(entry.options) + 1 for entry in fleet))
     nothing = it.start[1:] - 1
     with patch.object(optimise, "CORE_COLUMNS", len(fleet) + 2):
-        core, bound = optimise._core(it, columns, it.unserved, it.unserved.astype(np.float64), [], start=nothing)
+        relaxed = optimise._Relaxation(it, columns).solve(columns, it.unserved.astype(np.float64), [], anew=True)
+        assert relaxed is not None
+        core, bound = optimise._core(it, columns, it.unserved, relaxed, start=nothing)
     assert set(nothing.tolist()) <= set(core.tolist())
     outside = [choice for choice in combinations(it) if not np.isin(choice, core).all()]
     event("something left out" if outside else "nothing left out")
