@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from lowbeam.catalog.facts import Catalogue
-from lowbeam.planning import Snapshot, optimise
+from lowbeam.planning import Snapshot, optimise, relaxation
 from lowbeam.planning.give_way import let_give_way
 from lowbeam.planning.greedy import by_priority, improve
 from lowbeam.planning.optimise import solve
@@ -121,7 +121,7 @@ def test_no_answer_with_a_column_outside_of_the_core_is_below_its_bound(
     it, columns = problem(list(fleet), caps, shelves), np.arange(sum(len(entry.options) + 1 for entry in fleet))
     nothing = it.start[1:] - 1
     with patch.object(optimise, "CORE_COLUMNS", len(fleet) + 2):
-        relaxed = optimise._Relaxation(it, columns).solve(columns, it.unserved.astype(np.float64), [], anew=True)
+        relaxed = relaxation.Relaxation(it, columns).solve(columns, it.unserved.astype(np.float64), [], anew=True)
         assert relaxed is not None
         core, bound = optimise._core(it, columns, it.unserved, relaxed, start=nothing)
     assert set(nothing.tolist()) <= set(core.tolist())

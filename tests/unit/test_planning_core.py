@@ -9,7 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from lowbeam.planning import Plan, Snapshot, doubt_lines, give_way, optimise, plan
+from lowbeam.planning import Plan, Snapshot, doubt_lines, give_way, optimise, plan, relaxation
 from lowbeam.planning.greedy import by_priority, improve
 from lowbeam.planning.plan import size_all
 from lowbeam.planning.problem import Entry, Flags, Problem, build, rows_of
@@ -66,7 +66,8 @@ def test_a_pass_that_turns_on_the_spot_ends_and_takes_nothing_from_what_runs() -
         ends.append(answer[1])
         return answer
 
-    with patch.multiple(optimise, LONGEST_PASS_SECONDS=0, MOST_TURNING=10**9, _run_highs=watched):
+    at_once = patch.object(relaxation, "LONGEST_PASS_SECONDS", 0)
+    with at_once, patch.multiple(optimise, MOST_TURNING=10**9, _run_highs=watched):
         made = plan(ran, explain=False)
     assert ends, "there are passes"
     assert set(ends) == {optimise._End.GIVEN_UP}, "none of them had the time"
@@ -76,11 +77,9 @@ def test_a_pass_that_turns_on_the_spot_ends_and_takes_nothing_from_what_runs() -
 
 
 @pytest.mark.parametrize(
-    ("limit", "turning"), [({"MOST_PASSES": 1}, False), ({"MOST_TURNING": 1, "LONGEST_PASS_SECONDS": 0}, True)]
+    ("limit", "seconds"), [({"MOST_PASSES": 1}, relaxation.LONGEST_PASS_SECONDS), ({"MOST_TURNING": 1}, 0)]
 )
-def test_passes_that_a_limit_leaves_out_are_told_and_nobody_important_pays(
-    limit: dict[str, int], turning: bool
-) -> None:
+def test_passes_that_a_limit_leaves_out_are_told_and_nobody_important_pays(limit: dict[str, int], seconds: int) -> None:
     problem, allowed = problem_of(crowded(40, 3))
     whole = optimise.solve(problem, allowed)
     run, ends = optimise._run_highs, list[Any]()
@@ -90,10 +89,11 @@ def test_passes_that_a_limit_leaves_out_are_told_and_nobody_important_pays(
         ends.append(answer[1])
         return answer
 
-    with patch.multiple(optimise, _run_highs=watched, **limit):
+    in_time = patch.object(relaxation, "LONGEST_PASS_SECONDS", seconds)
+    with in_time, patch.multiple(optimise, _run_highs=watched, **limit):
         cut = optimise.solve(problem, allowed)
     assert len(ends) == 1
-    assert (ends[0] is optimise._End.GIVEN_UP) is turning
+    assert (ends[0] is optimise._End.GIVEN_UP) is (seconds == 0)
     assert (whole.exact, cut.exact) == (True, False)
     assert cut.given_up > 1
     assert problem.fits(cut.choice)
@@ -175,7 +175,7 @@ def test_a_kept_level_leaves_a_relaxation_half_a_unit_of_room_and_whole_answers_
     level = int(loss.max()) // 2
     most = {}
     for integral in (False, True):
-        solver = optimise._model(problem, columns, -loss.astype(float), [(loss, level)], integral=integral).solver
+        solver = relaxation.model_of(problem, columns, -loss.astype(float), [(loss, level)], integral=integral).solver
         solver.run()
         most[integral] = -solver.getInfo().objective_function_value
     assert most[False] == pytest.approx(level + 0.5, abs=1e-3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-from lowbeam.planning import Plan, Snapshot, optimise, plan
+from lowbeam.planning import Plan, Snapshot, optimise, plan, relaxation
 
 from . import instances
 from .figures import MISSING, Section, Table, number
@@ -42,7 +42,7 @@ def measure(say: Callable[[str], None]) -> Section:
             f"Passes of more than {optimise.WHOLE_COLUMNS:,} columns are branched over {optimise.CORE_COLUMNS:,} of "
             "them; whole: the same with no such bound. Requests per second that stay unserved, by priority, those of "
             "paused workloads included. Whole plans of fleets that lost boards are left out: their passes turn on the "
-            f"spot until the net of {optimise.LONGEST_PASS_SECONDS} s each."
+            f"spot until the net of {relaxation.LONGEST_PASS_SECONDS} s each."
         ),
         tables=[Table(header, rows)],
     )

@@ -34,13 +34,11 @@ from enum import Enum, auto
 
 import highspy
 import numpy as np
-from numpy.typing import NDArray
 
 from lowbeam.planning.give_way import let_give_way
 from lowbeam.planning.greedy import by_priority, first_answer, improve
 from lowbeam.planning.problem import Flags, Ints, Problem
-
-Floats = NDArray[np.float64]
+from lowbeam.planning.relaxation import TOLERANCE, Relaxation, Relaxed, binding, model_of
 
 NODE_BUDGET = 400_000
 """Branch-and-bound nodes x columns per pass: small fleets are always finished, large ones end in seconds."""
@@ -51,15 +49,11 @@ CORE_COLUMNS = 8_000
 """Larger ones over a core of so many (docs/design/a-core-for-large-fleets.md)."""
 LOSS_STEPS = 3_000
 """In those where accelerators are short a loss is told in so many steps of the greatest, at most."""
-LONGEST_PASS_SECONDS = 60
-"""A pass takes some seconds; one that takes so long turns on the spot."""
 MOST_TURNING = 3
 """Passes of a search that may end like that: each holds up the plan by a minute, and the next is like the last."""
 MOST_PASSES = 400
 """Passes of a search that need the solver. A fleet of 1,000 with 100 priorities, short of everything, takes some 110;
 with as many priorities as workloads some 370."""
-_TOLERANCE = 1e-9
-"""Rows are scaled to coefficients of at most 1; a milliwatt too many in 100 kW is still seen."""
 _CORE_TOLERANCE = 1e-7
 """Of large passes: a tighter one had the simplex method turn. An answer that takes too much is thrown away."""
 _PROOF_TOLERANCE = 1e-4
@@ -67,9 +61,6 @@ _PROOF_TOLERANCE = 1e-4
 _ALL_MOVES = 0.4
 """What it costs to leave the best answer so far with every workload: less than the smallest loss with what the gap
 leaves open, so that it decides between equal answers only. What a pass does not ask for stays as it is."""
-_HALF = 0.5
-"""A kept level is a whole number: half a unit more lets nothing else in. Without it the relaxation is often a single
-point, on which the simplex method turned for minutes (1,000 workloads, 70 % of the accelerators)."""
 _OBJECTIVE_SPAN = 1e5
 """Costs are scaled to at most this, well inside the solver's tolerances."""
 
@@ -133,7 +124,7 @@ class _Search:
         """Columns that another of the same workload beats in the kept levels and all rows, and maybe in a loss."""
         self._stale = np.ones(len(problem.entries), dtype=np.bool_)
         """Of whom that is to be found again."""
-        self._relaxation = _Relaxation(problem, np.flatnonzero(self.left))
+        self._relaxation = Relaxation(problem, np.flatnonzero(self.left))
 
     def _begin(self) -> Ints:
         """What runs, with improvements, or the greedy answer where that is better: a plan that could not be proven
@@ -182,7 +173,7 @@ class _Search:
         self._stale |= self._per_entry(np.maximum, loss) > 0
 
     def _boards_bind(self, columns: Ints) -> bool:
-        return bool(_binding(self.problem, columns)[len(self.problem.rows.caps) :].any())
+        return bool(binding(self.problem, columns)[len(self.problem.rows.caps) :].any())
 
     def _lost(self, loss: Ints) -> int:
         """How much more the best answer loses than if everybody could win at once."""
@@ -247,7 +238,7 @@ def _in_steps(loss: Ints) -> Ints:
 
 
 def _run_highs(
-    relaxation: _Relaxation, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
+    relaxation: Relaxation, columns: Ints, loss: Ints, kept: list[tuple[Ints, int]], start: Ints
 ) -> tuple[Ints | None, _End]:
     """(answer or None, how it ended) of one pass over `columns`. The answer is not yet checked."""
     problem = relaxation.problem
@@ -263,7 +254,7 @@ def _run_highs(
             return start, _End.PROVEN
         if relaxed is not None:
             columns, best_without = _core(problem, columns, loss, relaxed, start=start)
-    solver = _model(problem, columns, objective, kept, integral=True).solver
+    solver = model_of(problem, columns, objective, kept, integral=True).solver
     if not np.isinf(best_without):
         solver.setOptionValue("mip_feasibility_tolerance", _CORE_TOLERANCE)
     solver.setOptionValue("mip_rel_gap", 0.0)
@@ -285,57 +276,7 @@ def _run_highs(
     return answer, _End.PROVEN if optimal else ended
 
 
-@dataclass(frozen=True, slots=True)
-class _Relaxed:
-    """An optimum of the linear relaxation: value and reduced cost of each column, and the objective."""
-
-    value: Floats
-    reduced: Floats
-    least: float
-
-
-class _Relaxation:
-    """The linear relaxation of large passes, one model for all: they differ by losses and by columns that may not be
-    used any more. One that asks for a single workload's loss begins where the last one ended."""
-
-    def __init__(self, problem: Problem, columns: Ints) -> None:
-        self.problem = problem
-        self._columns = columns
-        self._solver: highspy.Highs | None = None
-        self._rows = 0
-
-    def solve(self, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, anew: bool) -> _Relaxed | None:
-        """Over `columns`, which are some of those at the beginning; None: it did not end. `anew`: not from where the
-        last one ended. Where several workloads share a loss, that optimum gave slightly worse cores."""
-        every = self._columns
-        if self._solver is None:
-            self._solver = _model(self.problem, every, np.zeros(self.problem.owner.size), [], integral=False).solver
-        solver = self._solver
-        for loss, level in kept[self._rows :]:
-            worth = loss[every].astype(np.float64)
-            size, places = max(float(worth.max()), 1e-9), np.flatnonzero(worth)
-            solver.addRow(-np.inf, (level + _HALF) / size, places.size, places.astype(np.int32), worth[places] / size)
-        self._rows = len(kept)
-        inside, all_of_them = np.isin(every, columns), np.arange(every.size, dtype=np.int32)
-        solver.changeColsBounds(every.size, all_of_them, np.zeros(every.size), inside.astype(np.float64))
-        solver.changeColsCost(every.size, all_of_them, objective[every])
-        if anew:
-            solver.clearSolver()
-        # The limit is one on the time of all runs together.
-        solver.setOptionValue("time_limit", solver.getRunTime() + LONGEST_PASS_SECONDS)
-        solver.run()
-        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            solver.clearSolver()
-            return None
-        solution = solver.getSolution()
-        return _Relaxed(
-            value=np.array(solution.col_value, dtype=np.float64)[inside],
-            reduced=np.array(solution.col_dual, dtype=np.float64)[inside],
-            least=solver.getInfo().objective_function_value,
-        )
-
-
-def _core(problem: Problem, columns: Ints, loss: Ints, relaxed: _Relaxed, *, start: Ints) -> tuple[Ints, float]:
+def _core(problem: Problem, columns: Ints, loss: Ints, relaxed: Relaxed, *, start: Ints) -> tuple[Ints, float]:
     """The columns of `start` and of the linear relaxation, those of workloads whose loss differs, then the others'; of
     each the least reduced cost first (of equal ones each workload's best before anybody's second). And the least
     objective that any answer with another column can have.
@@ -345,7 +286,7 @@ def _core(problem: Problem, columns: Ints, loss: Ints, relaxed: _Relaxed, *, sta
     """
     # Rounded, so that columns which cost nothing to use are told apart by what is asked for, not by noise.
     reduced = np.maximum(np.round(relaxed.reduced, 6), 0.0)
-    inside = (relaxed.value > _TOLERANCE) | np.isin(columns, start)
+    inside = (relaxed.value > TOLERANCE) | np.isin(columns, start)
     owner = problem.owner[columns]
     rank = _rank_within(owner, np.lexsort((problem.tie[columns], reduced, owner)))
     order = np.lexsort((rank, reduced, ~_differs(owner, loss[columns])))
@@ -371,79 +312,3 @@ def _rank_within(owner: Ints, order: Ints) -> Ints:
     rank = np.empty(order.size, dtype=np.int64)
     rank[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
     return rank
-
-
-def linear_duals(problem: Problem, columns: Ints, loss: Floats) -> dict[int, float]:
-    """Change of the least loss per unit of each row's limit (watts, accelerators) in the linear relaxation; <= 0."""
-    model = _model(problem, columns, loss, [], integral=False)
-    model.solver.run()
-    if model.solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return {}
-    duals = np.array(model.solver.getSolution().row_dual, dtype=np.float64)[len(problem.entries) :]
-    return {row: float(dual / size) for row, dual, size in zip(model.rows, duals, model.sizes, strict=True)}
-
-
-def _binding(problem: Problem, columns: Ints) -> Flags:
-    """Which rows could be too little for everybody's largest column. `columns` are in order."""
-    owner = problem.owner[columns]
-    begins = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-    highest = np.maximum.reduceat(problem.usage[:, columns], begins, axis=1)
-    binding: Flags = highest.sum(axis=1) > problem.rows.limits
-    return binding
-
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    solver: highspy.Highs
-    rows: list[int]
-    """Rows of the problem that are in the model, after the one-column-per-workload rows."""
-    sizes: list[float]
-    """What each of them was divided by, per watt or accelerator."""
-
-
-def _model(
-    problem: Problem, columns: Ints, objective: Floats, kept: list[tuple[Ints, int]], *, integral: bool
-) -> _Model:
-    """The model over `columns`: one column per workload, the rows that can bind at all, and the kept levels."""
-    usage, limits, binding = problem.usage[:, columns], problem.rows.limits, _binding(problem, columns)
-    # Caps in watts, inventory in accelerators.
-    unit = np.where(np.arange(limits.size) < len(problem.rows.caps), 1000.0, 1.0)[binding]
-    blocks, uppers = [usage[binding] / unit[:, None]], [limits[binding] / unit]
-    for loss, level in kept:
-        blocks.append(loss[None, columns].astype(np.float64))
-        uppers.append(np.array([level + _HALF]))
-    dense = np.vstack(blocks)
-    # Each row is divided by its largest coefficient: watts, boards and losses differ by orders of magnitude.
-    size = np.maximum(np.abs(dense).max(axis=1, initial=0.0), 1e-9)
-    dense, upper = dense / size[:, None], np.concatenate(uppers) / size
-    entries, count = len(problem.entries), columns.size
-    rows, cols = np.nonzero(dense.T)  # by column
-    sizes = 1 + np.bincount(rows, minlength=count)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    index = np.empty(starts[-1], dtype=np.int32)
-    value = np.empty(starts[-1], dtype=np.float64)
-    index[starts[:-1]], value[starts[:-1]] = problem.owner[columns], 1.0
-    rest = np.ones(starts[-1], dtype=bool)
-    rest[starts[:-1]] = False
-    index[rest], value[rest] = entries + cols, dense.T[rows, cols]
-
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = count, entries + dense.shape[0]
-    model.col_cost_ = objective[columns]
-    model.col_lower_, model.col_upper_ = np.zeros(count), np.ones(count)
-    model.row_lower_ = np.r_[np.ones(entries), np.full(dense.shape[0], -np.inf)]
-    model.row_upper_ = np.r_[np.ones(entries), upper]
-    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = starts.astype(np.int32), index, value
-    if integral:
-        model.integrality_ = [highspy.HighsVarType.kInteger] * count
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.setOptionValue("threads", 1)
-    solver.setOptionValue("random_seed", 0)
-    solver.setOptionValue("time_limit", float(LONGEST_PASS_SECONDS))
-    solver.setOptionValue("primal_feasibility_tolerance", _TOLERANCE)
-    solver.setOptionValue("mip_feasibility_tolerance", _TOLERANCE)
-    solver.passModel(model)
-    inside = [int(row) for row in np.flatnonzero(binding)]
-    return _Model(solver, inside, [float(it) for it in size[: len(inside)]])

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lowbeam.planning.optimise import linear_duals
 from lowbeam.planning.outcome import Outcome
+from lowbeam.planning.relaxation import linear_duals
 
 
 def cap_prices(outcome: Outcome) -> dict[str, float]:
