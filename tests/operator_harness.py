@@ -156,11 +156,19 @@ class Operator(Process):
     def ready(self) -> bool:
         """/readyz."""
         try:
-            return (
-                httpx.get(f"http://127.0.0.1:{self.health_port}/readyz", trust_env=False).status_code == httpx.codes.OK
-            )
+            return self._readyz().status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def why_not_ready(self) -> str:
+        """What /readyz says; empty while nothing answers."""
+        try:
+            return self._readyz().text
+        except httpx.TransportError:
+            return ""
+
+    def _readyz(self) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.health_port}/readyz", trust_env=False)
 
 
 class Stage:
@@ -187,10 +195,16 @@ class Stage:
         """The operator that was started last."""
         return self.operators[-1]
 
-    def start_operator(self, kubeconfig: Path | None = None, *, identity: str = "", wait: bool = True) -> Operator:
-        """One more operator process; `wait`: until it leads. The same identity is the same pod, restarted."""
+    def start_operator(
+        self, kubeconfig: Path | None = None, *, namespace: str = "", identity: str = "", wait: bool = True
+    ) -> Operator:
+        """One more operator process; `wait`: until it leads. The same identity is the same pod, restarted.
+
+        `namespace`: where its Lease is, if not where those of the others are.
+        """
         identity = identity or f"operator-{len(self.operators)}"
-        operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, self.lease_namespace, identity)
+        where = namespace or self.lease_namespace
+        operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, where, identity)
         self.operators.append(operator)
         if wait:
             self.eventually(f"{identity} leads", lambda: "leading" in operator.log.read_text())

@@ -71,6 +71,7 @@ def test_an_installed_operator_has_the_rights_it_needs_and_no_others(release: Re
     for kind in ("powercaps", "modelcards", "acceleratorclasses", "energyprofiles"):
         assert release.may("patch", f"{kind}.lowbeam.dev", "--subresource=status"), kind
     assert release.may("patch", "leases.coordination.k8s.io/lowbeam-operator", "-n", release.namespace)
+    assert release.may("list", "leases.coordination.k8s.io/lowbeam-operator", "-A")
     for verb, resource in [
         ("get", "secrets"),
         ("patch", "inferenceworkloads.lowbeam.dev"),
@@ -81,6 +82,7 @@ def test_an_installed_operator_has_the_rights_it_needs_and_no_others(release: Re
         ("update", "deployments.apps"),
         ("create", "clusterroles.rbac.authorization.k8s.io"),
         ("create", "leases.coordination.k8s.io"),
+        ("list", "leases.coordination.k8s.io"),
     ]:
         assert not release.may(verb, resource, "-n", "kube-system"), (verb, resource)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lowbeam.runtime.settings import LEASE_NAME
 from tests.operator_harness import BULK, CHAT, Stage, condition, is_ready, pod_ready, power_cap, staged, workload
 from tools.localcluster.client import ClusterClient
 
@@ -44,11 +45,17 @@ def rules(*, without: tuple[str, str] = ("", "")) -> list[dict[str, Any]]:
         ("coordination.k8s.io", ("leases",)): ["get", "create", "patch"],
         ("events.k8s.io", ("events",)): ["create"],
     }
+    others = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [LEASE_NAME],
+        "verbs": ["list"],
+    }
     return [
         {"apiGroups": [group], "resources": [plural], "verbs": [verb for verb in verbs if (plural, verb) != without]}
         for (group, plurals), verbs in wanted.items()
         for plural in plurals
-    ]
+    ] + [others]
 
 
 class Account:
@@ -234,6 +241,37 @@ def test_of_two_operators_one_writes_and_the_other_takes_over(stage: Stage, name
 
     leader.kill()
     stage.eventually("the standby leads", lambda: stage.lease_holder() == standby.identity)
+    stage.apply(workload(namespace, "two"))
+    stage.ready(namespace, "one", "two")
+    assert len(stage.deployments(namespace)) == 2
+
+
+def test_of_two_operators_in_two_namespaces_one_writes_and_the_other_says_why_it_waits(
+    stage: Stage, namespace: str, account: Account, tmp_path: Path
+) -> None:
+    account.may(rules())
+    kubeconfig = account.kubeconfig(tmp_path)
+    places = (stage.lease_namespace, namespace)
+    both = {place: stage.start_operator(kubeconfig, namespace=place, wait=False) for place in places}
+
+    def leading() -> list[str]:
+        return [place for place, it in both.items() if it.alive() and it.ready() and it.metric("lowbeam_leader")]
+
+    (first,) = stage.eventually("one of them leads", leading)
+    (second,) = set(places) - {first}
+    leader, waits = both[first], both[second]
+    stage.eventually("the other one says so", lambda: f"lease {first}/{LEASE_NAME}" in waits.why_not_ready())
+    assert f"this one, in namespace {second}, waits and writes nothing" in waits.why_not_ready()
+    assert waits.metric("lowbeam_other_operators") == 1
+    stage.apply(workload(namespace, "one"))
+    stage.ready(namespace, "one")
+    stage.stays("one leader", lambda: leading() == [first], 20)
+    assert waits.writes() == {}
+    assert sum(leader.writes().values()) > 0
+    assert waits.log.read_text().count("another operator in this cluster") == 1
+
+    leader.kill()
+    stage.eventually("the other one leads", lambda: leading() == [second])
     stage.apply(workload(namespace, "two"))
     stage.ready(namespace, "one", "two")
     assert len(stage.deployments(namespace)) == 2

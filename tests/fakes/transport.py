@@ -107,10 +107,19 @@ class FakeTransport:
     # The port.
 
     async def list_pages(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = "", limit: int = 500
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
     ) -> AsyncIterator[ListPage]:
+        """Of field selectors `metadata.name=` is known."""
         self._ask("list", resource)
         items = [o for o in self.stored(resource) if _selected(o, namespace, label_selector)]
+        name = field_selector.removeprefix("metadata.name=")
+        items = [o for o in items if name in ("", o["metadata"]["name"])]
         version = str(self._version)
         for start in range(0, max(1, len(items)), limit):
             yield ListPage(tuple(items[start : start + limit]), version)

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from lowbeam.kube import LEASES, Forbidden, KubeObject, LeaderElector, NotFound, Request, Resource, ServerUnavailable
+from lowbeam.kube import (
+    LEASES,
+    Forbidden,
+    KubeObject,
+    LeaderElector,
+    ListPage,
+    NotFound,
+    Request,
+    Resource,
+    ServerUnavailable,
+)
 from tests.fakes.clock import VirtualClock
 from tests.fakes.transport import FakeTransport
 
@@ -32,14 +42,22 @@ class Partition:
         self.cut = False
         self.hang = False
 
+    async def _reach(self, verb: str, resource: Resource) -> None:
+        if self.hang:
+            await asyncio.Event().wait()
+        if self.cut:
+            raise ServerUnavailable(Request(verb, resource.plural), "no route to host")
+
+    async def list_pages(self, resource: Resource, **options: Any) -> AsyncIterator[ListPage]:
+        await self._reach("list", resource)
+        async for page in self.server.list_pages(resource, **options):
+            yield page
+
     def __getattr__(self, name: str) -> Any:
         call = getattr(self.server, name)
 
         async def through(resource: Resource, *args: Any, **options: Any) -> KubeObject:
-            if self.hang:
-                await asyncio.Event().wait()
-            if self.cut:
-                raise ServerUnavailable(Request(name, resource.plural), "no route to host")
+            await self._reach(name, resource)
             answer: KubeObject = await call(resource, *args, **options)
             return answer
 

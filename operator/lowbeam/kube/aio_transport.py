@@ -119,13 +119,18 @@ class AioTransport:
         await self._auth.close()
 
     async def list_pages(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = "", limit: int = PAGE_SIZE
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE_SIZE,
     ) -> AsyncIterator[ListPage]:
         """See `KubeTransport`."""
         asked = self._count("list", resource, target=namespace or "")
-        query = {"limit": str(limit)}
-        if label_selector:
-            query["labelSelector"] = label_selector
+        query = {"limit": str(limit), "labelSelector": label_selector, "fieldSelector": field_selector}
+        query = {name: value for name, value in query.items() if value}
         while True:
             answer = await self._call(asked, _Http("GET", resource.path(namespace), query, timeout=LIST_TIMEOUT))
             metadata = answer.get("metadata") or {}

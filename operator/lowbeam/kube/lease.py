@@ -2,13 +2,16 @@
 
 Decides whether this process is the leader. Never trusts another machine's clock: a lease has expired when its record
 did not change for its duration *as seen from here*. (The stock election of kubernetes.aio cannot create a Lease, and
-its leader goes on after cancellation.)
+its leader goes on after cancellation.) A Lease lives in one namespace and an operator plans for the whole cluster, so
+that a new leader looks for Leases of the same name in the others first; `rivals` decides what follows.
 
 Invariants
 - `is_leader` is computed at the moment of asking from the last renewal that certainly reached the server, counted from
   before the request was sent: it turns False by itself `RENEW_DEADLINE_SECONDS` later, even when this task is stuck.
 - That deadline lies before the lease's end, so two processes are never leader at the same time, unless their clocks run
   at speeds that differ by more than a third.
+- The same holds for processes of other namespaces: leadership begins, also after an interruption, with a look for their
+  Leases that was asked for after our own was written. Without the right to look there is no such promise.
 - Every write is a compare-and-swap on the resourceVersion that was read.
 - On cancellation the lease is given back, so that a successor need not wait.
 """
@@ -18,20 +21,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 import structlog
 
-from lowbeam.kube.errors import Conflict, KubeError, NotFound
+from lowbeam.kube.errors import Conflict, Forbidden, KubeError, NotFound
 from lowbeam.kube.events import micro_time
 from lowbeam.kube.resources import LEASES
+from lowbeam.kube.rivals import LEASE_SECONDS, Sighting, Step, alive, decide, sight, waiting_message
 from lowbeam.kube.transport import KubeObject, KubeTransport
 
-LEASE_SECONDS = 15
 RENEW_DEADLINE_SECONDS = 10
 RETRY_SECONDS = 2
 RELEASE_TIMEOUT_SECONDS = 3
+LOOK_SECONDS = 30
+"""A leader looks for others this often: one that is older than this rule, or may not look, writes beside it."""
+LOOK_TIMEOUT_SECONDS = 3
+"""Such a look holds up the next renewal for no longer."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +62,9 @@ class LeaderElector:
         self.holder = ""
         """Who holds the lease, as last seen; empty: nobody."""
         self.message = ""
-        """Why the lease cannot be read or written, and what to do; empty when it can."""
+        """Why the lease cannot be read or written, or is not taken, and what to do; empty otherwise."""
+        self.rivals: Mapping[str, Sighting] = {}
+        """Namespace -> living Lease of another operator, as last seen by a leader, or by who is about to lead."""
         self._transport = transport
         self._namespace = namespace
         self._name = name
@@ -66,6 +75,9 @@ class LeaderElector:
         self._renewed_at_ms: int | None = None
         self._seen: KubeObject | None = None
         self._seen_at_ms = 0
+        self._sightings: dict[str, Sighting] = {}
+        self._looked_at_ms = 0
+        self._may_look = True
 
     @property
     def is_leader(self) -> bool:
@@ -107,25 +119,74 @@ class LeaderElector:
             if not self.message:
                 log.warning("the lease cannot be renewed", error=str(error), leader=self.is_leader)
             taken, self.message = None, str(error)
-        else:
-            self.message = ""
         if taken:
-            self._renewed_at_ms = started_ms
+            self._renewed_at_ms, self.message = started_ms, ""
+            await self._look_as_leader()
         elif taken is False:
             self._renewed_at_ms = None
 
     async def _take_or_renew(self) -> bool:
-        """True: ours now. False: another holds it."""
+        """True: ours, and this process may lead now. False: another leads."""
         try:
             lease = await self._transport.get(LEASES, self._name, self._namespace)
+            self._observe(lease)
+            ours = self.holder == self.identity
+            if self.holder and not ours and not self._expired(lease):
+                self.message, self.rivals = "", {}
+                return False
         except NotFound:
-            self._observe(await self._transport.create(LEASES, self._record(None)))
-            return True
-        self._observe(lease)
-        if self.holder not in ("", self.identity) and not self._expired(lease):
+            lease, ours, self._renewed_at_ms = None, False, None  # who came while it was missing did not see us
+        if not ours and await self._step(holds=False) is Step.STAND_BACK:
             return False
-        self._observe(await self._transport.apply(LEASES, self._record(lease)))
-        return True
+        if lease is None:
+            self._observe(await self._transport.create(LEASES, self._record(None)))
+        else:
+            self._observe(await self._transport.apply(LEASES, self._record(lease)))
+        if ours and self.is_leader:  # without a gap: nobody can have taken it for dead
+            return True
+        step = await self._step(holds=True)
+        if step is Step.STAND_BACK:
+            self._observe(await self._transport.apply(LEASES, self._record(self._seen, released=True)))
+        return step is Step.LEAD
+
+    async def _step(self, *, holds: bool) -> Step:
+        """Look for operators of other namespaces and decide; says so when the answer is to wait."""
+        await self._look()
+        step = decide(self._namespace, self.rivals, holds=holds)
+        if step is not Step.LEAD:
+            self.message = waiting_message(self._namespace, self._name, self.rivals)
+        return step
+
+    async def _look(self) -> None:
+        asked_ms = self._monotonic_ms()
+        leases: list[KubeObject] = []
+        try:
+            async for page in self._transport.list_pages(LEASES, field_selector=f"metadata.name={self._name}"):
+                leases += page.items
+        except Forbidden as error:
+            if self._may_look:
+                log.warning("operators of other namespaces are not seen: two would lead", error=str(error))
+            self._may_look, self.rivals = False, {}
+            return
+        before, self._may_look, self._looked_at_ms = self.rivals, True, asked_ms
+        self._sightings = sight(self._sightings, leases, namespace=self._namespace, now_ms=self._monotonic_ms())
+        self.rivals = alive(self._sightings, asked_ms)
+        if self.rivals and self.rivals.keys() != before.keys():
+            log.warning(
+                "another operator in this cluster: uninstall one of the two",
+                namespace=self._namespace,
+                others=[f"{place}/{rival.holder}" for place, rival in self.rivals.items()],
+                leader=self.is_leader,
+            )
+
+    async def _look_as_leader(self) -> None:
+        """Now and then, only to say so: the other one waits, unless it does not look."""
+        if self._monotonic_ms() - self._looked_at_ms < LOOK_SECONDS * 1000:
+            return
+        self._looked_at_ms = self._monotonic_ms()
+        with contextlib.suppress(KubeError, TimeoutError):
+            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
+                await self._look()
 
     def _observe(self, lease: KubeObject) -> None:
         if self._seen is None or _version(self._seen) != _version(lease):
@@ -158,7 +219,7 @@ class LeaderElector:
         }
 
     async def _release(self) -> None:
-        held, self._renewed_at_ms = self.is_leader, None
+        held, self._renewed_at_ms = self.holder == self.identity, None
         if not held or self._seen is None:
             return
         with contextlib.suppress(KubeError, TimeoutError):

@@ -49,7 +49,13 @@ class KubeTransport(Protocol):
     """(verb, plural[/subresource]) as RBAC spells them -> how often. Retries count once."""
 
     def list_pages(
-        self, resource: Resource, *, namespace: str | None = None, label_selector: str = "", limit: int = PAGE_SIZE
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE_SIZE,
     ) -> AsyncIterator[ListPage]:
         """Most recent state, page by page. Raises Gone when the pages outlive the server's history: start again."""
 

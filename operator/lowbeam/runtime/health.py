@@ -1,7 +1,7 @@
 """Liveness and readiness from what the loops really did, served as /livez and /readyz; metrics at /metrics.
 
 Live: no loop is silent for much longer than its interval. Ready: every informer that it may read is in sync (a standby
-is ready too: it could take over at once).
+is ready too: it could take over at once), and no operator of another namespace keeps this one from leading.
 """
 
 from __future__ import annotations

@@ -70,6 +70,11 @@ passes_given_up = Counter(
     registry=REGISTRY,
 )
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
+other_operators = Gauge(
+    "lowbeam_other_operators",
+    "Operators that hold a Lease of this name in other namespaces, as last seen by a leader or a process that waits",
+    registry=REGISTRY,
+)
 guard_seconds = Histogram("lowbeam_guard_tick_seconds", "Duration of a guard tick", buckets=_SECONDS, registry=REGISTRY)
 loop_lag_seconds = Histogram(
     "lowbeam_event_loop_lag_seconds",

@@ -31,7 +31,8 @@ from lowbeam.kube import (
     Resource,
     keep_only,
 )
-from lowbeam.kube.lease import LEASE_SECONDS, RETRY_SECONDS
+from lowbeam.kube.lease import RETRY_SECONDS
+from lowbeam.kube.rivals import LEASE_SECONDS
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.settings import LEASE_NAME
 
