@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lowbeam.runtime.settings import LEASE_NAME
 from tests.chart.chart_tools import CHART, Helm
 from tools.localcluster.client import ClusterClient
 from tools.localcluster.errors import LocalClusterError
+from tools.localcluster.process import wait_until
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -85,6 +87,31 @@ def test_an_installed_operator_has_the_rights_it_needs_and_no_others(release: Re
         ("list", "leases.coordination.k8s.io"),
     ]:
         assert not release.may(verb, resource, "-n", "kube-system"), (verb, resource)
+
+
+def test_who_may_edit_a_namespace_cannot_pose_as_an_operator_there(release: Release, cluster: ClusterClient) -> None:
+    """Where one operator holds such a Lease, no other leads; the role edit may write any Lease."""
+    place = ("-n", release.namespace)
+    cluster.kubectl("create", "rolebinding", "editor", "--clusterrole=edit", "--user=editor", *place)
+
+    def write(account: str, name: str) -> str:
+        metadata = {"name": name, "namespace": release.namespace}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        spec = {"spec": {"holderIdentity": account}}
+        apply = ("apply", "--server-side", f"--field-manager={account}", "--force-conflicts", f"--as={account}")
+        try:
+            return cluster.kubectl(*apply, "-f", "-", stdin=json.dumps(body | spec))
+        except LocalClusterError as error:
+            return str(error)
+
+    def refused() -> bool:  # a new policy is not in force at once
+        return "only who may patch powercaps/status" in write("editor", LEASE_NAME)
+
+    wait_until("the policy is in force", refused, timeout_s=60)
+    assert "serverside-applied" in write("editor", "another")
+    operator = f"system:serviceaccount:{release.namespace}:{release.name}"
+    assert "serverside-applied" in write(operator, LEASE_NAME)
+    assert refused(), "nor may it write the one that is there"
 
 
 def test_an_upgrade_keeps_the_control_key_that_running_workers_know(release: Release) -> None:

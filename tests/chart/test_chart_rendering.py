@@ -200,8 +200,9 @@ def test_the_operator_may_touch_exactly_the_kinds_that_it_names(render: Render) 
     verbs = {verb for rule in rules for verb in rule["verbs"]}
     assert verbs <= {"get", "list", "watch", "create", "patch", "delete"}
     assert not any("*" in part for rule in rules for field in rule.values() for part in field)
-    named_leases = [rule["resourceNames"] for rule in rules if "resourceNames" in rule]
-    assert named_leases == [[LEASE_NAME]] * 2
+    policy = one(manifests, "ValidatingAdmissionPolicy", "lowbeam-lease")["spec"]["matchConstraints"]["resourceRules"]
+    named_leases = [rule["resourceNames"] for rule in (*rules, *policy) if "resourceNames" in rule]
+    assert named_leases == [[LEASE_NAME]] * 3
 
 
 def test_every_combination_of_switches_renders(render: Render) -> None:
@@ -268,6 +269,8 @@ def write_schemas(openapi: dict[str, Any], folder: Path) -> None:
         ("apps", "v1", "DaemonSet"),
         ("apps", "v1", "Deployment"),
         ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy"),
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding"),
         *(("rbac.authorization.k8s.io", "v1", k) for k in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")),
     }
     for name, schema in definitions.items():
