@@ -221,6 +221,27 @@ async def test_of_two_that_start_at_the_same_moment_one_leads(server: FakeTransp
         await process.stop()
 
 
+async def test_a_late_answer_does_not_make_a_lease_older(server: FakeTransport, clock: VirtualClock) -> None:
+    """What was read 9 s ago tells nothing about a renewal since."""
+
+    class LateLists(SlowNetwork):
+        async def list_pages(self, *args: Any, **options: Any) -> Any:
+            async for page in super().list_pages(*args, **options):
+                await clock.sleep(9)
+                yield page
+
+    server.put(LEASES, {**lease("other", ""), "metadata": {"name": NAME, "namespace": "other"}})
+    process = Process(server, clock, "system", dice=DICE)
+    process.elector._transport = LateLists(server, clock, DICE, 0)
+    await clock.advance(32.5)  # seen at 9 s, asked for again at 11 s and 22 s, answered at 20 s and 31 s
+    assert "lease other/lowbeam-operator" in process.elector.message
+    assert [obj["metadata"]["namespace"] for obj in server.stored(LEASES)] == ["other"]
+    await clock.advance(12)
+    assert [obj["metadata"]["namespace"] for obj in server.stored(LEASES)] == ["other", "system"]
+    process.task.cancel()
+    await clock.advance(30)
+
+
 async def test_a_leader_names_one_that_does_not_look_for_others(server: FakeTransport, clock: VirtualClock) -> None:
     process = Process(server, clock, "system", dice=DICE)
     await clock.advance(3)
