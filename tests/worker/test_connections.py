@@ -16,7 +16,7 @@ from lowbeam_worker.serving import server
 from tests.worker.conftest import LocalWorker
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-BODY = orjson.dumps({"model": "tiny", "prompt": "q", "max_tokens": 2})
+BODY = orjson.dumps({"model": "tiny", "prompt": "q", "max_tokens": 2, "temperature": 0})
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
 """As Java's HTTP client sends it."""
 
