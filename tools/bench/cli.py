@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from . import core, document, fleet, planner, power_cut, selection, sizing, startup, worker
+from . import core, document, fleet, linear, planner, power_cut, selection, sizing, startup, worker
 from .figures import Section
 
 Say = Callable[[str], None]
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; prints each as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    names = "planner, core, selection, sizing, power-cut, fleet, startup, worker (default: all)"
+    names = "planner, core, selection, sizing, power-cut, fleet, startup, worker, linear (default: all)"
     parser.add_argument("names", nargs="*", metavar="NAME", help=names)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "startup": startup.measure,
         "fleet": lambda say: fleet.measure(say, arguments.workloads),
         "worker": lambda say: worker.measure(say, arguments.worker_runs),
+        "linear": linear.measure,
         "power-cut": lambda say: power_cut.measure(say, arguments.runs),
     }
     if unknown := [name for name in arguments.names if name not in known]:

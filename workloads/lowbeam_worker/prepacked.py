@@ -1,8 +1,8 @@
 """Linear layers on a CPU with weights in the order in which oneDNN multiplies, at fp32 and bf16.
 
-torch's own layer hands oneDNN weights of bf16 that it orders anew in every step. And oneDNN makes a kernel for each
-number of rows that it meets, in 4 ms and 0.6 MiB, and keeps 1,024 of them: as every step of a server has another
-number, that was 700 MiB. Here rows are filled up to a few numbers (docs/design/linear-layers-on-a-cpu.md).
+oneDNN makes a kernel for each number of rows that it meets, of 0.6 MiB, and keeps 1,024 of them: as every step of a
+server has another number, bf16 took a gigabyte. Here rows are filled up to a few numbers
+(docs/design/linear-layers-on-a-cpu.md; `python -m tools.bench linear`).
 """
 
 from __future__ import annotations
