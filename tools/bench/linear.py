@@ -37,8 +37,8 @@ def measure(say: Callable[[str], None]) -> Section:
         "Linear layers",
         "CPU time of a call of the worker's prepacked layer as a share of torch's, whose fp32 weights lie transposed, "
         "as the worker keeps those of small layers: medians of 15 alternating turns, one thread. Memory: what a "
-        "process grows by when three layers of MiniLM (384 to 384, 384 to 1536, 1536 to 384) meet each number of rows up "
-        f"to 500, twice. torch {version('torch')}.",
+        "process grows by when three layers of MiniLM (384 to 384, 384 to 1536, 1536 to 384) meet each number of rows "
+        f"up to 500, twice. torch {version('torch')}.",
         [
             Table(("share of torch's CPU time", *(f"{count} rows" for count in COUNTS)), rows),
             Table(("memory", "torch's layers, MiB", "prepacked, MiB"), kept),
