@@ -152,23 +152,6 @@ def test_a_successor_that_has_heard_of_no_worker_goes_on_share_by_share_before_t
     assert (result.steps, result.hurried) == ((), {KEY})
 
 
-def test_a_successor_that_guessed_a_batch_limit_too_high_goes_on_share_by_share() -> None:
-    """The Deployments tell of the placement, and the status of the batch limit that the old one had."""
-    guessed, wanted = option(8, batch=64, model="m4", each_watts=130), replace(NEW, batch_limit=4)
-    tree = build_cap_tree([cap(watts=900)])
-    inventory = (Inventory("", "h100", 8, 8),)
-    result = next_targets(
-        Snapshot(Catalogue(), tree, inventory, (WorkloadState(needs(KEY), running=guessed),)),
-        Plan((Choice(*KEY, wanted, "r", "m", binding_cap="cluster"),), cap_milliwatts={"cluster": 640_000}),
-        targets={KEY: Target(guessed, Order.ROLLING)},
-        charges=pods(KEY, OLD),
-        views=views(tree),
-        gate=GateState(),
-        now_ms=NOW,
-    )
-    assert (result.targets[KEY].option, result.targets[KEY].order) == (wanted, Order.ROLLING)
-
-
 def test_a_successor_goes_on_from_where_it_is_and_takes_room_that_was_left() -> None:
     alike = option(8, model="m4")
     result = move(Target(alike, Order.ROLLING), alike, [*pods(KEY, OLD, 4), *pods(KEY, alike, 3)])

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from lowbeam.planning.boards import Boards
 from lowbeam.planning.choices import loses
 from lowbeam.planning.committed import Ledger, Order, Target, contribution, placement_of, replicas_of
-from lowbeam.planning.moves import Lever, Move, levers_between, move_between
+from lowbeam.planning.moves import Move, move_between
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.roll import Roll
 from lowbeam.planning.shed import Shed, ShedOrder
@@ -199,10 +199,8 @@ class _Walk:
             self._note(key, choice)
 
     def down(self, key: Key, option: Option | None, cap: str, *, forced: bool) -> None:
-        aimed, before = self._towards(key, option), self.targets[key]
-        # Of one that had begun only the guard's need counts: a new leader guesses the batch limit that was decided.
-        goes_on = before.order is Order.ROLLING and levers_between(before.option, option) <= {Lever.BATCH}
-        if forced and cap and aimed.roll is not None and not goes_on:
+        aimed = self._towards(key, option)
+        if forced and cap and aimed.roll is not None:
             aimed = replace(aimed, order=Order.BREAK_BEFORE_MAKE, roll=None)
         self._take(key, aimed, Direction.DOWN, cap if forced else "")
         self.note_dimming(key, cap)
