@@ -15,7 +15,9 @@ import pytest
 pytest.importorskip("matplotlib", reason="the pictures need the extra `plot`")
 
 import numpy as np
+from matplotlib import get_data_path
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.image import imread
 
 from lowbeam.catalog import load_builtin
@@ -63,6 +65,14 @@ def test_the_same_catalogue_gives_the_same_bytes_in_another_process(tmp_path: Pa
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
     assert here.read_bytes() == there.read_bytes()
     assert b"dc:date" not in here.read_bytes()
+
+
+def test_letters_are_those_of_the_font_that_matplotlib_ships() -> None:
+    figure = drawn("task", "text-generation")
+    used = {findfont(text.get_fontproperties()) for text in (*figure.texts, *figure.axes[0].texts)}
+    used |= {findfont(text.get_fontproperties()) for text in figure.axes[0].get_xticklabels()}
+    assert {Path(font).name for font in used} == {"DejaVuSans.ttf", "DejaVuSans-Bold.ttf"}
+    assert {Path(font).parent for font in used} == {Path(get_data_path(), "fonts/ttf")}
 
 
 def test_a_task_picture_names_floor_target_choice_and_sources() -> None:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
@@ -42,8 +43,22 @@ WIDTH, HEIGHT, FOOT_LINE = 8.0, 4.8, 0.155
 _FOOT = textwrap.TextWrapper(156, subsequent_indent="  ", break_on_hyphens=False)
 HALO = withStroke(linewidth=2.5, foreground="white")
 """Keeps a text readable where a line passes behind it."""
+FONT = "Lowbeam DejaVu Sans"
+"""The copy that matplotlib ships. By its own name a machine's copy may be found, which has other glyph numbers."""
+fontManager.ttflist += [
+    FontEntry(
+        fname=str(Path(mpl.get_data_path(), "fonts/ttf", file)),
+        name=FONT,
+        style="normal",
+        variant="normal",
+        weight=weight,
+        stretch="normal",
+        size="scalable",
+    )
+    for file, weight in (("DejaVuSans.ttf", 400), ("DejaVuSans-Bold.ttf", 700))
+]
 STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -51,6 +66,8 @@ STYLE = {
     "figure.dpi": 130,
     "savefig.dpi": 130,
 }
+styled = mpl.rc_context(STYLE)
+"""Around a function that draws: a text takes its font when it is made, tick labels when the picture is written."""
 GAP = 2.0
 """Pixels between two labels."""
 NEAR = 14.0
@@ -71,11 +88,10 @@ class Label:
 def canvas(title: str, subtitle: str, foot: Sequence[str]) -> tuple[Figure, Axes]:
     """A figure with room for the sources below the axes."""
     lines = [line for text in foot for line in _FOOT.wrap(text)]
-    with mpl.rc_context(STYLE):
-        below = FOOT_LINE * len(lines) + 0.12
-        figure = Figure(figsize=(WIDTH, HEIGHT + below))
-        height = HEIGHT + below
-        axes = figure.add_axes((0.085, (below + 0.5) / height, 0.885, (HEIGHT - 1.12) / height))
+    below = FOOT_LINE * len(lines) + 0.12
+    height = HEIGHT + below
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0.085, (below + 0.5) / height, 0.885, (HEIGHT - 1.12) / height))
     figure.text(0.02, 1 - 0.14 / height, title, fontsize=11, fontweight="bold", va="top")
     figure.text(0.02, 1 - 0.37 / height, subtitle, fontsize=8.5, color=GREY, va="top")
     figure.text(0.02, 0.06 / height, "\n".join(lines), fontsize=6.8, color=GREY, va="bottom", linespacing=1.35)
@@ -221,11 +237,11 @@ def overlapping(figure: Figure, axes: Axes) -> list[tuple[str, str]]:
     ]
 
 
+@styled
 def save(figure: Figure, path: Path) -> None:
     """Write PNG or SVG without anything that changes from run to run."""
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with mpl.rc_context(STYLE):
-        try:
-            figure.savefig(path, metadata=metadata)
-        except OSError as error:
-            raise BadInput(f"--output: {path}: {error.strerror}; name a file that can be written") from error
+    try:
+        figure.savefig(path, metadata=metadata)
+    except OSError as error:
+        raise BadInput(f"--output: {path}: {error.strerror}; name a file that can be written") from error

@@ -18,7 +18,7 @@ from lowbeam.catalog.comparison import millijoules_per_request
 from lowbeam.catalog.facts import Basis, EnergyProfile, ProfilePoint, Reasoning, TaskFacts
 from lowbeam.cli.catalog.filters import find_model
 from lowbeam.cli.catalog.words import unknown
-from lowbeam.cli.plot.drawing import CURVES, MARKERS, Label, canvas, darker, logarithmic, place
+from lowbeam.cli.plot.drawing import CURVES, MARKERS, Label, canvas, darker, logarithmic, place, styled
 from lowbeam.errors import BadInput
 
 Dashes = str | tuple[int, tuple[float, ...]]
@@ -53,6 +53,7 @@ class Subject:
         return self.task.generative
 
 
+@styled
 def draw(catalogue: Catalogue, args: argparse.Namespace) -> Figure:
     """The picture."""
     subject = _subject(catalogue, args)

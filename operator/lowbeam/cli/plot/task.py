@@ -19,10 +19,11 @@ from lowbeam.catalog import Catalogue
 from lowbeam.catalog.facts import Basis, TaskFacts
 from lowbeam.catalog.knee import Knee, KneePoint, knee_of
 from lowbeam.cli.catalog.words import joules, unknown
-from lowbeam.cli.plot.drawing import BLACK, BLUE, GREY, HALO, ORANGE, RED, Label, canvas, logarithmic, place
+from lowbeam.cli.plot.drawing import BLACK, BLUE, GREY, HALO, ORANGE, RED, Label, canvas, logarithmic, place, styled
 from lowbeam.errors import BadInput
 
 
+@styled
 def draw(catalogue: Catalogue, args: argparse.Namespace) -> Figure:
     """The picture."""
     task = catalogue.tasks.get(args.name.lower())
