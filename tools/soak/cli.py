@@ -131,7 +131,7 @@ class _Run:
         return (
             f"{self._subject.name}: {tally.answered.total()} answered, {tally.held_back.total()} held back, "
             f"{tally.lost_count} lost, {tally.wrong_count} wrong, "
-            f"{sum(self._writer.made.values())} fields changed, {self._watch.memory[-1][1]:.0f} MiB, "
+            f"{sum(self._writer.made.values())} fields changed, {self._watch.memory[-1].mib:.0f} MiB, "
             f"ledger error {series['lowbeam_worker_energy_ledger_error_joules']:g} J"
         )
 

@@ -77,8 +77,9 @@ def checks(subject: Subject, tally: Tally, watch: Watch, ending: Ending) -> list
             answers_off <= ANSWERS_TOLERANCE,
         ),
         Check(
-            f"memory {watch.median_mib():.0f} MiB, {watch.growth_mib():+.1f} MiB from the second third to the last "
-            f"({GROWTH_MIB:g}), slope {slope:+.0f} MiB/h with a standard error of {error:.0f}",
+            f"memory {watch.median_mib():.0f} MiB, {watch.growth_mib():+.1f} MiB at the same precision "
+            f"from the second third to the last ({GROWTH_MIB:g}), slope {slope:+.0f} MiB/h with a standard error of "
+            f"{error:.0f}",
             watch.growth_mib() <= GROWTH_MIB,
         ),
         Check(

@@ -6,6 +6,9 @@ import asyncio
 import math
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -20,13 +23,21 @@ _BOOKS_SECONDS = 5.0
 _BOARD_SECONDS = 7.0
 
 
+class Memory(NamedTuple):
+    """One sample."""
+
+    at_s: float
+    mib: float
+    precision: str
+    """Of the weights, as the worker told last: they take another room at each."""
+
+
 class Watch:
     """Samples one worker until the end; every scrape checks the energy books."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self.memory: list[tuple[float, float]] = []
-        """Monotonic seconds and MiB."""
+        self.memory: list[Memory] = []
         self.scrapes = 0
         self.worst_alarm_joules = 0.0
         """Of the worker's own alarm, `lowbeam_worker_energy_ledger_error_joules`."""
@@ -37,6 +48,7 @@ class Watch:
         self.series: dict[str, float] = {}
         """Of the last scrape; a series with several labels is summed."""
         self._first: tuple[float, float] | None = None
+        self._precision = subject.telemetry().profile.precision
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`."""
@@ -44,7 +56,7 @@ class Watch:
         async with httpx.AsyncClient(timeout=30) as http:
             while not stop.is_set() and self._subject.is_alive():
                 now = time.monotonic()
-                self.memory.append((now, self._subject.resident_mib()))
+                self.memory.append(Memory(now, self._subject.resident_mib(), self._precision))
                 if now >= board_at:
                     self._subject.board.turn()
                     board_at = now + _BOARD_SECONDS
@@ -64,7 +76,8 @@ class Watch:
             self.worst_alarm_joules, abs(self.series["lowbeam_worker_energy_ledger_error_joules"])
         )
         answer = await http.get(f"{self._subject.control_url}/telemetry")
-        parts = WorkerTelemetry.model_validate_json(answer.content).energy_joules
+        told = WorkerTelemetry.model_validate_json(answer.content)
+        self._precision, parts = told.profile.precision, told.energy_joules
         if parts is None:
             return
         counter_mj = round(parts.counter * 1000)
@@ -77,21 +90,28 @@ class Watch:
         self.scrapes += 1
 
     def growth_mib(self) -> float:
-        """Median memory of the last third of the run over that of the third before: the first third fills caches."""
+        """Median memory of the last third of the run over that of the third before: the first third fills caches.
+
+        Compared at the same precision, and each counts by its samples: weights come and go with every change.
+        """
         third = len(self.memory) // 3
-        values = [mib for _, mib in self.memory]
-        return statistics.median(values[2 * third :]) - statistics.median(values[third : 2 * third])
+        before, after = _by_precision(self.memory[third : 2 * third]), _by_precision(self.memory[2 * third :])
+        both = before.keys() & after.keys()
+        weights = {one: len(before[one]) + len(after[one]) for one in both}
+        grown = {one: statistics.median(after[one]) - statistics.median(before[one]) for one in both}
+        return sum(weights[one] * grown[one] for one in both) / sum(weights.values()) if both else math.nan
 
     def slope_mib_per_hour(self) -> tuple[float, float]:
         """Least squares through the medians of the minutes of the last two thirds, and its standard error.
 
-        Weights come and go with every change, so that single samples lie far apart. The error is infinite for a run
-        too short to tell.
+        Each sample counts as what it lies above the median of its precision. The error is infinite for a run too short
+        to tell.
         """
         points = self.memory[len(self.memory) // 3 :]
-        minutes: dict[int, list[float]] = {}
-        for at, mib in points:
-            minutes.setdefault(int((at - points[0][0]) // 60), []).append(mib)
+        usual = {one: statistics.median(mib) for one, mib in _by_precision(points).items()}
+        minutes: dict[int, list[float]] = defaultdict(list)
+        for at_s, mib, precision in points:
+            minutes[int((at_s - points[0].at_s) // 60)].append(mib - usual[precision])
         if len(minutes) < 3:
             return 0.0, math.inf
         hours = np.array(list(minutes)) / 60
@@ -102,4 +122,11 @@ class Watch:
 
     def median_mib(self) -> float:
         """Of the last third."""
-        return statistics.median(mib for _, mib in self.memory[2 * len(self.memory) // 3 :])
+        return statistics.median(sample.mib for sample in self.memory[2 * len(self.memory) // 3 :])
+
+
+def _by_precision(samples: Iterable[Memory]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for _, mib, precision in samples:
+        found[precision].append(mib)
+    return found
