@@ -178,7 +178,7 @@ async def test_delete_takes_the_object_that_was_seen_and_never_its_successor(
 
 async def test_a_write_that_fails_says_so(server: FakeTransport, applier: Applier) -> None:
     server.fault = lambda request: ServerUnavailable(request, "down")
-    with pytest.raises(ServerUnavailable, match="patch deployments team-a/d: down; Lowbeam keeps trying"):
+    with pytest.raises(ServerUnavailable, match="patch deployments team-a/d: down; check that the API server is up"):
         await applier.apply(DEPLOYMENTS, deployment(), None)
 
 

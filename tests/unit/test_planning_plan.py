@@ -104,6 +104,7 @@ def test_below_the_floor_only_under_a_cap_and_with_consent() -> None:
     assert refused is not None
     assert refused.option is None
     assert refused.reason == reasons.CAP_UNSATISFIABLE
+    assert ": it does not run." in refused.message
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ def test_a_cap_below_the_minimum_is_reported_and_the_important_ones_run_at_their
     made = planned(*team, caps=(cap("cluster", 700),))
     assert '"cluster"' in made.unsatisfiable_caps["cluster"]
     assert "Raise spec.watts" in made.unsatisfiable_caps["cluster"]
+    assert "held at their least, and the lowest priorities do not run" in made.unsatisfiable_caps["cluster"]
     assert [c.name for c in made.choices if c.option] == ["w500", "w900"]
     assert chosen(made, "w900").batch_limit == 1
     out = made.choice("team", "w100")

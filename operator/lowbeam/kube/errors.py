@@ -65,7 +65,7 @@ class ServerUnavailable(KubeError):
     code = "LB401"
     exit_code = 3
     retriable = True
-    advice = "Lowbeam keeps trying; check that the API server is up and reachable"
+    advice = "check that the API server is up and reachable; the operator keeps trying"
 
 
 class TooManyRequests(KubeError):

@@ -62,8 +62,8 @@ def overtaken_caps(
 def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Flags]:
     """Caps below the least that their workloads may run with, each with a sentence; and the columns that remain.
 
-    Hold: everybody under such a cap goes to the least and stays there. PauseLowest: the lowest priorities are paused,
-    the others use what is left; the optimiser does that by itself, as nothing is always a column.
+    Hold: everybody under such a cap goes to the least and stays there, as far as there is room. PauseLowest: the lowest
+    priorities are paused, the others use what is left; the optimiser does that by itself: nothing is always a column.
     """
     sentences: dict[str, str] = {}
     remaining = allowed.copy()
@@ -79,7 +79,11 @@ def too_small_caps(problem: Problem, allowed: Flags) -> tuple[dict[str, str], Fl
             continue
         cap = by_name[name]
         count = int((must > 0).sum())
-        effect = "the lowest priorities are paused" if cap.pause_lowest else "all are held at their least"
+        if cap.pause_lowest:
+            effect = "it is paused" if count == 1 else "the lowest priorities are paused"
+        else:
+            least_each = "all are held at their least, and the lowest priorities do not run"
+            effect = "it does not run" if count == 1 else least_each
         who = "its workload needs" if count == 1 else f"its {count} workloads need"
         need = f"{who} at least {watts(int(must.sum()))}"
         sentences[name] = (

@@ -243,8 +243,9 @@ class PowerCapSpec(ApiModel):
     telemetry: TelemetryTrust = Field(default_factory=TelemetryTrust)
     """How old a measurement may be."""
     on_infeasible: OnInfeasible = OnInfeasible.HOLD
-    """When no allowed move is enough: Hold = stay as low as allowed and report CapUnsatisfiable; PauseLowest = pause
-    workloads from the lowest priority up, even those whose owners did not consent."""
+    """When no allowed move is enough: Hold = all stay at their least, report CapUnsatisfiable, and a plan leaves out
+    the lowest priorities that have no room even so; PauseLowest = pause workloads from the lowest priority up, at once
+    and even those whose owners did not consent."""
 
     rules: ClassVar = (
         Rule(
