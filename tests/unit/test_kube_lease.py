@@ -186,6 +186,18 @@ async def test_a_lease_deleted_by_hand_is_made_again(
     assert len(leaders(*two)) == 1
 
 
+@pytest.mark.parametrize(("cut", "then"), [(False, "one"), (True, "two")], ids=["in-touch", "cut-off"])
+async def test_a_lease_deleted_under_its_leader_makes_no_second_one_before_that_has_noticed(
+    two: tuple[Process, Process], clock: VirtualClock, server: FakeTransport, *, cut: bool, then: str
+) -> None:
+    two[0].network.cut = cut
+    server.remove(LEASES, "lowbeam-system", "lowbeam-operator")
+    for _ in range(300):
+        await clock.advance(0.1)
+        assert len(leaders(*two)) <= 1
+    assert leaders(*two) == [then]
+
+
 async def test_missing_permission_is_said_and_healed(server: FakeTransport, clock: VirtualClock) -> None:
     server.fault = lambda request: Forbidden(request, "no", 403)
     process = Process(server, clock, "one")

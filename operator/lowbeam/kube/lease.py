@@ -130,12 +130,13 @@ class LeaderElector:
         try:
             lease = await self._transport.get(LEASES, self._name, self._namespace)
             self._observe(lease)
-            ours = self.holder == self.identity
-            if self.holder and not ours and not self._expired(lease):
-                self.message, self.rivals = "", {}
-                return False
         except NotFound:
-            lease, ours, self._renewed_at_ms = None, False, None  # who came while it was missing did not see us
+            lease, self._renewed_at_ms = None, None  # who came while it was missing did not see us
+        ours = lease is not None and self.holder == self.identity
+        # One that was deleted meanwhile counts, too: its holder may not have noticed yet.
+        if self._seen is not None and self.holder not in ("", self.identity) and not self._expired(self._seen):
+            self.message, self.rivals = "", {}
+            return False
         if not ours and await self._step(holds=False) is Step.STAND_BACK:
             return False
         if lease is None:
