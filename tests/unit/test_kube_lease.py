@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 
 from lowbeam.kube import (
     LEASES,
@@ -196,6 +197,19 @@ async def test_a_lease_deleted_under_its_leader_makes_no_second_one_before_that_
         await clock.advance(0.1)
         assert len(leaders(*two)) <= 1
     assert leaders(*two) == [then]
+
+
+async def test_a_server_that_does_not_answer_is_said_once(
+    two: tuple[Process, Process], clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lowbeam.kube.lease.RENEW_DEADLINE_SECONDS", 0.05)
+    two[0].network.hang = True
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            await clock.advance(2)
+            await asyncio.sleep(0.1)  # that deadline is kept by the event loop
+    said = [row["error"] for row in logs if row["event"] == "the lease cannot be renewed"]
+    assert said == ["lease lowbeam-system/lowbeam-operator: no answer within the renewal deadline"]
 
 
 async def test_missing_permission_is_said_and_healed(server: FakeTransport, clock: VirtualClock) -> None:

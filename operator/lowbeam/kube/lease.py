@@ -114,11 +114,11 @@ class LeaderElector:
         except Conflict:
             taken = None  # Somebody was faster, or the answer to our own write was lost: read it in the next round.
         except TimeoutError:
-            taken, self.message = None, f"lease {self._namespace}/{self._name}: no answer within the renewal deadline"
+            taken = None
+            self._failed(f"lease {self._namespace}/{self._name}: no answer within the renewal deadline")
         except KubeError as error:
-            if not self.message:
-                log.warning("the lease cannot be renewed", error=str(error), leader=self.is_leader)
-            taken, self.message = None, str(error)
+            taken = None
+            self._failed(str(error))
         if taken:
             self._renewed_at_ms, self.message = started_ms, ""
             await self._look_as_leader()
@@ -129,6 +129,11 @@ class LeaderElector:
         """True: ours, and this process may lead now. False: another leads."""
         try:
             lease = await self._transport.get(LEASES, self._name, self._namespace)
+    def _failed(self, why: str) -> None:
+        if not self.message:
+            log.warning("the lease cannot be renewed", error=why, leader=self.is_leader)
+        self.message = why
+
             self._observe(lease)
         except NotFound:
             lease, self._renewed_at_ms = None, None  # who came while it was missing did not see us
