@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from lowbeam.kube import LEASES, Forbidden, KubeObject, LeaderElector, ServerUnavailable
+from lowbeam.kube import LEASES, Forbidden, KubeError, KubeObject, LeaderElector, Request, ServerUnavailable
 from lowbeam.kube.rivals import Sighting, Step, alive, decide, sight, waiting_message
 from tests.fakes.clock import VirtualClock
 from tests.fakes.transport import FakeTransport
@@ -163,6 +163,11 @@ def server() -> FakeTransport:
 DICE = random.Random(1)
 
 
+def no_list(request: Request) -> KubeError | None:
+    """What a server says to who may not list."""
+    return Forbidden(request, "no", 403) if request.verb == "list" else None
+
+
 def leaders(*processes: Process) -> list[str]:
     return [process.namespace for process in processes if process.elector.is_leader]
 
@@ -256,19 +261,89 @@ async def test_a_leader_names_one_that_does_not_look_for_others(server: FakeTran
     await process.stop()
 
 
-async def test_without_the_right_to_look_it_leads_as_before_and_says_so_once(
+async def test_without_the_right_to_look_it_leads_after_a_while_and_says_so_once(
     server: FakeTransport, clock: VirtualClock
 ) -> None:
     server.put(LEASES, {**lease("other", ""), "metadata": {"name": NAME, "namespace": "other"}})
-    server.fault = lambda request: Forbidden(request, "no", 403) if request.verb == "list" else None
+    server.fault = no_list
     with structlog.testing.capture_logs() as logs:
         process = Process(server, clock, "system", dice=DICE)
-        await clock.advance(100)
+        await clock.advance(10)
+        assert not process.elector.is_leader
+        assert 'add verb "list" on "leases"' in process.elector.message
+        await clock.advance(90)
     assert process.elector.is_leader
     assert process.elector.message == ""
-    [said] = [row for row in logs if row["log_level"] == "warning"]
-    assert 'add verb "list" on "leases"' in said["error"]
+    warnings = [row for row in logs if row["log_level"] == "warning"]
+    assert [row["event"] for row in warnings] == [
+        "the lease cannot be renewed",
+        "operators of other namespaces are not seen: two would lead",
+    ]
+    assert all('add verb "list" on "leases"' in row["error"] for row in warnings)
     await process.stop()
+
+
+async def test_two_that_led_blindly_find_out_who_leads_when_they_may_look(
+    server: FakeTransport, clock: VirtualClock
+) -> None:
+    server.fault = no_list
+    both = Process(server, clock, "b", dice=DICE), Process(server, clock, "a", dice=DICE)
+    await clock.advance(40)
+    assert leaders(*both) == ["b", "a"], "without the right to look"
+    server.fault = lambda _: None
+    await clock.advance(60)
+    for _ in range(60):
+        await clock.advance(1)
+        assert leaders(*both) == ["a"]
+    assert [obj["spec"]["holderIdentity"] for obj in server.stored(LEASES)] == [both[1].elector.identity, ""]
+    for process in both:
+        await process.stop()
+
+
+@pytest.mark.parametrize("namespace", ["a-team", "team"])
+async def test_one_that_led_blindly_gives_way_to_one_that_looked(
+    server: FakeTransport, clock: VirtualClock, namespace: str
+) -> None:
+    """As when its ClusterRole is bound late."""
+    first = Process(server, clock, "system", dice=DICE)
+    await clock.advance(3)
+    server.fault = no_list
+    second = Process(server, clock, namespace, dice=DICE)
+    await clock.advance(20)
+    assert leaders(first, second) == ["system", namespace], "without the right to look"
+    server.fault = lambda _: None
+    await clock.advance(31)
+    for _ in range(60):
+        await clock.advance(1)
+        assert leaders(first, second) == ["system"]
+    assert "lease system/lowbeam-operator" in second.elector.message
+    await second.stop()
+    await first.stop()
+
+
+async def test_a_server_that_refuses_lists_just_after_its_start_makes_no_second_leader(
+    server: FakeTransport, clock: VirtualClock
+) -> None:
+    """Its authorizer may not know all roles yet (kubernetes/kubernetes issue 121635)."""
+    processes = [Process(server, clock, namespace, dice=DICE) for namespace in ("system", "team")]
+    await clock.advance(30)
+    assert len(leaders(*processes)) == 1
+
+    async def never_two(seconds: int) -> None:
+        for _ in range(2 * seconds):
+            await clock.advance(0.5)
+            assert len(leaders(*processes)) <= 1
+
+    server.fault = lambda request: ServerUnavailable(request, "down")
+    await never_two(30)
+    server.fault = no_list
+    processes.append(Process(server, clock, "new", dice=DICE))
+    await never_two(12)
+    server.fault = lambda _: None
+    await never_two(60)
+    assert len(leaders(*processes)) == 1
+    for process in processes:
+        await process.stop()
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -11,7 +11,8 @@ Invariants
 - That deadline lies before the lease's end, so two processes are never leader at the same time, unless their clocks run
   at speeds that differ by more than a third.
 - The same holds for processes of other namespaces: leadership begins, also after an interruption, with a look for their
-  Leases that was asked for after our own was written. Without the right to look there is no such promise.
+  Leases that was asked for after our own was written. Without the right to look there is no such promise; once it is
+  there, the look is made up for.
 - Every write is a compare-and-swap on the resourceVersion that was read.
 - On cancellation the lease is given back, so that a successor need not wait.
 """
@@ -77,7 +78,10 @@ class LeaderElector:
         self._seen_at_ms = 0
         self._sightings: dict[str, Sighting] = {}
         self._looked_at_ms = 0
+        self._refused_since_ms: int | None = None
         self._may_look = True
+        self._blind = False
+        """Began to lead without having looked for others."""
 
     @property
     def is_leader(self) -> bool:
@@ -125,15 +129,15 @@ class LeaderElector:
         elif taken is False:
             self._renewed_at_ms = None
 
-    async def _take_or_renew(self) -> bool:
-        """True: ours, and this process may lead now. False: another leads."""
-        try:
-            lease = await self._transport.get(LEASES, self._name, self._namespace)
     def _failed(self, why: str) -> None:
         if not self.message:
             log.warning("the lease cannot be renewed", error=why, leader=self.is_leader)
         self.message = why
 
+    async def _take_or_renew(self) -> bool:
+        """True: ours, and this process may lead now. False: another leads."""
+        try:
+            lease = await self._transport.get(LEASES, self._name, self._namespace)
             self._observe(lease)
         except NotFound:
             lease, self._renewed_at_ms = None, None  # who came while it was missing did not see us
@@ -153,6 +157,7 @@ class LeaderElector:
         step = await self._step(holds=True)
         if step is Step.STAND_BACK:
             self._observe(await self._transport.apply(LEASES, self._record(self._seen, released=True)))
+        self._blind = not self._may_look
         return step is Step.LEAD
 
     async def _step(self, *, holds: bool) -> Step:
@@ -170,11 +175,16 @@ class LeaderElector:
             async for page in self._transport.list_pages(LEASES, field_selector=f"metadata.name={self._name}"):
                 leases += page.items
         except Forbidden as error:
+            self.rivals = {}
+            if self._refused_since_ms is None:
+                self._refused_since_ms = asked_ms
+            if asked_ms - self._refused_since_ms < LEASE_SECONDS * 1000:
+                raise  # perhaps for a moment only: an API server just started, or a role is bound next
             if self._may_look:
                 log.warning("operators of other namespaces are not seen: two would lead", error=str(error))
-            self._may_look, self.rivals = False, {}
+            self._may_look = False
             return
-        before, self._may_look, self._looked_at_ms = self.rivals, True, asked_ms
+        before, self._looked_at_ms, self._may_look, self._refused_since_ms = self.rivals, asked_ms, True, None
         self._sightings = sight(self._sightings, leases, namespace=self._namespace, now_ms=self._monotonic_ms())
         self.rivals = alive(self._sightings, asked_ms)
         if self.rivals and self.rivals.keys() != before.keys():
@@ -186,13 +196,16 @@ class LeaderElector:
             )
 
     async def _look_as_leader(self) -> None:
-        """Now and then, only to say so: the other one waits, unless it does not look."""
+        """Now and then, to say so: the other one waits, unless it does not look. Who began blindly may have to."""
         if self._monotonic_ms() - self._looked_at_ms < LOOK_SECONDS * 1000:
             return
         self._looked_at_ms = self._monotonic_ms()
         with contextlib.suppress(KubeError, TimeoutError):
             async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                 await self._look()
+                if self._blind and self.rivals:  # both may lead: as a candidate it finds out whose turn it is
+                    self._renewed_at_ms = None
+                self._blind = not self._may_look
 
     def _observe(self, lease: KubeObject) -> None:
         if self._seen is None or _version(self._seen) != _version(lease):
