@@ -94,24 +94,26 @@ def test_who_may_edit_a_namespace_cannot_pose_as_an_operator_there(release: Rele
     place = ("-n", release.namespace)
     cluster.kubectl("create", "rolebinding", "editor", "--clusterrole=edit", "--user=editor", *place)
 
-    def write(account: str, name: str) -> str:
+    def write(account: str, name: str, *how: str) -> str:
         metadata = {"name": name, "namespace": release.namespace}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
         spec = {"spec": {"holderIdentity": account}}
-        apply = ("apply", "--server-side", f"--field-manager={account}", "--force-conflicts", f"--as={account}")
+        how = how or ("apply", "--server-side", f"--field-manager={account}", "--force-conflicts")
         try:
-            return cluster.kubectl(*apply, "-f", "-", stdin=json.dumps(body | spec))
+            return cluster.kubectl(*how, f"--as={account}", "-f", "-", stdin=json.dumps(body | spec))
         except LocalClusterError as error:
             return str(error)
 
-    def refused() -> bool:  # a new policy is not in force at once
-        return "only who may patch powercaps/status" in write("editor", LEASE_NAME)
+    def refused(*how: str) -> bool:  # a new policy is not in force at once
+        return "only who may patch powercaps/status" in write("editor", LEASE_NAME, *how)
 
     wait_until("the policy is in force", refused, timeout_s=60)
+    assert refused("create"), "by POST the name is in the body only"
     assert "serverside-applied" in write("editor", "another")
     operator = f"system:serviceaccount:{release.namespace}:{release.name}"
     assert "serverside-applied" in write(operator, LEASE_NAME)
     assert refused(), "nor may it write the one that is there"
+    assert refused("replace")
 
 
 def test_an_upgrade_keeps_the_control_key_that_running_workers_know(release: Release) -> None:
