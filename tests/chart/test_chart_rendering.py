@@ -158,7 +158,7 @@ def test_every_value_says_what_it_is_for() -> None:
         line
         for before, line in zip(["", *lines], lines, strict=False)
         if ":" in line
-        and not line.lstrip().startswith("#")
+        and not line.lstrip().startswith(("#", "- "))
         and not before.lstrip().startswith("#")
         and (line.split(":", 1)[1].strip())
         and line.strip().split(":")[0] not in ("requests", "limits")
