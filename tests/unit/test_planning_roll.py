@@ -103,6 +103,22 @@ def test_a_cap_that_is_cut_meanwhile_hurries_a_replacement_that_was_begun() -> N
     assert hurried.steps == ()
 
 
+@pytest.mark.parametrize("left", [8, 5], ids=["nothing gone yet", "half way"])
+def test_a_cap_that_is_cut_meanwhile_and_leaves_a_smaller_batch_limit_ends_the_old_ones_at_once(left: int) -> None:
+    begun, fits = option(8, batch=64, model="m4"), option(8, batch=4, model="m4", each_watts=60)
+    tree = build_cap_tree([cap(watts=500)])
+    result = next_targets(
+        Snapshot(Catalogue(), tree, (Inventory("", "h100", 8, 8),), (WorkloadState(needs(KEY), running=begun),)),
+        Plan((Choice(*KEY, fits, "r", "m", binding_cap="cluster"),), cap_milliwatts={"cluster": 480_000}),
+        targets={KEY: Target(begun, Order.ROLLING, Roll(8))},
+        charges=[*pods(KEY, OLD, left), *pods(KEY, begun, 8 - left)],
+        views=views(tree),
+        gate=GateState(),
+        now_ms=NOW,
+    )
+    assert (result.targets[KEY].option, result.targets[KEY].order) == (fits, Order.BREAK_BEFORE_MAKE)
+
+
 def test_another_count_in_the_middle_goes_on_from_there() -> None:
     half = [*pods(KEY, OLD, 5), *pods(KEY, NEW, 3)]
     result = move(Target(NEW, Order.ROLLING, Roll(8)), option(6, model="m4", each_watts=80), half)
