@@ -13,7 +13,8 @@ from lowbeam.api.v1alpha1.inferenceworkload import InferenceWorkload
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT
 from lowbeam.catalog.facts import AcceleratorClass, Basis, Reasoning, Source
 from lowbeam.errors import BadInput
-from lowbeam.render import RenderSettings, control_token, deployment, service
+from lowbeam.planning.roll import Roll
+from lowbeam.render import RenderSettings, Shares, control_token, deployment, service
 from lowbeam.sizing.options import Option
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -152,6 +153,18 @@ def test_a_batch_or_replica_change_leaves_the_pod_template_alone() -> None:
 def test_a_deployment_with_fewer_replicas_for_now_says_how_many_it_is_to_have() -> None:
     said = [render(workload(), replicas=count)["metadata"]["annotations"] for count in (1, 3)]
     assert [it.get("lowbeam.dev/decided-replicas") for it in said] == ["3", None]
+
+
+def test_a_deployment_that_grows_share_by_share_says_where_that_began_and_which_batch_limit_was_decided() -> None:
+    said = [
+        render(workload(), option=option(batch_limit=8, replicas=3), replicas=count, roll=Roll(4, 1))
+        for count in (1, 3)
+    ]
+    first, last = (it["metadata"]["annotations"] for it in said)
+    assert first["lowbeam.dev/shares"] == '{"batchLimit":8,"newReplicas":1,"oldReplicas":4}'
+    assert Shares.from_annotation(first["lowbeam.dev/shares"]) == Shares(Roll(4, 1), 8)
+    assert "lowbeam.dev/shares" not in last
+    assert said[0]["spec"]["template"] == said[1]["spec"]["template"], "no pod is replaced for it"
 
 
 def test_every_worker_starts_at_batch_one_so_that_it_draws_no_more_than_admitted() -> None:

@@ -13,8 +13,9 @@ from lowbeam.cli.plan import snapshot_of
 from lowbeam.planning import plan
 from lowbeam.planning.committed import Order, Target
 from lowbeam.planning.plan import sizer_for
+from lowbeam.planning.roll import Roll
 from lowbeam.planning.words import option_text
-from lowbeam.render import Placement, labels
+from lowbeam.render import Placement, Shares, labels
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Decision, Dimming, WorkloadMemory
 from lowbeam.runtime.recovery import Trace, recover, recover_fleet
@@ -110,6 +111,59 @@ def test_a_replacement_share_by_share_whose_first_new_replica_is_still_to_come_g
     assert target is not None
     assert target.option is not None
     assert (target.option.model, target.option.replicas, target.order) == ("small", 8, Order.ROLLING)
+
+
+@pytest.mark.parametrize("told", ["new", "old", ""], ids=["told", "not told yet", "no status at all"])
+def test_a_successor_knows_where_a_replacement_share_by_share_began_and_its_batch_limit(told: str) -> None:
+    """The status tells of the batch limit that the old placement had; begun anew, too many old replicas would go."""
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    new = replace(sizer.options_for(needs, None).options[0], replicas=3, batch_limit=1)
+    old = replace(new, model="old", batch_limit=8)
+    memory = WorkloadMemory(target=Target(new if told == "new" else old), choice=CHOICE)
+    children = [
+        Child("w-old", "v", Placement.of(old), "old", 2, 2, {}),
+        Child("w-new", "u", Placement.of(new), "new", 0, 0, {}, promised_replicas=3, shares=Shares(Roll(3), 1)),
+    ]
+    target = _recovered(workload_status(FACTS, memory, {}, NOW) if told else {}, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert (target.option.setting, target.order, target.roll) == (new.setting, Order.ROLLING, Roll(3))
+
+
+def test_a_smaller_batch_limit_that_is_told_and_not_written_yet_holds_for_a_successor() -> None:
+    sizer = Sizer(catalogue_of(model("small").on("gpu", (1, 50, 5, 10), (8, 100, 10, 20))), stock(gpu=8))
+    needs = workload("w").rate(5).build()
+    shed = replace(sizer.options_for(needs, None).options[0], replicas=3, batch_limit=1)
+    written = workload_status(FACTS, WorkloadMemory(target=Target(shed), choice=CHOICE), {}, NOW)
+    children = [
+        Child("w-old", "v", replace(Placement.of(shed), model="old"), "old", 2, 2, {}),
+        Child("w-new", "u", Placement.of(shed), "new", 1, 1, {}, promised_replicas=3, shares=Shares(Roll(3), 8)),
+    ]
+    target = _recovered(written, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert target.option.batch_limit == 1
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "",
+        "{",
+        "3",
+        '{"batchLimit":8,"newReplicas":0}',
+        '{"batchLimit":8,"newReplicas":0,"oldReplicas":0}',
+        '{"batchLimit":8,"newReplicas":-1,"oldReplicas":3}',
+        '{"batchLimit":true,"newReplicas":0,"oldReplicas":3}',
+        '{"batchLimit":8,"newReplicas":0,"oldReplicas":1e9}',
+        '{"batchLimit":8,"newReplicas":0,"oldReplicas":100000}',
+        "[" * 5_000,
+    ],
+)
+def test_where_a_replacement_began_is_worked_out_anew_where_somebody_edited_it(edited: str) -> None:
+    metadata = {"name": "w-x", "uid": "u", "annotations": {labels.SHARES: edited}}
+    assert child_of({"metadata": metadata, "spec": {"replicas": 2}}).shares is None
 
 
 def test_what_a_status_does_not_tell_of_yet_is_read_from_the_deployment_that_grows() -> None:

@@ -45,7 +45,7 @@ class Target:
     """None: nothing runs."""
     order: Order = Order.IN_PLACE
     roll: Roll | None = None
-    """Where it began; only with `Order.ROLLING`. A new leader works it out before anything is written."""
+    """Where it began; only with `Order.ROLLING`. A new leader that finds it nowhere works it out before it writes."""
     dimmed_by: str = ""
     """The cap that keeps it from its desired option; empty when not dimmed."""
     dimmed_since_ms: int | None = None

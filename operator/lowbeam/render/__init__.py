@@ -10,7 +10,7 @@ through the control port (the native worker's batch limit) is in a pod template,
 
 from lowbeam.render.deployments import RenderSettings, deployment
 from lowbeam.render.engines import ModelTraits
-from lowbeam.render.identity import Placement, control_token, deployment_name, service_name
+from lowbeam.render.identity import Placement, Shares, control_token, deployment_name, service_name
 from lowbeam.render.nodes import node_selector_terms
 from lowbeam.render.services import service
 
@@ -18,6 +18,7 @@ __all__ = [
     "ModelTraits",
     "Placement",
     "RenderSettings",
+    "Shares",
     "control_token",
     "deployment",
     "deployment_name",

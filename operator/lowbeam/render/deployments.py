@@ -24,9 +24,10 @@ from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT
 from lowbeam.catalog.engines import engine_named
 from lowbeam.catalog.facts import AcceleratorClass
 from lowbeam.errors import BadInput
+from lowbeam.planning.roll import Roll
 from lowbeam.render import labels
 from lowbeam.render.engines import ADAPTERS, UNKNOWN_TRAITS, Container, Launch, ModelTraits
-from lowbeam.render.identity import Placement, control_token, deployment_name, owner_references
+from lowbeam.render.identity import Placement, Shares, control_token, deployment_name, owner_references
 from lowbeam.render.nodes import needs_accelerator, node_selector_terms, tolerations
 from lowbeam.render.security import container_security, pod_security
 from lowbeam.sizing.options import Option
@@ -80,11 +81,13 @@ def deployment(
     settings: RenderSettings,
     other_pools: Sequence[Mapping[str, str]] = (),
     traits: ModelTraits = UNKNOWN_TRAITS,
+    roll: Roll | None = None,
 ) -> dict[str, Any]:
     """One Deployment per placement of a workload; `option` may differ in what changes in place, and in replicas.
 
     `model_path` is the catalogue's; `spec.pod.modelPath` of the workload goes before it. `other_pools` are selectors of
-    pools whose nodes must not be used: they claim a node before this pool does.
+    pools whose nodes must not be used: they claim a node before this pool does. `roll`: where a replacement share
+    by share began.
 
     Raises BadInput when neither the workload nor the operator names an image.
     """
@@ -92,7 +95,11 @@ def deployment(
     meta, pod = workload.metadata, workload.spec.pod
     container = _launched(workload, placement, model_path=model_path, traits=traits)
     identity = labels.worker_labels(meta.name) | {labels.PLACEMENT: placement.digest(meta.name)}
-    decided = {labels.DECIDED_REPLICAS: str(option.replicas)} if replicas < option.replicas else {}
+    decided = {}
+    if replicas < option.replicas:
+        decided[labels.DECIDED_REPLICAS] = str(option.replicas)
+        if roll is not None:
+            decided[labels.SHARES] = Shares(roll, option.batch_limit).to_annotation()
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

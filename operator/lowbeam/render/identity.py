@@ -1,6 +1,7 @@
 """Names and identities of children: which Deployment an option belongs to, and how a worker knows its operator.
 
-Decides names, the placement hash, the `lowbeam.dev/option` annotation, owner references and control tokens.
+Decides names, the placement hash, the annotations that a successor reads (`lowbeam.dev/option`, `lowbeam.dev/shares`),
+owner references and control tokens.
 
 Invariants: the name of a Deployment depends on the workload's name and the placement alone, so that applying twice, or
 after a restart, finds the same object; two workloads never share a name, however long theirs are.
@@ -20,9 +21,12 @@ from pydantic.alias_generators import to_camel, to_snake
 
 from lowbeam.api.v1alpha1.base import API_VERSION
 from lowbeam.catalog.facts import Reasoning
+from lowbeam.planning.roll import Roll
 from lowbeam.render import labels
 from lowbeam.sizing.options import Option
 
+_MOST = 99_999
+"""Of replicas and batches, far above what is ever decided: an annotation that says more was edited."""
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -66,6 +70,34 @@ class Placement:
     def digest(self, workload: str) -> str:
         """Ten hexadecimal digits for this placement of this workload: label value and end of the name."""
         return _digest(workload, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the counts and the placement of a Deployment do not tell of a replacement share by share."""
+
+    roll: Roll
+    """Where it began. Begun anew by each successor it would end more old replicas than there is need to."""
+    batch_limit: int
+    """That was decided; the status may still tell that of the old placement."""
+
+    def to_annotation(self) -> str:
+        """Compact JSON for `lowbeam.dev/shares`."""
+        named = {"batchLimit": self.batch_limit, "newReplicas": self.roll.new, "oldReplicas": self.roll.old}
+        return json.dumps(named, separators=(",", ":"))
+
+    @classmethod
+    def from_annotation(cls, text: str) -> Self | None:
+        """Read `lowbeam.dev/shares` back; None when somebody edited it into something else."""
+        try:
+            raw = json.loads(text)
+            old, new, batch_limit = raw["oldReplicas"], raw["newReplicas"], raw["batchLimit"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        counts = (old, new, batch_limit)
+        if not all(type(count) is int and count <= _MOST for count in counts) or min(old, batch_limit, new + 1) < 1:
+            return None
+        return cls(Roll(old, new), batch_limit)
 
 
 @lru_cache(maxsize=16384)

@@ -38,6 +38,8 @@ OPTION: Final = PREFIX + "option"
 """On Deployments and pods: compact JSON of the `Placement`, so that a restarted operator knows what runs."""
 DECIDED_REPLICAS: Final = PREFIX + "decided-replicas"
 """On a Deployment that has fewer replicas for now, as it takes the place of another: how many it is to have."""
+SHARES: Final = PREFIX + "shares"
+"""On such a Deployment where replicas are replaced share by share: compact JSON of the `Shares`."""
 
 # --- inside the worker's pod -----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from lowbeam.api.v1alpha1 import Engine
 from lowbeam.api.wire import CONTROL_PORT, SERVING_PORT, ProfileChange, RunningProfile, WorkerState
 from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Target
+from lowbeam.planning.roll import Roll
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
 from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
@@ -167,7 +168,7 @@ class Executor:
             nowhere = live is not None and not world.has_place(key, option)
             if live is not None and nowhere and step.apply_replicas >= live.replicas:
                 return MOVE_TO_ITS_NODES  # a template for nodes that there are not would end the pods that serve
-            desired = self.manifest(world, key, option, step.apply_replicas)
+            desired = self.manifest(world, key, option, step.apply_replicas, target.roll)
             if live is not None and nowhere:  # watts are freed all the same; the pods that stay fit where they stand
                 desired["spec"]["template"]["spec"]["affinity"] = live.raw["spec"]["template"]["spec"]["affinity"]
             written = await self._applier.apply(DEPLOYMENTS, desired, dict(live.raw) if live else None)
@@ -177,8 +178,10 @@ class Executor:
                     return step.waiting_for or ROLLOUT
         return step.waiting_for
 
-    def manifest(self, world: World, key: WorkloadKey, option: Option, replicas: int) -> dict[str, Any]:
-        """The Deployment of an option."""
+    def manifest(
+        self, world: World, key: WorkloadKey, option: Option, replicas: int, roll: Roll | None = None
+    ) -> dict[str, Any]:
+        """The Deployment of an option; `roll`: of a replacement share by share."""
         workload = world.workloads[key]
         model = world.catalogue.models[option.model]
         weights = next(
@@ -202,6 +205,7 @@ class Executor:
             other_pools=world.kept_out.get(option.pool, ()),
             settings=self._render,
             traits=traits,
+            roll=roll,
         )
 
     async def _set_batch_limits(

@@ -14,6 +14,7 @@ from typing import Any
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Basis, Reasoning
 from lowbeam.planning.committed import Order, Target, taken_up
+from lowbeam.planning.roll import Roll
 from lowbeam.planning.words import option_text
 from lowbeam.render import Placement
 from lowbeam.runtime.fleet import Decision, Dimming, Fleet, WorkloadMemory
@@ -98,9 +99,9 @@ def _memory(trace: Trace, *, paused: bool, running: Option | None) -> WorkloadMe
     if paused and dimmed_by:
         memory.target = Target(None, dimmed_by=dimmed_by)  # by a cap: it comes back through the gate
     elif running is not None:
-        order = _order(running, children)
+        order, roll = _way(running, children)
         memory.waiting_for = "" if order is Order.IN_PLACE else "the change that was under way"
-        memory.target = Target(running, order, dimmed_by=dimmed_by)
+        memory.target = Target(running, order, roll, dimmed_by=dimmed_by)
     return memory
 
 
@@ -114,8 +115,8 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
     """The option that the Deployments show; None when none of `options` could have made them.
 
     Several stand side by side while one replaces another: the one that is to grow share by share counts, else the one
-    that serves. A batch limit that changes in place is in no Deployment: of those that could be meant it is the one
-    that a plan without caps prefers.
+    that serves. A batch limit that changes in place is in no Deployment but one that is to grow: of those that could be
+    meant it is the one that a plan without caps prefers.
     """
     child = max(children, key=lambda child: (child.promised_replicas > 0, child.ready_replicas, child.name))
     alike = [option for option in options if Placement.of(option) == child.placement]
@@ -124,20 +125,23 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
     headroom = needs.demand.requests_per_second_milli * HEADROOM_PERCENT // 100
 
     def preferred(it: Option) -> tuple[int | str, ...]:
+        other_batch = child.shares is not None and it.batch_limit != child.shares.batch_limit
         lacking = max(0, headroom - it.capacity_millirps)
         watts = (it.expected_milliwatts, lacking, it.worst_case_milliwatts)
-        return (abs(it.replicas - child.decided_replicas), it.unserved_millirps, *watts, it.id)
+        return (other_batch, abs(it.replicas - child.decided_replicas), it.unserved_millirps, *watts, it.id)
 
     nearest = min(alike, key=preferred)
     return replace(nearest, replicas=child.decided_replicas or nearest.replicas)
 
 
-def _order(running: Option, children: Sequence[Child]) -> Order:
-    """How the change that was under way goes on."""
+def _way(running: Option, children: Sequence[Child]) -> tuple[Order, Roll | None]:
+    """How the change that was under way goes on, and where it began if that is told."""
     placement = Placement.of(running)
-    new = next((child.replicas for child in children if child.placement == placement), None)
+    new = next((child for child in children if child.placement == placement), None)
     old = sum(child.replicas for child in children if child.placement != placement)
-    return taken_up(running.replicas, new, old)
+    order = taken_up(running.replicas, None if new is None else new.replicas, old)
+    shares = new.shares if new is not None and order is Order.ROLLING else None
+    return order, None if shares is None else shares.roll
 
 
 def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -> Mapping[str, Any] | None:
@@ -155,9 +159,11 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
     if child is None or child.placement is None:
         return selected
     placement = child.placement
-    replicas = child.decided_replicas
+    replicas, batch_limit = child.decided_replicas, selected["batchLimit"]
+    if child.shares is not None:
+        batch_limit = child.shares.batch_limit
     if _is_selected(child, selected):
-        replicas = min(selected["replicas"], replicas)
+        replicas, batch_limit = min(selected["replicas"], replicas), min(selected["batchLimit"], batch_limit)
     return {
         **selected,
         "model": placement.model,
@@ -167,7 +173,7 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
         "acceleratorsPerReplica": placement.accelerators,
         "nodePool": placement.pool,
         "engine": placement.engine,
-        "batchLimit": placement.batch_limit or selected["batchLimit"],
+        "batchLimit": placement.batch_limit or batch_limit,
         "replicas": replicas,
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.catalog.engines import engine_named
-from lowbeam.render import Placement, labels
+from lowbeam.render import Placement, Shares, labels
 
 WorkloadKey = tuple[str, str]
 _ENDED = ("Succeeded", "Failed")
@@ -70,6 +70,8 @@ class Child:
     raw: Mapping[str, Any]
     promised_replicas: int = 0
     """What it is to have when it has taken the place of another; 0 when nothing is under way."""
+    shares: Shares | None = None
+    """Of a replacement share by share that is under way."""
     rolled_out: bool = True
     """Whether as many pods as are wanted have the present template."""
     trouble: str = ""
@@ -127,6 +129,7 @@ def child_of(deployment: Mapping[str, Any]) -> Child:
         ready_replicas=status.get("readyReplicas", 0),
         raw=deployment,
         promised_replicas=_count(metadata.get("annotations", {}).get(labels.DECIDED_REPLICAS, "")),
+        shares=Shares.from_annotation(metadata.get("annotations", {}).get(labels.SHARES, "")),
         rolled_out=seen and status.get("updatedReplicas", 0) >= replicas,
         trouble=refused.get("message", "") if refused.get("status") == "True" else "",
         unseen_replicas=0 if seen else status.get("replicas", 0),

@@ -165,7 +165,7 @@ class _Run:
                 new, old = self._cluster.count(key, placement_of(target.option))
                 no_deployment = not new and target.order is Order.BREAK_BEFORE_MAKE
                 order = taken_up(target.option.replicas, None if no_deployment else new, old)
-                self._targets[key] = replace(target, order=order, roll=None)
+                self._targets[key] = replace(target, order=order, roll=target.roll if order is Order.ROLLING else None)
 
     # ---- 3. and 4. the operator's loops
 
