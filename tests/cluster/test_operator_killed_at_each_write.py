@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.test_operator_rolling import FIXED, FROM, TO
 from tests.faultproxy import Asked, Fault, FaultProxy, LoseAnswer, Reset
-from tests.operator_harness import Stage, is_ready, staged, workload
+from tests.operator_harness import BULK, Stage, is_ready, pod_ready, power_cap, staged, workload
 from tools.localcluster.client import ClusterClient
 
 WRITES = {"create", "patch", "update", "delete"}
@@ -103,3 +104,34 @@ def test_killed_at_each_of_its_writes_it_comes_to_the_same_end(stage: Stage, nam
     assert len(stage.pods(namespace)) == new["spec"]["replicas"]
     assert stage.iw(namespace, "w")["status"]["selected"]["model"] == "roberta-base-sst2"
     print(f"\nkilled at {len(first)} + {len(second)} writes: {first} {second}")
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_each_of_its_writes_it_replaces_share_by_share_all_the_same(stage: Stage, namespace: str) -> None:
+    """The cap has no room for the new model at the batch limit of the old one, which the status tells for long."""
+    replicas = 3
+    served: set[int] = set()
+
+    def done() -> bool:
+        served.add(sum(pod_ready(pod) for pod in stage.pods(namespace)))
+        row = stage.iw(namespace, "w")
+        return is_ready(row) and row["status"]["selected"]["model"] == TO["pinned"]
+
+    operator = stage.start_operator(identity="operator")
+    scaling = {"minReplicas": replicas, "maxReplicas": replicas}
+    stage.apply(workload(namespace, "w", BULK, **{**FIXED, "scaling": scaling}, model=FROM))
+    stage.ready(namespace, "w")
+    watts = stage.iw(namespace, "w")["status"]["energy"]["committedWatts"]
+    with (
+        stage.caps(power_cap(namespace, round(watts * 1.2), namespaces=[namespace])),
+        proxied(stage.cluster.kubeconfig) as proxy,
+    ):
+        stage.says(lambda: stage.own("powercaps", namespace), "Ready", "True", "InForce")
+        operator.kill()
+        stage.patch("iw", "w", {"model": TO}, namespace)
+        written = lives(stage, proxy, done)
+    assert {"patch deployments", "delete deployments", "patch inferenceworkloads/status"} <= set(written)
+    assert min(served) >= replicas - 1, f"{min(served)} of {replicas} served"
+    (left,) = stage.deployments(namespace)
+    assert left["spec"]["replicas"] == replicas
+    print(f"\nkilled at {len(written)} writes: {written}")
