@@ -127,3 +127,25 @@ def test_a_cap_that_is_cut_in_the_middle_ends_the_old_replicas_at_once(stage: St
         stage.eventually("the old ones end", lambda: not by_placement(stage, namespace)[old])
         stage.allow_pods(namespace, None)
         stage.eventually("the new model", lambda: bool(by_placement(stage, namespace)))
+
+
+def test_a_new_leader_ends_nothing_because_it_has_heard_of_no_worker_yet(stage: Stage, namespace: str) -> None:
+    """Until then each counts with its highest batch limit, and all are above what the cap calls an emergency."""
+    stage.apply(workload(namespace, "shares", BULK, **FIXED, model={"names": [FROM["pinned"]]}))
+    stage.ready(namespace, "shares")
+    (old,) = by_placement(stage, namespace)
+    watts = stage.iw(namespace, "shares")["status"]["energy"]["committedWatts"]
+    with stage.caps(power_cap(namespace, round(watts * 1.02), namespaces=[namespace])):
+        stage.says(lambda: stage.own("powercaps", namespace), "Ready", "True", "InForce")
+        stage.operator.kill()
+        # The old model is still an option, so that the new leader knows what runs and may choose something less.
+        stage.patch("iw", "shares", {"model": {"names": [FROM["pinned"], "qwen3-0.6b"]}}, namespace)
+        stage.start_operator(identity=stage.operator.identity)
+        served: set[int] = set()
+
+        def done() -> bool:
+            served.add(sum(pod_ready(pod) for pod in stage.pods(namespace)))
+            return not by_placement(stage, namespace)[old] and is_ready(stage.iw(namespace, "shares"))
+
+        stage.eventually("all of the new model", done)
+        assert min(served) >= REPLICAS - 1, f"{min(served)} of {REPLICAS} served\n{stage.operator.tail()}"

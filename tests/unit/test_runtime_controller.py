@@ -18,6 +18,7 @@ from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
 from lowbeam.kube.errors import Deposed, Request
 from lowbeam.planning import Plan, Snapshot, plan
 from lowbeam.planning.committed import Target
+from lowbeam.power.trust import LATE_MS
 from lowbeam.runtime.controller import RESTORE_WINDOW_MS, Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
@@ -26,6 +27,7 @@ from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, build_world
+from lowbeam.telemetry import WorkerEndpoint
 from tests.fakes.clock import VirtualClock
 from tests.fakes.power_fleet import option
 from tests.raw_objects import TODAY, iw, node, pcap, replica
@@ -139,6 +141,38 @@ class MirrorOfOneWorkload:
 
     def unreachable(self) -> bool:
         return False
+
+
+async def test_a_new_leader_neither_plans_nor_sheds_before_its_workers_had_the_time_to_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would count every worker with its highest batch limit, and end what fits."""
+    clock = VirtualClock()
+    controller = a_controller(clock)
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    endpoint = WorkerEndpoint("uid", "team", "pod", "http://10.0.0.1:9465")
+    controller._executor.endpoints.return_value = [endpoint]  # type: ignore[attr-defined]
+    controller._poller.samples.return_value = controller._poller.errors.return_value = {}  # type: ignore[attr-defined]
+    fleet = await controller._lead()
+    assert fleet is not None
+    guard = MagicMock(return_value=set())
+    monkeypatch.setattr(controller._power, "guard", guard)
+    controller._reporting = MagicMock()
+    controller._reporting.done.return_value = False
+
+    await controller._plan_once(fleet)
+    await controller._guard_once(fleet)
+    assert (controller._plan, guard.called) == (None, False)
+
+    controller._urgent.clear()
+    controller._input.clear()
+    await clock.advance(LATE_MS / 1000)
+    await controller._guard_once(fleet)
+    assert guard.called
+    assert controller._urgent.is_set(), "the planner need not wait its turn"
+    assert controller._input.is_set()
+    await controller._plan_once(fleet)
+    assert controller._plan is not None
 
 
 async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_next(

@@ -31,7 +31,7 @@ def test_a_new_leader_tells_nothing_before_every_worker_was_asked(
     poller = MagicMock()
     poller.samples.return_value = dict.fromkeys(answered)
     poller.errors.return_value = dict.fromkeys(failed)
-    assert Observer(MagicMock(), VirtualClock()).can_tell(ENDPOINTS, poller) is tells
+    assert Observer(MagicMock(), VirtualClock()).has_heard(ENDPOINTS, poller) is tells
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_ready_pod_whose_control_port_never_answers_is_said_to_keep_its_first_
 
 
 def test_without_workers_it_tells_at_once() -> None:
-    assert Observer(MagicMock(), VirtualClock()).can_tell([], MagicMock())
+    assert Observer(MagicMock(), VirtualClock()).has_heard([], MagicMock())
 
 
 async def test_a_worker_that_never_answers_does_not_keep_it_silent() -> None:
@@ -80,6 +80,6 @@ async def test_a_worker_that_never_answers_does_not_keep_it_silent() -> None:
     poller.samples.return_value = poller.errors.return_value = {}
     observer = Observer(MagicMock(), clock)
     await clock.advance(LATE_MS / 1000 - 0.1)
-    assert not observer.can_tell(ENDPOINTS, poller)
+    assert not observer.has_heard(ENDPOINTS, poller)
     await clock.advance(0.1)
-    assert observer.can_tell(ENDPOINTS, poller)
+    assert observer.has_heard(ENDPOINTS, poller)

@@ -96,6 +96,8 @@ class Controller:
         self._loads = LoadWatch(settings.demand_window_seconds, {})
         self._observer = Observer(reporter, clock)
         self._plan: Plan | None = None
+        self._waits_to_hear = False
+        """Whether the first plan of a new leader waits for the first answers of its workers."""
         self._planned_seconds = 0.0
         """How long the last plan took."""
         self._deciding = asyncio.Lock()
@@ -262,6 +264,11 @@ class Controller:
             async with self._deciding:
                 if self.mirror.never_seen():
                     return  # a plan without caps, nodes or pods would be a plan for another cluster
+                if self._plan is None:
+                    endpoints = self._executor.endpoints(self._look())
+                    self._waits_to_hear = not self._observer.has_heard(endpoints, self._poller)
+                    if self._waits_to_hear:
+                        return  # by worst cases less fits than runs
                 self._input.clear()
                 self._urgent.clear()  # what was said until now is in this look
                 world = planned = self._look()
@@ -305,7 +312,10 @@ class Controller:
                 books = self._read_meters(world, fleet)
                 endpoints = self._executor.endpoints(world)
                 self._poller.set_endpoints(endpoints)
-                changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
+                heard = self._observer.has_heard(endpoints, self._poller)
+                changed: set[WorkloadKey] = set()
+                if heard:  # before, worst cases would be taken for an emergency
+                    changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
                 self._work.supersede(*changed, *self._power.hurried())  # whatever fails after it
                 self._look_at_loads(world, fleet, books)
         self._reporter.decided(world.raw_workloads, fleet, changed)
@@ -313,8 +323,12 @@ class Controller:
             if key in world.raw_workloads:
                 self._reporter.ineffective(world.raw_workloads[key], message)
         self._work.add(*self._executor.unconfirmed(world, fleet, self._poller.samples()))
+        if heard and self._waits_to_hear:
+            self._waits_to_hear = False
+            self._urgent.set()
+            self._input.set()
         idle = self._reporting is None or self._reporting.done()  # a slow API server must not slow the guard down
-        if idle and self._observer.can_tell(endpoints, self._poller):
+        if idle and heard:
             report = self._observer.report(
                 world,
                 fleet,

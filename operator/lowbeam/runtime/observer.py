@@ -52,10 +52,11 @@ class Observer:
         self._began_ms = clock.monotonic_ms()
         self._tick = 0
 
-    def can_tell(self, endpoints: Iterable[WorkerEndpoint], poller: Telemetry) -> bool:
+    def has_heard(self, endpoints: Iterable[WorkerEndpoint], poller: Telemetry) -> bool:
         """Whether every worker has answered this leader, or failed to, or had the time for it.
 
-        Before that its figures are worst cases, and the statuses of its predecessor say more.
+        Before that its figures are worst cases: the statuses of its predecessor say more, and a plan or the guard would
+        find room for less than runs.
         """
         if self._clock.monotonic_ms() - self._began_ms >= LATE_MS:
             return True
