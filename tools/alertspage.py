@@ -19,7 +19,8 @@ _HEAD = """\
 With Helm's `metrics.podMonitor.enabled` and `metrics.prometheusRule.enabled` the Prometheus operator scrapes operator,
 agents and the pods of all workloads, and evaluates these. A Prometheus without it takes
 `charts/lowbeam/files/alerts.yaml` as a rule file; [metrics.md](metrics.md) says how it should scrape. Severities:
-`critical`, nobody keeps a cap; `warning`, somebody should look today; `info`, worth knowing.
+`critical`, nobody keeps a cap; `warning`, somebody should look today; `info`, worth knowing. With
+`metrics.prometheusRule.runbookUrl`, the address where you publish this page, each alert leads to its section.
 """
 
 

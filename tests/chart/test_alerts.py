@@ -19,7 +19,12 @@ from tools.localcluster.client import ClusterClient
 
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).with_name("alerts_test.yaml")
-ON = {"metrics.podMonitor.enabled": True, "metrics.prometheusRule.enabled": True, "agent.enabled": True}
+ON = {
+    "metrics.podMonitor.enabled": True,
+    "metrics.prometheusRule.enabled": True,
+    "metrics.prometheusRule.runbookUrl": "https://wiki.example/alerts",
+    "agent.enabled": True,
+}
 TELL = (
     ROOT / "docs" / "reference" / "metrics.md",
     ROOT / "workloads" / "lowbeam_worker" / "metrics.py",
@@ -90,6 +95,8 @@ def test_the_prometheus_operators_kinds_take_what_the_chart_makes(
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
         cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", str(file))
         (rule,) = yaml.safe_load(cluster.kubectl("get", "prometheusrules", "-n", "default", "-o", "yaml"))["items"]
+        page = {it["alert"]: it["annotations"].pop("runbook_url") for g in rule["spec"]["groups"] for it in g["rules"]}
         assert rule["spec"] == yaml.safe_load(RULES.read_text())
+        assert page == {name: f"https://wiki.example/alerts#{name.lower()}" for name in page}
     finally:
         cluster.kubectl("delete", "--wait=false", *names)

@@ -24,6 +24,7 @@ from tools.localcluster.client import ClusterClient
 ALL_ON: dict[str, object] = {
     "metrics.podMonitor.enabled": True,
     "metrics.prometheusRule.enabled": True,
+    "metrics.prometheusRule.runbookUrl": "https://wiki.example/alerts",
     "metrics.dashboard.enabled": True,
     "prometheus.url": "http://prometheus:9090",
     "imagePullSecrets": [{"name": "pull"}],
