@@ -23,6 +23,7 @@ from lowbeam.runtime.controller import RESTORE_WINDOW_MS, Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
+from lowbeam.runtime.observer import FIRST_PLAN_MS
 from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
@@ -173,6 +174,31 @@ async def test_a_new_leader_neither_plans_nor_sheds_before_its_workers_had_the_t
     assert controller._input.is_set()
     await controller._plan_once(fleet)
     assert controller._plan is not None
+
+
+async def test_a_new_leader_writes_no_status_before_its_first_plan_has_been_written() -> None:
+    """A successor that finds the new status beside old Deployments does not know what serves."""
+    clock = VirtualClock()
+    controller = a_controller(clock)
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    controller._executor.endpoints.return_value = []  # type: ignore[attr-defined]
+    fleet = await controller._lead()
+    assert fleet is not None
+    report = controller._observer.report = MagicMock()  # type: ignore[method-assign]
+    controller._guarded = controller._tasks = MagicMock()  # type: ignore[method-assign]
+    await controller._guard_once(fleet)
+    assert not report.called
+    await controller._plan_once(fleet)
+    await controller._guard_once(fleet)
+    assert report.called
+
+    report.reset_mock()
+    controller._plan = None
+    await controller._guard_once(fleet)
+    assert not report.called
+    await clock.advance(FIRST_PLAN_MS / 1000)
+    await controller._guard_once(fleet)
+    assert report.called, "a plan that does not come keeps nothing secret"
 
 
 async def test_an_edit_that_comes_while_a_plan_is_made_is_carried_out_after_the_next(

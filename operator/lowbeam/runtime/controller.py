@@ -328,7 +328,7 @@ class Controller:
             self._urgent.set()
             self._input.set()
         idle = self._reporting is None or self._reporting.done()  # a slow API server must not slow the guard down
-        if idle and heard:
+        if idle and heard and (self._plan is not None or self.mirror.never_seen() or self._observer.misses_a_plan()):
             report = self._observer.report(
                 world,
                 fleet,

@@ -39,6 +39,8 @@ from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
 from lowbeam.telemetry import SampleProblem, Telemetry, WorkerEndpoint
 
+FIRST_PLAN_MS = 60_000
+"""How long statuses wait for a leader's first plan; the largest fleets take a part of it."""
 SLICES = 5
 """Each tick reports a fifth of the steady workloads, so that watts in a status are at most 10 s old."""
 
@@ -62,6 +64,11 @@ class Observer:
             return True
         known = poller.samples().keys() | poller.errors().keys()
         return all(endpoint.pod_uid in known for endpoint in endpoints)
+
+    def misses_a_plan(self) -> bool:
+        """Whether statuses go on without the first plan. They come after what it writes to Deployments: from these and
+        older statuses a successor sees what was decided, from newer statuses alone it does not."""
+        return self._clock.monotonic_ms() - self._began_ms >= FIRST_PLAN_MS
 
     async def report(
         self,
