@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import threading
 import time
@@ -36,7 +37,7 @@ from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines.base import EngineClosedError, Limits
 from lowbeam_worker.engines.encoder import MOST_FAILURES, EncoderEngine
 from lowbeam_worker.engines.packing import pack
-from lowbeam_worker.models import load
+from lowbeam_worker.models import lay_out, load
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.sentence import embedder, read_recipe
 
@@ -290,19 +291,27 @@ def test_an_empty_row_is_refused() -> None:
         (XLMRobertaForQuestionAnswering, XLMRobertaConfig),
     ],
 )
-def test_a_packed_model_answers_as_the_padded_one(kind: Any, config: Any) -> None:
+@pytest.mark.parametrize("prepacked", [False, True])
+def test_a_packed_model_answers_as_the_padded_one(kind: Any, config: Any, prepacked: bool) -> None:
     torch.manual_seed(4)
     model = kind(config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)).eval()
+    untouched = copy.deepcopy(model)
+    if prepacked:
+        lay_out(model.requires_grad_(False), least_weights=0)
     chance = random.Random(2)
     lengths = [3, 40, 1, 17, 40, 8]
     ids = torch.tensor([[chance.randrange(5, 500) if at < it else 1 for at in range(40)] for it in lengths])
     mask = torch.tensor([[int(at < it) for at in range(40)] for it in lengths])
     with torch.inference_mode():
-        padded = model(input_ids=ids, attention_mask=mask).to_tuple()
+        padded = untouched(input_ids=ids, attention_mask=mask).to_tuple()
         assert pack(model)
         packed = model(input_ids=ids, attention_mask=mask).to_tuple()
         alike = model(input_ids=ids[:, :1], attention_mask=mask[:, :1]).to_tuple()
+        one, same = (it(input_ids=ids[1:2, :19], attention_mask=mask[1:2, :19]).to_tuple() for it in (model, untouched))
     assert len(padded) == len(packed) == len(alike)
+    assert all((it - that).abs().max() < 1e-5 for it, that in zip(one, same, strict=True)), (
+        "19 rows are filled up to 20"
+    )
     for one, other in zip(padded, packed, strict=True):
         rows = [slice(0, it) for it in lengths] if one.dim() > 1 and one.shape[1] == 40 else [slice(None)] * 6
         for row, real in enumerate(rows):

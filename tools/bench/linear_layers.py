@@ -14,8 +14,8 @@ from lowbeam_worker.memory import resident_bytes
 from lowbeam_worker.prepacked import PrepackedLinear
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SHAPES = ((256, 256), (384, 1536), (768, 768), (2048, 2048))
-COUNTS = (1, 8, 32, 500)
+SHAPES = ((256, 256), (384, 384), (384, 1536), (768, 768), (2048, 2048))
+COUNTS = (1, 8, 32, 448, 500)
 _MINILM = ((384, 384), (384, 1536), (1536, 384))
 _ROWS = 500
 _TURNS = 15

@@ -2,8 +2,9 @@
 prints one JSON object `{way: {"cpu": seconds per request, "p50": ..., "p99": ... (seconds)}}`.
 
 Every way serves the same texts with the real MiniLM, from text to vector, to clients that each wait for their answer
-before they ask again. Ways: the worker's engine, also with cheaper weights; no batching; first in, first out;
-sentence-transformers behind a first-in-first-out queue, as people serve it.
+before they ask again. Ways: the worker's engine, also with cheaper weights; no batching, and first in, first out, of
+the model as transformers makes it, and no batching of the worker's weights in their own order; sentence-transformers
+behind a first-in-first-out queue, as people serve it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModel
 
 from lowbeam_worker.building import CPU_TOKENS
 from lowbeam_worker.energy.ledger import Ledger
 from lowbeam_worker.engines.encoder import EncoderEngine
 from lowbeam_worker.engines.packing import pack
-from lowbeam_worker.models import load
+from lowbeam_worker.models import Loaded, load
 from lowbeam_worker.options import Precision, Task
 from lowbeam_worker.sentence import embedder, read_recipe
 
@@ -43,32 +46,35 @@ def main() -> None:
     texts = [" ".join(chance.choices(vocabulary, k=chance.choice(WORDS))) for _ in range(REQUESTS)]
     cpu = torch.device("cpu")
     loaded = load(MODEL, Task.FEATURE_EXTRACTION, Precision.FP32, cpu, allow_downloads=False)
-    forward = embedder(loaded, read_recipe(loaded.folder))
-    tokenizer = loaded.tokenizer
+    recipe, tokenizer = read_recipe(loaded.folder), loaded.tokenizer
+    upstream = replace(loaded, model=AutoModel.from_pretrained(loaded.folder, local_files_only=True).eval())
 
     def tokenise(batch: Texts) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(list(batch), truncation=True, max_length=256)["input_ids"]
         return ids
 
-    def straight(batch: Texts) -> Any:
-        return forward(tokenise(batch))
+    def straight(model: Loaded) -> Callable[[Texts], Any]:
+        forward = embedder(model, recipe)
+        return lambda batch: forward(tokenise(batch))
 
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - after the threads, and slow
 
     sentences = SentenceTransformer(str(loaded.folder), device="cpu")
-    for warm in (straight, sentences.encode):
+    one_model, own_weights = straight(upstream), straight(loaded)
+    for warm in (one_model, own_weights, sentences.encode):
         warm(texts[:4])
     found: dict[str, dict[str, float]] = {}
-    found["no batching"], reference = asyncio.run(_queued(straight, texts, 1))
-    found["first in, first out"], _ = asyncio.run(_queued(straight, texts, BATCH))
+    found["no batching"], reference = asyncio.run(_queued(one_model, texts, 1))
+    found["first in, first out"], _ = asyncio.run(_queued(one_model, texts, BATCH))
+    found["no batching, the worker's weights"], _ = asyncio.run(_queued(own_weights, texts, 1))
     found["sentence-transformers"], vectors = asyncio.run(
         _queued(lambda batch: sentences.encode(list(batch), show_progress_bar=False), texts, BATCH)
     )
     _check(vectors, reference, "sentence-transformers")
     for name, precision in (("worker", "fp32"), ("worker, bf16", "bf16"), ("worker, int8", "int8")):
         own = load(MODEL, Task.FEATURE_EXTRACTION, Precision(precision), cpu, allow_downloads=False)
-        packed = pack(own.model)  # the model of the others stays as transformers made it
-        found[name], vectors = asyncio.run(_worker(embedder(own, read_recipe(own.folder)), packed, tokenise, texts))
+        packed = pack(own.model)
+        found[name], vectors = asyncio.run(_worker(embedder(own, recipe), packed, tokenise, texts))
         if precision == "fp32":
             _check(vectors, reference, name)
     json.dump(found, sys.stdout)

@@ -42,7 +42,12 @@ from lowbeam_worker.memory import (
     weight_bytes,
 )
 from lowbeam_worker.options import Precision, Task
-from lowbeam_worker.prepacked import gains, prepack
+from lowbeam_worker.prepacked import (
+    LEAST_WEIGHTS_FOR_FEW_ROWS,
+    LEAST_WEIGHTS_FOR_MANY,
+    gains,
+    prepack,
+)
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +213,7 @@ def load(
             raise CannotLoadError(f"{RANDOM_LLAMA} generates text; it does not serve --task {task}")
         model, tokenizer = make_random_llama(dtype)
         stored = weights_of(model)  # before quantised layers hide them
-        return Loaded(_place(model, precision, device), tokenizer, None, device, stored)
+        return Loaded(_place(model, task, precision, device), tokenizer, None, device, stored)
     name = _name(source)
     try:
         known = peek(source, allow_downloads=allow_downloads)
@@ -233,7 +238,7 @@ def load(
     if not tokenizer.is_fast:
         raise CannotLoadError(f"model {source!r} has no tokenizer.json; convert its tokenizer with transformers first")
     stored = known[1] if known else weights_of(model)
-    loaded = Loaded(_place(model, precision, device), tokenizer, folder, device, stored)
+    loaded = Loaded(_place(model, task, precision, device), tokenizer, folder, device, stored)
     _check_ids(source, loaded)
     return loaded
 
@@ -315,19 +320,20 @@ def _missing(model: Any, report: Any, task: Task) -> list[str]:
     return sorted(name for name in report["missing_keys"] if name in own and not name.startswith(needless))
 
 
-def _place(model: Any, precision: Precision, device: torch.device) -> Any:
+def _place(model: Any, task: Task, precision: Precision, device: torch.device) -> Any:
     model = model.eval().to(device)
     if precision is Precision.INT8:
         quantise(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if device.type == "cpu" and precision in (Precision.FP32, Precision.BF16):
-        lay_out(model)
+        lay_out(model, LEAST_WEIGHTS_FOR_FEW_ROWS if task.writes else LEAST_WEIGHTS_FOR_MANY)
     return model
 
 
-def lay_out(model: Any) -> None:
-    """Keep weights of plain layers in the order in which a CPU multiplies with them fastest.
+def lay_out(model: Any, least_weights: int) -> None:
+    """Keep weights of plain layers in the order in which a CPU multiplies with them fastest; at fp32 smaller layers
+    than `least_weights` stay torch's.
 
     What is shared stays as it is, for an embedding reads rows, but in memory of its own: one number of the mapped file
     would keep all of it.
@@ -336,7 +342,7 @@ def lay_out(model: Any) -> None:
     names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     plain = {name: it for name, it in model.named_modules() if type(it) is torch.nn.Linear}
     alone = {name: it for name, it in plain.items() if owners[id(it.weight)] == 1}
-    prepack(model, [name for name, it in alone.items() if names[id(it)] == 1 and gains(it)])
+    prepack(model, [name for name, it in alone.items() if names[id(it)] == 1 and gains(it, least_weights)])
     turned = {id(it.weight) for it in alone.values() if it.weight.dtype is torch.float32}
     for parameter in model.parameters():
         now = parameter.data

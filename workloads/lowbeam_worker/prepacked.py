@@ -16,18 +16,19 @@ import torch
 _LEAST_STEP = 4
 """Rows are filled up to a multiple of so many at least; but one row, as a decoder alone has."""
 _STEPS_PER_OCTAVE_BITS = 3
-_LEAST_WEIGHTS = 1 << 19
-"""At fp32, smaller layers cost more to call this way than they gain."""
+LEAST_WEIGHTS_FOR_FEW_ROWS, LEAST_WEIGHTS_FOR_MANY = 1 << 19, 1 << 17
+"""At fp32, smaller layers cost more to call this way than they gain: a decoder has some rows in a step, an encoder some
+hundred."""
 _OPS: Any = torch.ops.mkldnn
 
 
-def gains(linear: torch.nn.Linear) -> bool:
+def gains(linear: torch.nn.Linear, least_weights: int) -> bool:
     """Whether a layer is faster this way: oneDNN is there, and this CPU has instructions for the type."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if linear.weight.dtype is torch.bfloat16:
         return bool(_OPS._is_mkldnn_bf16_supported())
-    return linear.weight.dtype is torch.float32 and linear.weight.numel() >= _LEAST_WEIGHTS
+    return linear.weight.dtype is torch.float32 and linear.weight.numel() >= least_weights
 
 
 def filled_up(rows: int) -> int:
@@ -61,7 +62,7 @@ class PrepackedLinear(torch.nn.Module):
         if (more := filled_up(count) - count) == 0:
             found = self._multiply(inputs, self._packed, self.bias, "none", [], "")
             return found
-        rows = torch.nn.functional.pad(inputs.reshape(count, size), (0, 0, 0, more))
+        rows = torch.cat((inputs.reshape(count, size), inputs.new_zeros(more, size)))
         found = self._multiply(rows, self._packed, self.bias, "none", [], "")
         return found[:count].view(*shape, self.out_features)
 
