@@ -333,7 +333,8 @@ def test_a_cap_of_an_older_release_whose_selector_is_no_label_can_be_told_so(
         cluster.kubectl("create", "-f", "-", stdin=json.dumps(raw))
     finally:
         cluster.kubectl("apply", "-f", str(CRDS))
-    _soon(lambda: len(server.complaints(raw)) == 2)
+    another = {**raw, "metadata": {**raw["metadata"], "name": f"{name}-2"}}  # the first name is taken
+    _soon(lambda: len(server.complaints(another)) == 2)
     condition = _condition("Ready", "False", "InvalidSpec")
     _set_status(cluster, {"conditions": [condition]}, "pcap", name)
     assert cluster.get("pcap", name)["status"]["conditions"] == [condition]
