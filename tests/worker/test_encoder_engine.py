@@ -39,6 +39,7 @@ from lowbeam_worker.engines.encoder import MOST_FAILURES, EncoderEngine
 from lowbeam_worker.engines.packing import pack
 from lowbeam_worker.models import lay_out, load
 from lowbeam_worker.options import Precision, Task
+from lowbeam_worker.prepacked import filled_up
 from lowbeam_worker.sentence import embedder, read_recipe
 
 WORDS = [
@@ -298,6 +299,10 @@ def test_a_packed_model_answers_as_the_padded_one(kind: Any, config: Any, prepac
     untouched = copy.deepcopy(model)
     if prepacked:
         lay_out(model.requires_grad_(False), least_weights=0)
+    computed: list[int] = []
+    model.base_model.encoder.layer[0].register_forward_pre_hook(
+        lambda _, arguments: computed.append(arguments[0].shape[0] * arguments[0].shape[1])
+    )
     chance = random.Random(2)
     lengths = [3, 40, 1, 17, 40, 8]
     ids = torch.tensor([[chance.randrange(5, 500) if at < it else 1 for at in range(40)] for it in lengths])
@@ -309,9 +314,8 @@ def test_a_packed_model_answers_as_the_padded_one(kind: Any, config: Any, prepac
         alike = model(input_ids=ids[:, :1], attention_mask=mask[:, :1]).to_tuple()
         one, same = (it(input_ids=ids[1:2, :19], attention_mask=mask[1:2, :19]).to_tuple() for it in (model, untouched))
     assert len(padded) == len(packed) == len(alike)
-    assert all((it - that).abs().max() < 1e-5 for it, that in zip(one, same, strict=True)), (
-        "19 rows are filled up to 20"
-    )
+    assert computed == [filled_up(it) if prepacked else it for it in (sum(lengths), len(lengths), 19)]
+    assert all((it - that).abs().max() < 1e-5 for it, that in zip(one, same, strict=True))
     for one, other in zip(padded, packed, strict=True):
         rows = [slice(0, it) for it in lengths] if one.dim() > 1 and one.shape[1] == 40 else [slice(None)] * 6
         for row, real in enumerate(rows):

@@ -91,7 +91,7 @@ def _row_by_row(
             query[:, :, first:end], key[:, :, first:end], value[:, :, first:end], scale=scale
         )
         out[:, first:end] = answer.transpose(1, 2)
-    out[:, end:] = 0  # rows that only fill up
+    out[:, end:] = 0  # rows that only fill up: nobody reads them, but numbers of any size may be slow to multiply
     return out
 
 
