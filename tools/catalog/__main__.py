@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from tools.catalog.accelerators import accelerator_classes
+from tools.catalog.board_limits import board_limits
 from tools.catalog.energy import energy_profiles
 from tools.catalog.figures import with_figures
 from tools.catalog.fits import fitted
@@ -30,6 +31,7 @@ def build() -> dict[str, bytes]:
     text, physics_text = ((ROOT / name).read_text(encoding="utf-8") for name in (DOCS, PHYSICS_DOCS))
     return {
         f"{DATA}/acceleratorclasses.json": _list(classes),
+        f"{DATA}/boardlimits.json": orjson.dumps(board_limits(), option=orjson.OPT_INDENT_2) + b"\n",
         f"{DATA}/energyprofiles.json": _list(profiles),
         f"{DATA}/modelcards.json": _list(cards),
         f"{DATA}/officialscores.json": orjson.dumps(official_scores(), option=orjson.OPT_INDENT_2) + b"\n",

@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from lowbeam.catalog.builtin import NOTHING
+from lowbeam.catalog.facts import Catalogue
 from lowbeam.catalog.knee import with_targets
 from lowbeam.catalog.overlay import overlay
 from lowbeam.catalog.verify import Severity, verify
+from tools.catalog.board_limit_figures import board_limit_figures
 from tools.catalog.encoders import cpu_flops_per_second
 from tools.catalog.figures import BEGIN, END
 from tools.catalog.fits import Fitted
@@ -29,15 +31,19 @@ def with_physics_figures(
     """The document with the part between the two markers replaced."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
+    catalogue, problems = overlay(NOTHING, cards, classes, profiles)
+    if problems:
+        raise ValueError(f"the catalogue refuses its own data: {problems[0]} (and {len(problems) - 1} more)")
     parts = [
         _classes(classes),
         _counts(classes, profiles),
         _errors(physics, profiles),
         _uncertainty(profiles),
         _constants(physics),
+        board_limit_figures(catalogue),
         _series(profiles),
         _left_out(),
-        _findings(cards, classes, profiles),
+        _findings(catalogue),
     ]
     return f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}"
 
@@ -164,10 +170,7 @@ def _left_out() -> str:
     return "\n".join(lines)
 
 
-def _findings(cards: Sequence[Manifest], classes: Sequence[Manifest], profiles: Sequence[Manifest]) -> str:
-    catalogue, problems = overlay(NOTHING, cards, classes, profiles)
-    if problems:
-        raise ValueError(f"the catalogue refuses its own data: {problems[0]} (and {len(problems) - 1} more)")
+def _findings(catalogue: Catalogue) -> str:
     found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for finding in verify(with_targets(catalogue)):
         if finding.severity is Severity.SUSPICIOUS:

@@ -212,6 +212,8 @@ class EnergyProfile:
     """Half-width of the error of modelled figures; 0 for measured and published ones."""
     series: str = ""
     """Not empty, e.g. `ml-energy-v2`: of another engine generation or way to meter, never ranked with the others."""
+    board_limit_watts: int = 0
+    """Power limit of each board that the points hold for; 0 = as the boards are. Only from `board_limits`."""
 
 
 @dataclass(frozen=True, slots=True)
