@@ -17,7 +17,11 @@ from tests.builders import workload
 
 CATALOGUE = load_builtin()
 TASKS = sorted({profile.task for profile in CATALOGUE.profiles} & set(CATALOGUE.tasks))
-NODES = tuple(Inventory("", name, 8, 8) for name in ("cpu", "h100", "l4") if name in CATALOGUE.accelerator_classes)
+NODES = tuple(
+    Inventory("", name, 8, 8, board_limits=name == "h100")
+    for name in ("cpu", "h100", "l4")
+    if name in CATALOGUE.accelerator_classes
+)
 SIZER = Sizer(CATALOGUE, NODES)
 
 

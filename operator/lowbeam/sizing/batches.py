@@ -70,6 +70,15 @@ def answers_of(shelves: Mapping[str, Shelf], questions: Sequence[Question]) -> I
             yield from _worked_out(shelves[task], questions, batch)
 
 
+def _running(it: Question) -> tuple[int, int, int] | None:
+    """As `Asked.running` has it."""
+    if it.running is None:
+        return None
+    family = it.sifted.placement.family
+    first, after = family.searchsorted([family[it.running[0]], family[it.running[0]] + 1]).tolist()
+    return first, after - 1, it.running[1]
+
+
 def _batches(questions: Sequence[Question], shapes: Mapping[Shape, Sequence[int]]) -> Iterator[list[tuple[Shape, int]]]:
     """Shapes and questions, shape after shape."""
     batch: list[tuple[Shape, int]] = []
@@ -91,7 +100,7 @@ def _worked_out(shelf: Shelf, questions: Sequence[Question], batch: Sequence[tup
     asked = []
     for shape, number in batch:
         it = questions[number]
-        asked.append(Asked(it.needs, it.sifted.allowed, place.setdefault(shape, len(place)), it.running))
+        asked.append(Asked(it.needs, it.sifted.allowed, place.setdefault(shape, len(place)), _running(it)))
     loads, capacities = shelf.tables(list(place))
     table = ways_of(asked, loads, capacities)
     for at, (shape, number) in enumerate(batch):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, ProfilePoint
 from lowbeam.catalog.tasks import READ_IN_PIECES
-from lowbeam.sizing.worst_case import worst_cases
+from lowbeam.sizing.worst_case import boards_limit_milliwatts, worst_cases
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -172,9 +172,9 @@ def spans(first: Ints, sizes: Ints) -> Ints:
 
 def _points(profile: EnergyProfile, accelerator: AcceleratorClass) -> list[tuple[float, ...]]:
     """The columns of one profile's points."""
-    boards = max(1, profile.accelerators)
     tokens = max(1, profile.output_tokens)
-    limit, idle = accelerator.max_milliwatts * boards, accelerator.idle_milliwatts * boards
+    limit = boards_limit_milliwatts(profile, accelerator)
+    idle = accelerator.idle_milliwatts * max(1, profile.accelerators)
     worst_of_each = worst_cases(profile, limit_milliwatts=limit, idle_milliwatts=idle)
     rows: list[tuple[float, ...]] = []
     peak = 0

@@ -19,3 +19,5 @@ class Inventory:
     """Most accelerators on one node: bounds accelerators per replica."""
     held_by_others: int = 0
     """Accelerators of these nodes that pods of others hold. Not in `accelerators`."""
+    board_limits: bool = False
+    """The agents of all its nodes set power limits of boards."""

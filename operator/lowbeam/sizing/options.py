@@ -47,18 +47,22 @@ class Option:
     uncertainty_percent: int = 0
     """Half-width of the error of a modelled profile: expected figures are its middle, worst-case watts its upper
     end."""
+    board_limit_watts: int = 0
+    """Power limit of each board, which the node's agent sets; 0: as the boards are."""
 
     @property
     def id(self) -> str:
         """Stable text identity; ties are broken by it."""
+        limit = f"/w{self.board_limit_watts}" if self.board_limit_watts else ""
         return (
             f"{self.model}/{self.precision}/{self.reasoning}/{self.accelerator_class}x{self.accelerators_per_replica}"
-            f"/b{self.batch_limit}/r{self.replicas}/{self.pool}/{self.engine}"
+            f"/b{self.batch_limit}/r{self.replicas}/{self.pool}/{self.engine}{limit}"
         )
 
     @property
     def placement_key(self) -> PlacementKey:
-        """What needs its own Deployment: everything but replicas, and but a batch limit that changes in place.
+        """What needs its own Deployment: everything but replicas, and but what changes in place: the power limit of
+        the boards, and a batch limit.
 
         Ends with the batch limit of an engine that reads it only when it starts, 0 for the others.
         """
@@ -79,9 +83,9 @@ class Option:
         return max(1, self.accelerators_per_replica) * self.replicas
 
     @property
-    def setting(self) -> tuple[PlacementKey, int, int]:
+    def setting(self) -> tuple[PlacementKey, int, int, int]:
         """What is configured, without what it costs at today's demand: two options with one setting are the same."""
-        return (self.placement_key, self.batch_limit, self.replicas)
+        return (self.placement_key, self.batch_limit, self.replicas, self.board_limit_watts)
 
 
 @dataclass(frozen=True, slots=True)

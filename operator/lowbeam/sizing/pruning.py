@@ -2,8 +2,9 @@
 
 Decides which ways become options. A way is dropped when another one of the same pool and class is no worse in unserved
 demand, quality, expected and worst-case watts, accelerators, burst head-room and the replicas asked for. Kept in any
-case: the running setting, and the batch and replica steps of the running and of the best setting (moves without a new
-pod).
+case: the running setting, and the batch, power limit and replica steps of the running and of the best setting (moves
+without a new pod). A way under a power limit is offered only in pools that set them, and beats none without one: who
+has nothing to gain from a limit keeps the boards as they are.
 
 Invariants: never more than MAX_OPTIONS; the best way, the frugal end of each pool and class and the running setting are
 always among them; the answer does not depend on the order of rows.
@@ -48,6 +49,8 @@ class Room:
     """A number; growing with the name."""
     accelerators: int
     largest_node: int
+    board_limits: bool = False
+    """The agents of its nodes set power limits of boards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Placement:
     boards: Ints
     """Accelerators per replica."""
     rooms: tuple[Room, ...]
+    limited: Flags
+    """Whether it is one under a power limit: those follow the profile that they come from."""
+    family: Ints
+    """The row of that profile, or its own."""
 
 
 def select(ways: Ways, where: Placement, running: tuple[int, int, int, str] | None) -> list[tuple[int, str]]:
@@ -67,7 +74,7 @@ def select(ways: Ways, where: Placement, running: tuple[int, int, int, str] | No
     if not shelves:
         return []
     known = np.array(sorted({row for front in fronts for row in front}), dtype=np.int64)
-    position = {row: at for at, row in enumerate(_best_first(ways, known).tolist())}
+    position = {row: at for at, row in enumerate(_best_first(ways, where, known).tolist())}
     for front in fronts:
         front.sort(key=position.__getitem__)
 
@@ -100,24 +107,29 @@ def _fronts(ways: Ways, where: Placement) -> tuple[list[tuple[Room, int]], list[
     """
     rows = np.flatnonzero(~_spare(ways))
     columns = [getattr(ways, name)[rows] for name in _COSTS]
+    is_limited = where.limited[ways.profile[rows]]
+    columns.append(is_limited.astype(np.int64))
     costs = np.stack([it for it in columns if (it != it[0]).any()] or columns[:1])
     # By class, and so that a way comes after all that beat it; of equal ones the first setting comes first.
     after = costs.sum(axis=0) * rows.size + np.arange(rows.size)
     of = where.accelerator_class[ways.profile[rows]]
     order = (of * (after.max() + 1) + after).argsort()
-    rows, costs, of = rows[order], costs.take(order, axis=1), of[order]
+    rows, costs, of, is_limited = rows[order], costs.take(order, axis=1), of[order], is_limited[order]
     boards, per_replica = ways.boards[rows], where.boards[ways.profile[rows]]
     most, widest = int(boards.max()), int(per_replica.max())
     first, last = (of.searchsorted(np.arange(int(of[-1]) + 1), side).tolist() for side in ("left", "right"))
     shelves: list[tuple[Room, int]] = []
-    numbers: dict[tuple[int, int, int], int] = {}
+    closed = bool(is_limited.any())
+    numbers: dict[tuple[int, int, int, bool], int] = {}
     inside: list[Ints] = []
     for room in where.rooms:
         at = room.accelerator_class
-        size = (at, min(room.accelerators, most), min(room.largest_node, widest))
+        size = (at, min(room.accelerators, most), min(room.largest_node, widest), closed and not room.board_limits)
         if at < len(first) and size not in numbers:
             spot = np.arange(first[at], last[at])
             numbers[size] = len(inside)
+            if size[3]:
+                spot = spot[~is_limited[spot]]
             inside.append(spot[(boards[spot] <= size[1]) & (per_replica[spot] <= size[2])])
         if at < len(first) and inside[numbers[size]].size:
             shelves.append((room, numbers[size]))
@@ -168,24 +180,46 @@ def _spare(ways: Ways) -> Flags:
     return spare
 
 
-def _best_first(ways: Ways, rows: Ints) -> Ints:
-    """`rows` (growing) in the planner's own order: the replicas asked for, loss, watts, head-room; then the setting."""
+def _best_first(ways: Ways, where: Placement, rows: Ints) -> Ints:
+    """`rows` (growing) in the planner's own order: the replicas asked for, loss, watts, head-room, no power limit; then
+    the setting."""
     if rows.size < 2:
         return rows
-    return rows[np.lexsort([getattr(ways, name)[rows] for name in _LAST_TO_FIRST])]
+    columns = [getattr(ways, name)[rows] for name in _LAST_TO_FIRST]
+    columns.insert(_LAST_TO_FIRST.index("headroom_missing"), where.limited[ways.profile[rows]])
+    return rows[np.lexsort(columns)]
 
 
 def _ladder(ways: Ways, where: Placement, setting: tuple[int, int, int], room: Room) -> list[int]:
-    """The setting itself, then smaller batches at the same replicas, then fewer replicas at the same batch."""
+    """The setting itself, then smaller batches at the same replicas, then fewer replicas at the same batch; at last the
+    same under each other power limit, and without one."""
     profile, batch, replicas = setting
     if where.boards[profile] > room.largest_node:
         return []
+    steps = _steps(ways, where, setting, room) if _may_limit(where, profile, room) else []
+    begin, end = where.family.searchsorted([where.family[profile], where.family[profile] + 1]).tolist()
+    for other in range(begin, end):
+        if other != profile and _may_limit(where, other, room):
+            first, last = ways.profile.searchsorted([other, other + 1]).tolist()
+            same = (ways.replicas[first:last] == replicas) & (ways.batch[first:last] <= batch)
+            rows = first + np.flatnonzero(same & (ways.boards[first:last] <= room.accelerators))
+            steps += rows[-1:].tolist()  # the largest batch that is no larger: ways are by batch
+    return steps
+
+
+def _may_limit(where: Placement, profile: int, room: Room) -> bool:
+    return room.board_limits or not where.limited[profile]
+
+
+def _steps(ways: Ways, where: Placement, setting: tuple[int, int, int], room: Room) -> list[int]:
+    """Those that differ in batch or replicas alone."""
+    profile, batch, replicas = setting
     first, last = ways.profile.searchsorted([profile, profile + 1]).tolist()
     fits = ways.boards[first:last] <= room.accelerators
     batches, counts = ways.batch[first:last], ways.replicas[first:last]
     same_batch, same_count = (batches == batch) & fits, (counts == replicas) & fits
     steps = (same_batch & same_count, same_count & (batches < batch), same_batch & (counts < replicas))
-    rows = np.concatenate([_best_first(ways, first + np.flatnonzero(step)) for step in steps])
+    rows = np.concatenate([_best_first(ways, where, first + np.flatnonzero(step)) for step in steps])
     found: list[int] = rows[:_MAX_LADDER].tolist()
     return found
 

@@ -14,6 +14,7 @@ from operator import attrgetter
 import numpy as np
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.catalog.board_limits import limited, limits_of
 from lowbeam.catalog.facts import Basis, Catalogue, EnergyProfile, Model, Variant
 from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.curves import Measured
@@ -91,24 +92,51 @@ class Sifted:
 
 
 class Stock:
-    """The catalogue's profiles laid out by task, and by the variant that they speak of."""
+    """The catalogue's profiles laid out by task, and by the variant that they speak of.
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    `board_limits`: each is followed by what it becomes under the power limits of its class.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, board_limits: bool = False) -> None:
         self.catalogue = catalogue
         self.shelves: dict[str, Shelf] = {}
         self.candidates: dict[tuple[object, ...], list[tuple[int, Candidate]]] = {}
+        """Of the profiles as they are."""
+        self.limited: dict[tuple[str, int], list[tuple[int, Candidate]]] = {}
+        """By task and number of such a profile: the same under each power limit, the highest first."""
         by_task: dict[str, list[tuple[Measured, Variant]]] = {}
         for profile in sorted(catalogue.profiles, key=lambda p: p.name):
             found = _facts_of(profile, catalogue)
             if found is not None:
-                by_task.setdefault(profile.task, []).append(found)
+                rows = by_task.setdefault(profile.task, [])
+                rows += [found, *(_under_limits(*found) if board_limits else ())]
         for task, rows in by_task.items():
             self.shelves[task] = Shelf([it for it, _ in rows])
+            unlimited = 0
             for number, ((profile, model, accelerator), variant) in enumerate(rows):
                 candidate = Candidate(model, variant, profile, accelerator)
+                if profile.board_limit_watts:
+                    self.limited.setdefault((task, unlimited), []).append((number, candidate))
+                    continue
+                unlimited = number
                 self.candidates.setdefault((*variant.key, task), []).append((number, candidate))
         windows = {model.context_tokens for model in catalogue.models.values() if model.context_tokens > 0}
         self.contexts = sorted(windows)
+
+
+class Stocks:
+    """Both stocks of one catalogue, made when first asked for: where no limits are set, none are worked out."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._made: dict[bool, Stock] = {}
+
+    def of(self, inventory: Sequence[Inventory]) -> Stock:
+        """The stock for these nodes."""
+        board_limits = any(row.board_limits for row in inventory)
+        if board_limits not in self._made:
+            self._made[board_limits] = Stock(self._catalogue, board_limits=board_limits)
+        return self._made[board_limits]
 
 
 class Sieve:
@@ -117,7 +145,7 @@ class Sieve:
     def __init__(self, stock: Stock, inventory: Sequence[Inventory]) -> None:
         self._stock = stock
         self._inventory = inventory
-        self._rooms: dict[tuple[str, int], tuple[int, str]] = {}
+        self._rooms: dict[tuple[str, int, bool], tuple[int, str]] = {}
         self._answers: Recent[object, Sifted] = Recent(_KEPT)
 
     def sift(self, needs: Requirements) -> Sifted:
@@ -168,13 +196,19 @@ class Sieve:
         inventory = self._inventory if needs.reachable is None else needs.reachable
         rooms = {
             (row.pool, row.accelerator_class): Room(
-                row.pool, number[row.accelerator_class], row.accelerators, min(row.largest_node, row.accelerators)
+                row.pool,
+                number[row.accelerator_class],
+                row.accelerators,
+                min(row.largest_node, row.accelerators),
+                row.board_limits,
             )
             for row in inventory
             if row.accelerator_class in number and row.accelerators > 0
         }
         of = np.array([number[it.profile.accelerator_class] for it in passed], dtype=np.int64)
-        return Placement(of, allowed.boards, tuple(room for _, room in sorted(rooms.items())))
+        is_limited = np.array([it.profile.board_limit_watts > 0 for it in passed], dtype=np.bool_)
+        family = np.maximum.accumulate(np.where(is_limited, 0, np.arange(len(passed))))
+        return Placement(of, allowed.boards, tuple(room for _, room in sorted(rooms.items())), is_limited, family)
 
     def _passed(self, needs: Requirements, rejections: list[Rejection]) -> Iterator[Passed]:
         asked_for = {needs.pinned_model, *needs.model_names}
@@ -216,16 +250,41 @@ class Sieve:
             quality = variant.quality_centi(needs.benchmark)
             room = context_room(candidate)
             passed = Passed(number, candidate, profile, quality, below_floor, most, best_pool=where, context_room=room)
-            yield _corrected(passed, needs.corrections) if needs.corrections else passed
+            corrected = _corrected(passed, needs.corrections) if needs.corrections else passed
+            yield corrected
+            # What a limit does was worked out from the published draw. Where live watts contradict that, nobody knows
+            # from which load on the limit holds a board back, nor by how much: such a profile is offered as it is.
+            if corrected is passed:
+                yield from self._under_limits(needs, passed)
+
+    def _under_limits(self, needs: Requirements, passed: Passed) -> Iterator[Passed]:
+        """The same profile under the power limits of its class, where some pool sets them and has room."""
+        for number, candidate in self._stock.limited.get((needs.task, passed.number), ()):
+            assert candidate.profile is not None  # noqa: S101 - every candidate of a stock has one
+            most, where = self._room_for(needs, candidate.profile)
+            if most >= 1:
+                yield replace(
+                    passed,
+                    number=number,
+                    candidate=candidate,
+                    profile=candidate.profile,
+                    most_replicas=most,
+                    best_pool=where,
+                )
 
     def _room_for(self, needs: Requirements, profile: EnergyProfile) -> tuple[int, str]:
         """(replicas that the roomiest pool holds, its name), or (0, why none fits)."""
-        boards, name = max(1, profile.accelerators), profile.accelerator_class
+        boards, name, is_limited = (
+            max(1, profile.accelerators),
+            profile.accelerator_class,
+            profile.board_limit_watts > 0,
+        )
         if needs.reachable is not None:
-            return _room(needs.reachable, name, boards, of_those=f" that {needs.reach_limits} leave")
-        known = self._rooms.get((name, boards))
+            of_those = f" that {needs.reach_limits} leave"
+            return _room(needs.reachable, name, boards, of_those=of_those, is_limited=is_limited)
+        known = self._rooms.get((name, boards, is_limited))
         if known is None:
-            known = self._rooms[name, boards] = _room(self._inventory, name, boards)
+            known = self._rooms[name, boards, is_limited] = _room(self._inventory, name, boards, is_limited=is_limited)
         return known
 
 
@@ -243,8 +302,11 @@ def _corrected(passed: Passed, corrections: Sequence[Correction]) -> Passed:
     )
 
 
-def _room(inventory: Sequence[Inventory], name: str, boards: int, of_those: str = "") -> tuple[int, str]:
-    of_class = [row for row in inventory if row.accelerator_class == name]
+def _room(
+    inventory: Sequence[Inventory], name: str, boards: int, *, of_those: str = "", is_limited: bool
+) -> tuple[int, str]:
+    """`is_limited`: only in pools that set power limits."""
+    of_class = [row for row in inventory if row.accelerator_class == name and (row.board_limits or not is_limited)]
     taken = sum(row.held_by_others for row in of_class)
     others = f"; pods of others hold {taken}" if taken else ""
     rows = [row for row in of_class if row.accelerators > 0]
@@ -266,3 +328,11 @@ def _facts_of(profile: EnergyProfile, catalogue: Catalogue) -> tuple[Measured, V
     wanted = (profile.model, profile.precision, profile.reasoning)
     variant = next((v for v in model.variants if v.key == wanted), None)
     return None if variant is None else ((profile, model, accelerator), variant)
+
+
+def _under_limits(measured: Measured, variant: Variant) -> Iterator[tuple[Measured, Variant]]:
+    """The same under each power limit of its class that changes it."""
+    profile, model, accelerator = measured
+    for limit_watts in limits_of(accelerator):
+        if (under := limited(profile, accelerator, limit_watts)) is not None:
+            yield (under, model, accelerator), variant

@@ -27,7 +27,7 @@ from lowbeam.sizing.operating_point import OperatingPoint, at_lengths, measured_
 from lowbeam.sizing.options import Option, OptionSet, Rejection
 from lowbeam.sizing.pruning import select
 from lowbeam.sizing.requirements import Requirements
-from lowbeam.sizing.sieve import Passed, Sieve, Sifted, Stock
+from lowbeam.sizing.sieve import Passed, Sieve, Sifted, Stock, Stocks
 from lowbeam.sizing.ways import Ints, Ways
 
 _SHOWN = (
@@ -54,13 +54,14 @@ class Sizer:
     """Options for one catalogue and one inventory. Pure: the same question gets the same answer, remembered."""
 
     inventory: tuple[Inventory, ...]
+    _stock: Stock
     _sieve: Sieve
     _answers: dict[object, OptionSet]
     _older: dict[object, OptionSet]
 
     def __init__(self, catalogue: Catalogue, inventory: Sequence[Inventory]) -> None:
         self.catalogue = catalogue
-        self._stock = Stock(catalogue)
+        self._stocks = Stocks(catalogue)
         self._use(inventory)
 
     def with_inventory(self, inventory: Sequence[Inventory]) -> Sizer:
@@ -117,16 +118,17 @@ class Sizer:
         if not rows.size:
             return None
         unserved = ways.unserved * (most_unserved_millirps is None)
-        row = int(rows[_least_first(ways, rows, unserved)[0]])
+        row = int(rows[_least_first(sifted, ways, rows, unserved)[0]])
         pool = sifted.passed[int(ways.profile[row])].best_pool
         return _options(needs, sifted.passed, ways, [(row, pool)])[0]
 
     def best_of_each_profile(self, needs: Requirements) -> tuple[Option, ...]:
-        """Per profile the way that serves the most with the least expected watts, never below the floor; best first."""
+        """Per profile, power limits aside, the way that serves the most with the least expected watts, never below the
+        floor; best first."""
         sifted, ways = self.ways(needs)
         rows = np.flatnonzero(ways.below_floor == 0)
-        rows = rows[_least_first(ways, rows, ways.unserved)]
-        _, first = np.unique(ways.profile[rows], return_index=True)
+        rows = rows[_least_first(sifted, ways, rows, ways.unserved)]
+        _, first = np.unique(sifted.placement.family[ways.profile[rows]], return_index=True)
         best = rows[np.sort(first)].tolist()
         pools = [sifted.passed[number].best_pool for number in ways.profile[best].tolist()]
         return tuple(_options(needs, sifted.passed, ways, list(zip(best, pools, strict=True))))
@@ -136,7 +138,8 @@ class Sizer:
 
         Its p95 from arrival to answer is the option's.
         """
-        passed = next((it for it in self._sieve.sift(needs).passed if _is_of(needs, it.profile, option)), None)
+        sifted = self._sieve.sift(needs).passed
+        passed = next((it for it in sifted if _is_of(needs, it.profile, option, option.board_limit_watts)), None)
         if passed is None or passed.candidate.accelerator is None:
             return None
         facts = (passed.profile, passed.candidate.model, passed.candidate.accelerator)
@@ -154,6 +157,7 @@ class Sizer:
 
     def _use(self, inventory: Sequence[Inventory]) -> None:
         self.inventory = tuple(sorted(inventory, key=lambda row: (row.pool, row.accelerator_class)))
+        self._stock = self._stocks.of(self.inventory)
         self._sieve = Sieve(self._stock, self.inventory)
         self._answers, self._older = {}, {}
 
@@ -169,7 +173,10 @@ class Sizer:
         sifted = self._sieve.sift(needs)
         if running is None:
             return Question(needs, sifted)
-        now = next((i for i, it in enumerate(sifted.passed) if _is_of(needs, it.profile, running)), None)
+        # Where its limit may not be set any more, the steps from the same profile without one are what it needs.
+        limits = (running.board_limit_watts, 0)
+        profiles = [it.profile for it in sifted.passed]
+        now = next((i for w in limits for i, it in enumerate(profiles) if _is_of(needs, it, running, w)), None)
         return Question(needs, sifted, None if now is None else (now, running.replicas))
 
     def _chosen(self, question: Question, answer: Answer, running: Option | None) -> OptionSet:
@@ -180,14 +187,18 @@ class Sizer:
             return OptionSet((), (Rejection("spec.replicas", reasons.SCALED_TO_ZERO, message),), relaxation=message)
         current = kept = None
         if running is not None and question.running is not None:
-            current = (question.running[0], *running.setting[1:], running.pool)
+            current = (question.running[0], running.batch_limit, running.replicas, running.pool)
         chosen = select(answer.ways, sifted.placement, current)
         options = tuple(sorted(_options(needs, sifted.passed, answer.ways, chosen), key=_id))
         if running is not None:
             kept = next((o for o in options if o.setting == running.setting), None)
+        # Of a profile that has a way under some power limit, or none under any, one sentence at most.
+        family, limited = sifted.placement.family, sifted.placement.limited
+        able = set(family[answer.ways.profile].tolist())
         late = (
             Rejection(sifted.passed[row].candidate.subject, miss.reason, miss.message)
             for row, miss in answer.misses(question).items()
+            if not limited[row] and row not in able
         )
         return OptionSet(options, (*self._sieve.rejections(needs, sifted), *late), kept)
 
@@ -199,22 +210,23 @@ def options_for(
     return Sizer(catalogue, inventory).options_for(needs, running)
 
 
-def _is_of(needs: Requirements, profile: EnergyProfile, running: Option) -> bool:
+def _is_of(needs: Requirements, profile: EnergyProfile, running: Option, limit_watts: int) -> bool:
     return (
         profile.model == running.model
         and profile.precision == running.precision
         and profile.reasoning is running.reasoning
         and profile.accelerator_class == running.accelerator_class
         and profile.accelerators == running.accelerators_per_replica
+        and profile.board_limit_watts == limit_watts
         and running.engine == needs.engine
     )
 
 
-def _least_first(ways: Ways, rows: Ints, unserved: Ints) -> Ints:
-    """Order of `rows`: least unserved, then least expected and worst-case watts, then the setting."""
-    order: Ints = np.lexsort(
-        [column[rows] for column in (ways.batch, ways.replicas, ways.profile, ways.worst, ways.expected, unserved)]
-    )
+def _least_first(sifted: Sifted, ways: Ways, rows: Ints, unserved: Ints) -> Ints:
+    """Order of `rows`: least unserved, least expected watts, no power limit, least worst-case watts, the setting."""
+    limited = sifted.placement.limited[ways.profile]
+    columns = (ways.batch, ways.replicas, ways.profile, ways.worst, limited, ways.expected, unserved)
+    order: Ints = np.lexsort([column[rows] for column in columns])
     return order
 
 
@@ -255,6 +267,7 @@ def _options(
                 basis=profile.basis,
                 below_floor=found.below_floor,
                 uncertainty_percent=profile.uncertainty_percent,
+                board_limit_watts=profile.board_limit_watts,
             )
         )
     return made

@@ -90,8 +90,9 @@ class Asked:
     allowed: Allowed
     shape: int
     """Number of its shape in the tables of the batch."""
-    running: tuple[int, int] | None = None
-    """(row of `allowed`, replicas): that count is offered as well."""
+    running: tuple[int, int, int] | None = None
+    """(first and last row of `allowed`, replicas): for the running profile under every power limit that count is
+    offered as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,9 @@ class _Wanted:
     first: Ints
     """Of its rows among all that are allowed."""
     running: Ints
-    """Row of the running profile among all that are allowed; -1 = none."""
+    """First row of the running profile among all that are allowed; -1 = none."""
+    running_last: Ints
+    """Last row of it, the others being the same under power limits."""
     replicas: Ints
     """That run."""
 
@@ -206,7 +209,9 @@ def _columns_of(asked: Sequence[Asked]) -> tuple[_Wanted, Allowed]:
 def _wanted(it: Asked, first: int) -> tuple[int, ...]:
     """The row of `_Wanted`."""
     needs, demand, fixed = it.needs, it.needs.demand, it.needs.fixed_replicas
-    row, replicas = (-1, 0) if it.running is None else (first + it.running[0], it.running[1])
+    row, last, replicas = (-1, -1, 0)
+    if it.running is not None:
+        row, last, replicas = first + it.running[0], first + it.running[1], it.running[2]
     least = max(1, needs.min_replicas)
     bound = needs.max_replicas if fixed is None else min(fixed, needs.max_replicas)
     return (
@@ -219,6 +224,7 @@ def _wanted(it: Asked, first: int) -> tuple[int, ...]:
         least if fixed is None else bound,
         first,
         row,
+        last,
         replicas,
     )
 
@@ -257,7 +263,8 @@ def _useful(wanted: _Wanted, allowed: Allowed, loads: Loads, capacities: Capacit
 def _with_running(wanted: _Wanted, useful: _Rungs, limit: Ints, spot: Ints, count: Ints) -> tuple[Ints, Ints]:
     """The counts with the running one at every point of its profile where it is within the bounds."""
     runs = wanted.replicas[useful.workload]
-    lacks = (useful.row == wanted.running[useful.workload]) & (runs <= limit)
+    mine = useful.workload
+    lacks = (wanted.running[mine] <= useful.row) & (useful.row <= wanted.running_last[mine]) & (runs <= limit)
     lacks &= np.minimum(wanted.least[useful.workload], limit) <= runs
     lacks[spot[count == runs[spot]]] = False
     new = np.flatnonzero(lacks)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lowbeam.catalog.facts import EnergyProfile
+from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile
+
+
+def boards_limit_milliwatts(profile: EnergyProfile, accelerator: AcceleratorClass) -> int:
+    """What the boards of one replica may draw together: by their class, or by the power limit of the profile."""
+    each = accelerator.max_milliwatts
+    if profile.board_limit_watts:
+        each = min(each, profile.board_limit_watts * 1000)
+    return each * max(1, profile.accelerators)
 
 
 def worst_cases(profile: EnergyProfile, *, limit_milliwatts: int, idle_milliwatts: int) -> list[int]:
