@@ -20,8 +20,8 @@ from lowbeam.telemetry import (
     SampleSource,
     WorkerEndpoint,
     WorkerPoller,
-    control_client,
-    worker_source,
+    pod_http,
+    polling,
 )
 from tests.fakes.clock import VirtualClock, settle
 
@@ -178,7 +178,7 @@ async def test_a_silent_worker_costs_its_time_out_and_delays_nobody(
     poller: WorkerPoller, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Enough for the quick one on a machine whose CPUs are taken; twenty of them, one after the other, are 40 s.
-    monkeypatch.setattr(control_client, "READ_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(pod_http, "READ_TIMEOUT_SECONDS", 2.0)
 
     async def hang_for_some(request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/slow"):
@@ -280,14 +280,14 @@ class Cut:
         if uid not in self.cut:
             now_ms = self.clock.monotonic_ms()
             return Sample(uid, SampleSource.WORKER, now_ms, now_ms, 1, MeterMethod.NVML, MeterScope.DEVICE)
-        await self.clock.sleep(control_client.READ_TIMEOUT_SECONDS)
+        await self.clock.sleep(pod_http.READ_TIMEOUT_SECONDS)
         return SampleError(uid, SampleSource.WORKER, self.clock.monotonic_ms(), SampleProblem.TIMEOUT, "no answer")
 
 
 @pytest.fixture
 async def network(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[WorkerPoller, Cut]]:
-    monkeypatch.setattr(worker_source, "CONCURRENCY", 6)
-    monkeypatch.setattr(worker_source, "RETRY_PLACES", 2)
+    monkeypatch.setattr(polling, "CONCURRENCY", 6)
+    monkeypatch.setattr(polling, "RETRY_PLACES", 2)
     cut = Cut(clock)
     poller = WorkerPoller(monotonic_ms=clock.monotonic_ms, now=clock.now, sleep=clock.sleep)
     poller._client = cut  # type: ignore[assignment]

@@ -50,7 +50,7 @@ def agent_app(sampler: Sampler, leases: Leases | None, token_file: Path | None) 
     registry.register(AtScrape(sampler))
 
     async def telemetry(_: Request) -> Response:
-        return _json(sampler.last)
+        return _json(sampler.last.model_copy(update={"limits_allowed": leases is not None}))
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")

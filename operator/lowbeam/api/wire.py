@@ -175,6 +175,7 @@ class NodeTelemetry(WireModel):
     pods_listed_at_seconds: float | None = Field(
         default=None, description="Unix time of the kubelet's answer behind `holders`; a failed list keeps the last one"
     )
+    limits_allowed: bool = Field(default=False, description="Whether PUT /limits sets power limits here")
     devices: tuple[BoardReading, ...] = ()
 
 

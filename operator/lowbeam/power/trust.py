@@ -18,6 +18,8 @@ from itertools import pairwise
 
 LATE_MS = 5_000
 """An older reading is late (control.md)."""
+STALE_MS = 15_000
+"""An older one is stale."""
 LATE_MARGIN_PERCENT = 10
 """A reading older than the late age: the last value plus this."""
 CLAMP_PERCENT = 105
@@ -72,7 +74,7 @@ class MeterLimits:
     enforced_milliwatts: int | None = None
     """The power limit read back from the boards; None when unknown."""
     late_ms: int = LATE_MS
-    stale_ms: int = 15_000
+    stale_ms: int = STALE_MS
 
     @property
     def worst_case_milliwatts(self) -> int:

@@ -6,23 +6,18 @@ outcome is a value, so that one bad worker cannot raise into the loops.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import aiohttp
 from pydantic import ValidationError
 
 from lowbeam.api.v1alpha1 import Engine
 from lowbeam.api.wire import MeterMethod, MeterScope, ProfileChange, ProfileChangeResult, WorkerTelemetry
-from lowbeam.telemetry import engine_metrics
+from lowbeam.telemetry import engine_metrics, pod_http
+from lowbeam.telemetry.pod_http import Failure, PodHttp, first_problem
 from lowbeam.telemetry.samples import CLOCK_TOLERANCE_MS, Sample, SampleError, SampleProblem, SampleSource
 
-READ_TIMEOUT_SECONDS = 1.5
-CHANGE_TIMEOUT_SECONDS = 10.0
-"""A batch change settles within 10 s or counts as failed (control.md)."""
-LARGEST_ANSWER_BYTES = 256 * 1024
 LARGEST_EXPOSITION_BYTES = 4 * 1024 * 1024
 """vLLM's has some 100 kB, many times that with several engine processes or adapters."""
 
@@ -40,29 +35,19 @@ class WorkerEndpoint:
     engine: Engine = Engine.NATIVE
 
 
-class ControlClient:
-    """Keep-alive connections to many control ports. `async with` opens and closes them."""
+class ControlClient(PodHttp):
+    """Connections to many control ports."""
 
     def __init__(self, *, monotonic_ms: Callable[[], int], now: Callable[[], datetime]) -> None:
+        super().__init__()
         self._monotonic_ms = monotonic_ms
         self._now = now
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> ControlClient:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-        # trust_env stays off: a proxy of the environment has no business between the operator and pods.
-        self._session = aiohttp.ClientSession(connector=connector)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def read(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
         """GET /telemetry, or /metrics of an engine that is not ours."""
         if endpoint.engine is not Engine.NATIVE:
             return await self._read_engine(endpoint)
-        answer = await self._ask(endpoint, "GET", "/telemetry", None, READ_TIMEOUT_SECONDS)
+        answer = await self._ask(endpoint, "GET", "/telemetry", None, pod_http.READ_TIMEOUT_SECONDS)
         return answer if isinstance(answer, SampleError) else self._sample(endpoint, answer)
 
     async def change_profile(
@@ -70,17 +55,17 @@ class ControlClient:
     ) -> ProfileChangeResult | SampleError:
         """PATCH /control/profile. Safe to repeat with the same generation."""
         body = change.model_dump_json(by_alias=True, exclude_unset=True).encode()
-        answer = await self._ask(endpoint, "PATCH", "/control/profile", body, CHANGE_TIMEOUT_SECONDS)
+        answer = await self._ask(endpoint, "PATCH", "/control/profile", body, pod_http.CHANGE_TIMEOUT_SECONDS)
         if isinstance(answer, SampleError):
             return answer
         try:
             return ProfileChangeResult.model_validate_json(answer)
         except ValidationError as error:
-            return self._error(endpoint, SampleProblem.BAD_SCHEMA, _first_problem(error))
+            return self._error(endpoint, SampleProblem.BAD_SCHEMA, first_problem(error, "worker"))
 
     async def _read_engine(self, endpoint: WorkerEndpoint) -> Sample | SampleError:
         answer = await self._ask(
-            endpoint, "GET", "/metrics", None, READ_TIMEOUT_SECONDS, most_bytes=LARGEST_EXPOSITION_BYTES
+            endpoint, "GET", "/metrics", None, pod_http.READ_TIMEOUT_SECONDS, most_bytes=LARGEST_EXPOSITION_BYTES
         )
         if isinstance(answer, SampleError):
             return answer
@@ -115,40 +100,24 @@ class ControlClient:
         body: bytes | None,
         seconds: float,
         *,
-        most_bytes: int = LARGEST_ANSWER_BYTES,
+        most_bytes: int = pod_http.LARGEST_ANSWER_BYTES,
     ) -> bytes | SampleError:
-        if self._session is None:
-            raise RuntimeError("ControlClient is not open: use `async with`")
-        headers = {"Content-Type": "application/json"}
-        if endpoint.token:
-            headers["Authorization"] = f"Bearer {endpoint.token}"
-        try:
-            async with self._session.request(
-                method,
-                endpoint.url + path,
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=seconds),
-                allow_redirects=False,
-            ) as response:
-                content = await _read_bounded(response.content, most_bytes)
-                if content is None:
-                    return self._error(endpoint, SampleProblem.TOO_LARGE, f"more than {most_bytes} bytes")
-                if response.status in (401, 403):
-                    return self._error(endpoint, SampleProblem.UNAUTHORIZED, _unauthorized(endpoint))
-                if not 200 <= response.status < 300:
-                    return self._error(endpoint, SampleProblem.REFUSED, f"HTTP {response.status} {_detail(content)}")
-                return content
-        except TimeoutError:
-            return self._error(endpoint, SampleProblem.TIMEOUT, f"no answer within {seconds:g} s")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return self._error(endpoint, SampleProblem.UNREACHABLE, f"{type(error).__name__}: {error}")
+        answer = await self.ask(
+            method, endpoint.url + path, token=endpoint.token, body=body, seconds=seconds, most_bytes=most_bytes
+        )
+        if isinstance(answer, Failure):
+            return self._error(endpoint, answer.problem, answer.what)
+        if answer.status in (401, 403):
+            return self._error(endpoint, SampleProblem.UNAUTHORIZED, _unauthorized(endpoint))
+        if not 200 <= answer.status < 300:
+            return self._error(endpoint, SampleProblem.REFUSED, f"HTTP {answer.status} {answer.detail}")
+        return answer.content
 
     def _sample(self, endpoint: WorkerEndpoint, answer: bytes) -> Sample | SampleError:
         try:
             claim = WorkerTelemetry.model_validate_json(answer)
         except ValidationError as error:
-            return self._error(endpoint, SampleProblem.BAD_SCHEMA, _first_problem(error))
+            return self._error(endpoint, SampleProblem.BAD_SCHEMA, first_problem(error, "worker"))
         if claim.pod != endpoint.pod or (claim.namespace and claim.namespace != endpoint.namespace):
             who = f"{claim.namespace}/{claim.pod} answers"
             return self._error(endpoint, SampleProblem.OTHER_POD, f"{who}: its address was given to another pod")
@@ -190,30 +159,3 @@ def _unauthorized(endpoint: WorkerEndpoint) -> str:
     if endpoint.engine is Engine.NATIVE:
         return "token refused: operator and worker need the same control key"
     return "/metrics asks for a key: take the API key out of spec.pod (args, env) and check keys before the Service"
-
-
-async def _read_bounded(stream: aiohttp.StreamReader, most_bytes: int) -> bytes | None:
-    """The whole body; None when it is larger than any honest answer may be."""
-    content = bytearray()
-    async for chunk in stream.iter_any():
-        content += chunk
-        if len(content) > most_bytes:
-            return None
-    return bytes(content)
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "body"
-    return f"field {where}: {first['msg']}; worker and operator must be of compatible releases"
-
-
-def _detail(content: bytes) -> str:
-    """The `error` or `detail` of a JSON answer, else its first characters."""
-    try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):  # the second: brackets in brackets, some thousand deep
-        return content[:200].decode(errors="replace")
-    if isinstance(parsed, dict):
-        return str(parsed.get("error") or parsed.get("detail") or parsed)[:200]
-    return str(parsed)[:200]

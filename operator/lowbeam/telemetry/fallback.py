@@ -78,7 +78,7 @@ class PrometheusFallback:
         for uid, own in self._workers.samples().items():
             other = found.get(uid)
             if isinstance(other, Sample):
-                read[uid] = _newest(own, other)
+                read[uid] = newest(own, other)
             elif other is None or own.source is not SampleSource.ENGINE:
                 read[uid] = own
         return read
@@ -147,7 +147,7 @@ def _without_meter(uid: str, load: PodLoad) -> Sample:
     )
 
 
-def _newest(own: Sample, other: Sample) -> Sample:
+def newest(own: Sample, other: Sample) -> Sample:
     """What the replica and Prometheus say together.
 
     Profile and state are what the worker last said, when it did: nobody else knows them, and a change of its profile is
@@ -157,7 +157,7 @@ def _newest(own: Sample, other: Sample) -> Sample:
         return own
     counts_are_newer = other.counted_at_ms is not None and other.counted_at_ms > _counted_at_ms(own)
     if (own.source is SampleSource.ENGINE or _lost_its_meter(own)) and not counts_are_newer:
-        return _metered(own, other)
+        return metered(own, other)
     return dataclasses.replace(other, profile=own.profile, state=own.state, received_at_ms=own.received_at_ms)
 
 
@@ -184,7 +184,7 @@ def _with_load(sample: Sample, load: PodLoad) -> Sample:
     )
 
 
-def _metered(sample: Sample, power: Sample) -> Sample:
+def metered(sample: Sample, power: Sample) -> Sample:
     """What a replica counts, with the watts that somebody else measured, at the time when they were."""
     return dataclasses.replace(
         sample,

@@ -25,6 +25,8 @@ class SampleSource(StrEnum):
     ENGINE = "engine"
     """The metrics of an engine that is not ours: it counts requests and knows no watts."""
     PROMETHEUS = "prometheus"
+    AGENT = "agent"
+    """The agent of its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,9 @@ class Sample:
     """What the worker runs; None from sources that cannot know."""
     state: WorkerState | None = None
     devices: tuple[DeviceReading, ...] = ()
+    limit_milliwatts: int | None = None
+    """Power limit that all its boards together enforce, where the agent of the node has set it on each of them and
+    they are the pod's alone; None otherwise."""
 
     def age_ms(self, now_ms: int) -> int:
         """Age of the reading itself."""
