@@ -14,6 +14,7 @@ from lowbeam.api.crdgen import render_crds
 from lowbeam.api.wire import AGENT_PORT
 from lowbeam.cli import run as lowbeam_run
 from lowbeam.kube import resources
+from lowbeam.render import labels
 from lowbeam.runtime.settings import LEASE_NAME, OperatorSettings
 from lowbeam_agent.__main__ import KUBELET_SOCKET, STATE_FOLDER, agent_parser
 from tests.chart.chart_tools import CHART, Helm, Render
@@ -190,6 +191,28 @@ def test_the_agents_flags_are_those_of_lowbeam_agent(render: Render) -> None:
     assert parsed.limit_token_file == mounts["token"] / "token"
     paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     assert paths == {"pod-resources": str(KUBELET_SOCKET.parent), "state": str(STATE_FOLDER)}
+
+
+def test_the_operator_finds_the_agents_and_has_the_token_of_their_limits(render: Render) -> None:
+    manifests = render(**ALL_ON)
+    agents, operator = (
+        one(manifests, kind, name)["spec"]["template"]
+        for kind, name in (("DaemonSet", "lowbeam-agent"), ("Deployment", "lowbeam"))
+    )
+    selector = dict(pair.split("=") for pair in labels.AGENT_SELECTOR.split(","))
+    assert selector.items() <= agents["metadata"]["labels"].items()
+    assert labels.AGENT_PORT_NAME in {port["name"] for port in agents["spec"]["containers"][0]["ports"]}
+
+    def token(pod: dict[str, Any], flag: str) -> tuple[str, str]:
+        (container,) = pod["spec"]["containers"]
+        path = next(Path(arg.partition("=")[2]) for arg in container["args"] if arg.startswith(flag))
+        volume = next(it["name"] for it in container["volumeMounts"] if it["mountPath"] == str(path.parent))
+        secret = next(it["secret"] for it in pod["spec"]["volumes"] if it["name"] == volume)
+        return secret["secretName"], next(it["key"] for it in secret["items"] if it["path"] == path.name)
+
+    assert token(operator, "--agent-token-file=") == token(agents, "--limit-token-file=")
+    without = one(render(**{"agent.enabled": True}), "Deployment", "lowbeam")["spec"]["template"]["spec"]
+    assert "agent-token" not in json.dumps(without), "it only reads watts then"
 
 
 def test_the_operator_may_touch_exactly_the_kinds_that_it_names(render: Render) -> None:

@@ -35,6 +35,7 @@ from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.status_workload import workload_status
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.sizing import Option, Sizer
+from tests.fakes.agents import no_agents
 from tests.fakes.power_fleet import NOW, cap, views
 from tests.fakes.transport import FakeTransport
 from tests.operator_harness import BULK
@@ -97,7 +98,7 @@ class Cluster:
         self.status = workload_status(FACTS, WorkloadMemory(target=Target(option), choice=CHOICE), {}, MOMENT)
 
     def executor(self) -> Executor:
-        return Executor(Applier(self.server), MagicMock(), OperatorSettings("tests"))
+        return Executor(Applier(self.server), MagicMock(), OperatorSettings("tests"), no_agents())
 
     def life(self, *, told: bool) -> None:
         """A leader finds what there is, decides, and is killed at its first write; `told`: it wrote the status."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,8 @@ def test_the_commands_name_files_values_and_objects_that_exist() -> None:
     keys = re.findall(r"--set (\S+?)=", PAGE)
     assert keys
     for key in keys:
-        section, name = key.split(".")
-        assert name in values[section], key
+        *sections, name = key.split(".")
+        assert name in functools.reduce(operator.getitem, sections, values), key
     applied = {(it["kind"], it["metadata"]["name"]) for it in yaml.safe_load_all(EXAMPLE.read_text())}
     assert {("InferenceWorkload", "chat"), ("Namespace", "assistants")} <= applied
     assert f"kubectl apply -f {EXAMPLE.relative_to(ROOT)}" in PAGE

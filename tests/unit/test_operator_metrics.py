@@ -21,6 +21,7 @@ from lowbeam.runtime.object_metrics import ObjectMetrics
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects
+from tests.fakes.agents import no_agents
 from tests.fakes.clock import VirtualClock
 from tests.unit.test_runtime_cap_status import CAP
 
@@ -79,11 +80,18 @@ async def test_a_loop_that_is_held_up_is_seen() -> None:
 
 
 async def test_who_leads_no_longer_shows_no_figures() -> None:
-    clock, parts = VirtualClock(), {name: MagicMock() for name in ("poller", "executor", "applier", "recorder")}
+    clock = VirtualClock()
+    parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "applier", "recorder")}
     reporter = Reporter(parts.pop("applier"), parts.pop("recorder"), clock)
     settings, health = OperatorSettings(identity="me"), Health(clock)
     controller = Controller(
-        settings=settings, clock=clock, health=health, reporter=reporter, leads=lambda: False, **parts
+        settings=settings,
+        clock=clock,
+        health=health,
+        reporter=reporter,
+        board_limits=no_agents(clock),
+        leads=lambda: False,
+        **parts,
     )
     controller.mirror = MagicMock()
     controller._fleet = Fleet()

@@ -28,7 +28,8 @@ from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, build_world
-from lowbeam.telemetry import WorkerEndpoint
+from lowbeam.telemetry import AgentEndpoint, WorkerEndpoint
+from tests.fakes.agents import no_agents
 from tests.fakes.clock import VirtualClock
 from tests.fakes.power_fleet import option
 from tests.raw_objects import TODAY, iw, node, pcap, replica
@@ -58,7 +59,8 @@ class MirrorWithABug:
 def a_controller(clock: VirtualClock) -> Controller:
     parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
     settings = OperatorSettings(identity="me")
-    return Controller(settings=settings, clock=clock, health=Health(clock), leads=lambda: True, **parts)
+    parts |= {"health": Health(clock), "board_limits": no_agents(clock)}
+    return Controller(settings=settings, clock=clock, leads=lambda: True, **parts)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,9 @@ class MirrorOfOneWorkload:
     """Beside a node; `generation` is the spec that it holds now."""
 
     generation = 1
+
+    def agents(self) -> list[AgentEndpoint]:
+        return []
 
     def objects(self) -> Objects:
         raw = iw("chat", priority=self.generation)

@@ -18,6 +18,7 @@ from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
 from lowbeam.sizing import Option
+from tests.fakes.agents import no_agents
 from tests.raw_objects import TODAY, iw, node, pcap, replica
 
 KEY: WorkloadKey = ("team", "w")
@@ -45,7 +46,7 @@ class Written:
 
 def executor(written: Written) -> Executor:
     transport: Any = written
-    return Executor(Applier(transport), MagicMock(), OperatorSettings("tests"))
+    return Executor(Applier(transport), MagicMock(), OperatorSettings("tests"), no_agents())
 
 
 def runs(replicas: int) -> Option:

@@ -25,6 +25,7 @@ from lowbeam.runtime.status_workload import workload_status
 from lowbeam.runtime.world import Objects, Parser, build_world
 from lowbeam.sizing import Requirements, Sizer
 from tests.builders import catalogue_of, model, stock, workload
+from tests.fakes.agents import no_agents
 from tests.raw_objects import TODAY, iw, node
 from tests.unit.test_runtime_status import CHOICE, FACTS, NOW
 from tools.bench.instances import unlimited
@@ -305,7 +306,7 @@ def test_a_fleet_that_no_status_tells_of_runs_on_and_its_history_begins() -> Non
     sizer = sizer_for(snapshot_of(world))
     running = {key: sizer.options_for(needs).options[0] for key, needs in world.requirements.items()}
     unused: Any = None
-    executor = Executor(unused, unused, OperatorSettings("tests"))
+    executor = Executor(unused, unused, OperatorSettings("tests"), no_agents())
     made = [executor.manifest(world, key, option, option.replicas) for key, option in running.items()]
     for deployment in made:
         deployment["metadata"]["uid"] = f"uid-{deployment['metadata']['name']}"

@@ -17,6 +17,7 @@ from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Observation, Parser, build_world
 from lowbeam.sizing import Demand
+from tests.fakes.agents import no_agents
 from tests.fakes.power_fleet import option as power_fleet_option
 from tests.raw_objects import TODAY, iw, node, pcap, replica
 
@@ -140,7 +141,7 @@ def test_a_replica_is_asked_at_its_address_of_either_family(ip: str, host: str) 
     unused: Any = None
     ours, vllm = replica(ip=ip), replica(ip=ip, uid="pod-2", engine=Engine.VLLM)
     world = replace(build_world(Objects(workloads=(iw("w"),)), TODAY, Parser()), replicas={("team", "w"): [ours, vllm]})
-    endpoints = Executor(unused, unused, OperatorSettings("tests")).endpoints(world)
+    endpoints = Executor(unused, unused, OperatorSettings("tests"), no_agents()).endpoints(world)
     assert [endpoint.url for endpoint in endpoints] == [f"http://{host}:9465", f"http://{host}:8080"]
 
 

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"image of {title}")
     parser.add_argument("--image-pull-policy", choices=["Always", "IfNotPresent", "Never"])
     parser.add_argument("--control-key-file", help="file with the key of the workers' control ports")
+    parser.add_argument("--agent-token-file", help="file with the token of the node agents' power limits")
     parser.add_argument("--metrics-port", type=port, help="Prometheus metrics (default 9400; 0: off)")
     parser.add_argument("--health-port", type=port, help="/livez and /readyz (default 9401; 0: off)")
     parser.add_argument("--prometheus-url", help="Prometheus with GPU power metrics, for pods without telemetry")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         "worker_image",
         *ENGINE_IMAGES,
         "image_pull_policy",
+        "agent_token_file",
         "metrics_port",
         "health_port",
         "prometheus_url",

@@ -87,5 +87,8 @@ def worker_labels(workload: str) -> dict[str, str]:
 
 WORKER_SELECTOR: Final = f"{MANAGED_BY}={PRODUCT},{WORKLOAD}"
 """Label selector that finds every child of every workload."""
+AGENT_SELECTOR: Final = f"{PART_OF}={PRODUCT},{COMPONENT}=agent"
+"""Label selector that finds the node agents, as the chart labels them."""
+AGENT_PORT_NAME: Final = "agent"
 OTHERS_SELECTOR: Final = f"!{WORKLOAD}"
 """Label selector that finds what is not ours."""

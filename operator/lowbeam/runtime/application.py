@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from lowbeam.kube import AioTransport, Applier, EventRecorder, KubeTransport, LeaderElector, connect
+from lowbeam.runtime.board_limits import BoardLimits
 from lowbeam.runtime.clock import Clock, SystemClock
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Executor
@@ -23,7 +24,14 @@ from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.object_metrics import ObjectMetrics
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import LEASE_NAME, OperatorSettings
-from lowbeam.telemetry import PrometheusFallback, PrometheusSource, Telemetry, WorkerPoller
+from lowbeam.telemetry import (
+    AgentFallback,
+    AgentPoller,
+    PrometheusFallback,
+    PrometheusSource,
+    Telemetry,
+    WorkerPoller,
+)
 
 log = structlog.get_logger("lowbeam.application")
 
@@ -58,7 +66,22 @@ class Application:
                 lease_transport.calls = self.transport.calls
             else:
                 lease_transport = self.transport
-            telemetry = await self._telemetry(stack)
+            agents = await stack.enter_async_context(
+                AgentPoller(
+                    monotonic_ms=self.clock.monotonic_ms,
+                    now=self.clock.now,
+                    token=self.settings.agent_token,
+                    sleep=self.clock.sleep,
+                    poll_seconds=self.settings.poll_seconds,
+                )
+            )
+            telemetry = await self._telemetry(stack, agents)
+            board_limits = BoardLimits(
+                agents,
+                self.clock,
+                allowed=bool(self.settings.agent_token_file),
+                tick_seconds=self.settings.guard_seconds,
+            )
             recorder = EventRecorder(
                 self.transport,
                 instance=self.settings.identity,
@@ -80,7 +103,8 @@ class Application:
                 settings=self.settings,
                 clock=self.clock,
                 poller=telemetry,
-                executor=Executor(applier, telemetry, self.settings),
+                executor=Executor(applier, telemetry, self.settings, board_limits),
+                board_limits=board_limits,
                 reporter=Reporter(applier, recorder, self.clock),
                 health=self.health,
                 leads=(lambda: elector.is_leader) if self.settings.leader_election else (lambda: True),
@@ -91,6 +115,7 @@ class Application:
                 controller.input_changed,
                 controller.child_changed,
                 controller.others_changed,
+                namespace=self.settings.namespace,
             )
             controller.mirror = mirror
             self.health.unsynced = lambda: [*mirror.unsynced(), *([elector.message] if elector.message else [])]
@@ -114,8 +139,8 @@ class Application:
             )
             log.info("stopped", identity=self.settings.identity)
 
-    async def _telemetry(self, stack: contextlib.AsyncExitStack) -> Telemetry:
-        """The workers' own ports, and Prometheus behind them where one is configured."""
+    async def _telemetry(self, stack: contextlib.AsyncExitStack, agents: AgentPoller) -> Telemetry:
+        """The workers' own ports, behind them the agents of their nodes, and Prometheus where one is configured."""
         workers = await stack.enter_async_context(
             WorkerPoller(
                 monotonic_ms=self.clock.monotonic_ms,
@@ -124,12 +149,13 @@ class Application:
                 poll_seconds=self.settings.poll_seconds,
             )
         )
+        of_pods = AgentFallback(workers, agents, monotonic_ms=self.clock.monotonic_ms)
         if not self.settings.prometheus_url:
-            return workers
+            return of_pods
         prometheus = await stack.enter_async_context(
             PrometheusSource(self.settings.prometheus_url, monotonic_ms=self.clock.monotonic_ms, now=self.clock.now)
         )
-        return PrometheusFallback(workers, prometheus, monotonic_ms=self.clock.monotonic_ms, sleep=self.clock.sleep)
+        return PrometheusFallback(of_pods, prometheus, monotonic_ms=self.clock.monotonic_ms, sleep=self.clock.sleep)
 
 
 async def _until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:

@@ -37,10 +37,11 @@ from lowbeam.planning.plan import sizer_for
 from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
+from lowbeam.runtime.board_limits import BoardLimits
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.demand import LoadWatch, written_observations
 from lowbeam.runtime.executor import Executor
-from lowbeam.runtime.fleet import Fleet
+from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
 from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.meters import Books, Meters
@@ -76,6 +77,7 @@ class Controller:
         clock: Clock,
         poller: Telemetry,
         executor: Executor,
+        board_limits: BoardLimits,
         reporter: Reporter,
         health: Health,
         leads: Callable[[], bool],
@@ -84,6 +86,9 @@ class Controller:
         self._clock = clock
         self._poller = poller
         self._executor = executor
+        self._board_limits = board_limits
+        self._limitable: frozenset[str] = frozenset()
+        """Nodes on whose boards power limits are planned."""
         self._reporter = reporter
         self._health = health
         self._leads = leads
@@ -152,6 +157,7 @@ class Controller:
             group.create_task(self._planner_loop(), name="planner")
             group.create_task(self._guard_loop(), name="guard")
             group.create_task(self._work.run(), name="executor")
+            group.create_task(self._board_limits.run(self._decided, self._may_rise), name="board limits")
 
     # ---- loops
 
@@ -292,6 +298,7 @@ class Controller:
                 there = generations.keys() & world.raw_workloads.keys() - set(planned.advised())
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._work.supersede(*changed, *self._power.hurried())
+        self._board_limits.hurry()
         self._reporter.planned(answer, world.raw_workloads, fleet, changed)
         # Not before: a plan that fails must not swallow an edit. The executor renders what is there by then.
         self._work.add(*edited)
@@ -308,6 +315,7 @@ class Controller:
     async def _guard_once(self, fleet: Fleet) -> None:
         with metrics.guard_seconds.time():
             async with self._deciding:
+                self._look_at_agents()
                 world = self._look()
                 books = self._read_meters(world, fleet)
                 endpoints = self._executor.endpoints(world)
@@ -317,6 +325,7 @@ class Controller:
                 if heard:  # before, worst cases would be taken for an emergency
                     changed = self._power.guard(world, fleet, books, self._plan, self._snapshot(world, fleet))
                 self._work.supersede(*changed, *self._power.hurried())  # whatever fails after it
+                self._board_limits.hurry()
                 self._look_at_loads(world, fleet, books)
         self._reporter.decided(world.raw_workloads, fleet, changed)
         for key, message in self._power.ineffective():
@@ -357,7 +366,7 @@ class Controller:
         if memory.target is None or world.workloads[key].spec.mode is not WorkloadMode.ENFORCE:
             return True
         decided = memory.decision, memory.planned_generation
-        may_rise = not world.caps.caps or self._clock.monotonic_ms() >= memory.rises_from_ms
+        may_rise = self._sees_enough(world, memory)
         outcome = await self._executor.carry_out(world, key, memory.target, self._poller.samples(), may_rise=may_rise)
         if decided == (memory.decision, memory.planned_generation):  # else decided anew: the next pass carries that out
             memory.waiting_for = outcome.waiting_for
@@ -366,6 +375,23 @@ class Controller:
         memory.write_error = None if isinstance(outcome.error, Deposed) else outcome.error  # that is nobody's to mend
         return outcome.through
 
+    def _decided(self) -> tuple[World, Fleet] | None:
+        """What the boards are to have, as long as this process may write."""
+        if self._fleet is None or self._plan is None or not self._leads() or self.mirror.never_seen():
+            return None
+        return self._look(), self._fleet
+
+    def _may_rise(self, key: WorkloadKey) -> bool:
+        """Whether a power limit of the workload's boards may be raised, as a batch limit might."""
+        if self._fleet is None:
+            return False
+        world, memory = self._look(), self._fleet.of(key)
+        option = memory.target.option if memory.target is not None else None
+        return self._sees_enough(world, memory) and not (option and self._executor.surplus(world, key, option))
+
+    def _sees_enough(self, world: World, memory: WorkloadMemory) -> bool:
+        return not world.caps.caps or self._clock.monotonic_ms() >= memory.rises_from_ms
+
     # ---- parts of a cycle
 
     def _look(self) -> World:
@@ -373,9 +399,17 @@ class Controller:
         now = self._clock.now()
         if self._world is None or not self._world.holds_at(now):
             began_ms = self._clock.monotonic_ms()
-            self._world = build_world(self.mirror.objects(), now, self._parser, self._loads.observations())
+            self._world = build_world(
+                self.mirror.objects(), now, self._parser, self._loads.observations(), self._limitable
+            )
             self._looked_seconds = (self._clock.monotonic_ms() - began_ms) / 1000
         return self._world
+
+    def _look_at_agents(self) -> None:
+        self._board_limits.set_agents(self.mirror.agents())
+        if (limitable := self._board_limits.nodes()) != self._limitable:
+            self._limitable, self._world = limitable, None
+            self._input.set()
 
     def _read_meters(self, world: World, fleet: Fleet) -> Books:
         return self._meters.read(world, fleet.options(), self._poller.samples(), self._clock.monotonic_ms())

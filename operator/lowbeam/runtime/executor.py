@@ -1,5 +1,7 @@
 """Carries decisions out: Deployments, Services and hot batch changes, each written only where it differs.
 
+Power limits of boards are set by `board_limits`; a batch limit rises only on boards that have theirs.
+
 Decides nothing about power. Level-triggered and idempotent: it compares what is decided with what exists and writes the
 next step; after a crash between any two writes the next pass goes on from what it finds.
 
@@ -22,6 +24,7 @@ from lowbeam.kube import DEPLOYMENTS, SERVICES, Applier, KubeError
 from lowbeam.planning.committed import Target
 from lowbeam.planning.roll import Roll
 from lowbeam.render import ModelTraits, Placement, RenderSettings, control_token, deployment, deployment_name, service
+from lowbeam.runtime.board_limits import BoardLimits, limit_is_pending
 from lowbeam.runtime.children import ROLLOUT, next_step
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.replicas import Replica, WorkloadKey, child_of, unmade
@@ -32,6 +35,7 @@ from lowbeam.telemetry import Sample, SampleError, Telemetry, WorkerEndpoint
 
 log = structlog.get_logger("lowbeam.executor")
 
+BOARD_LIMITS = "the power limit of its boards"
 MOVE_TO_ITS_NODES = "room on the nodes of its pool, or a move to the pool that its nodes are in now"
 
 
@@ -51,8 +55,11 @@ class Outcome:
 class Executor:
     """Writes children of workloads and talks to the workers' control ports."""
 
-    def __init__(self, applier: Applier, poller: Telemetry, settings: OperatorSettings) -> None:
+    def __init__(
+        self, applier: Applier, poller: Telemetry, settings: OperatorSettings, board_limits: BoardLimits
+    ) -> None:
         self._applier = applier
+        self._board_limits = board_limits
         self._poller = poller
         self._settings = settings
         self._asked: dict[str, tuple[int, int]] = {}
@@ -82,7 +89,7 @@ class Executor:
         except KubeError as error:
             outcome.error = error
             return outcome
-        if target.option is not None and self._surplus(world, key, target.option):
+        if target.option is not None and self.surplus(world, key, target.option):
             outcome.waiting_for = outcome.waiting_for or "surplus replicas to end before the batch limit may rise"
             return outcome
         if may_rise:
@@ -91,6 +98,9 @@ class Executor:
             outcome.waiting_for = outcome.waiting_for or "fresh readings before the batch limit may rise"
         if refused and not outcome.waiting_for:
             outcome.waiting_for = f"a batch limit to be taken: {refused[0]}"
+        if target.option is not None and (unset := self._limits_pending(world, key, target.option, samples)):
+            reason = next(filter(None, (self._board_limits.problem(replica.node) for replica in unset)), "")
+            outcome.waiting_for = outcome.waiting_for or BOARD_LIMITS + (f": {reason}" if reason else "")
         return outcome
 
     def endpoints(self, world: World) -> list[WorkerEndpoint]:
@@ -105,8 +115,17 @@ class Executor:
         ]
 
     def unconfirmed(self, world: World, fleet: Fleet, samples: Mapping[str, Sample]) -> list[WorkloadKey]:
-        """Workloads with a replica whose running batch limit is not the decided one."""
-        return [key for key, option in fleet.options().items() if option and self._pending(world, key, option, samples)]
+        """Workloads with a replica whose batch limit, or whose boards' power limit, is not the decided one."""
+        return [
+            key
+            for key, option in fleet.options().items()
+            if option
+            and (
+                self._pending(world, key, option, samples)
+                or self._limits_pending(world, key, option, samples)
+                or fleet.of(key).waiting_for.startswith(BOARD_LIMITS)
+            )
+        ]
 
     def _endpoint(self, world: World, key: WorkloadKey, replica: Replica) -> WorkerEndpoint:
         if replica.engine is not Engine.NATIVE:
@@ -133,7 +152,20 @@ class Executor:
             and self._asked.get(replica.uid) != (option.batch_limit, sample.received_at_ms)
         ]
 
-    def _surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
+    def _limits_pending(
+        self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
+    ) -> list[Replica]:
+        digest = Placement.of(option).digest(key[1])
+        return [
+            replica
+            for replica in world.replicas.get(key, ())
+            if replica.placement_digest == digest
+            and replica.started
+            and not replica.terminating
+            and limit_is_pending(option, replica, samples.get(replica.uid))
+        ]
+
+    def surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
         """Whether more pods of the option exist than were decided, or are made again: until they are gone they would
         draw the more too."""
         digest = Placement.of(option).digest(key[1])
@@ -217,7 +249,8 @@ class Executor:
             return []
         pending = []
         for replica, sample, running in self._pending(world, key, option, samples):
-            if (running.batch_limit > option.batch_limit) is lower:
+            bare = option.board_limit_watts and limit_is_pending(option, replica, sample)
+            if (running.batch_limit > option.batch_limit) is lower and (lower or not bare):
                 self._asked[replica.uid] = (option.batch_limit, sample.received_at_ms)
                 pending.append((replica, running))
         answers = await asyncio.gather(

@@ -8,7 +8,7 @@ requests are taken off: there the scheduler decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lowbeam.api.v1alpha1.pod import Toleration
@@ -39,8 +39,11 @@ class NodeStock:
         replicas: Iterable[Replica] = (),
         *,
         other_pods: Iterable[Raw] = (),
+        limitable: Collection[str] = (),
     ) -> None:
-        """`replicas`: ours. `other_pods`: those of others that hold accelerators."""
+        """`replicas`: ours. `other_pods`: those of others that hold accelerators. `limitable`: names of nodes whose
+        agent sets power limits of boards."""
+        self._limitable = limitable
         self._others: Counter[str] = Counter()
         """Boards of others, by node."""
         for pod in other_pods:
@@ -100,6 +103,8 @@ class NodeStock:
         total: dict[tuple[str, str], int] = {}
         largest: dict[tuple[str, str], int] = {}
         taken: dict[tuple[str, str], int] = {}
+        fixed: set[tuple[str, str]] = set()
+        """Places with a node whose boards keep their limits: a pod may come to stand there."""
         for node, name in nodes:
             node_name = node["metadata"]["name"]
             allocatable = node.get("status", {}).get("allocatable", {})
@@ -117,8 +122,10 @@ class NodeStock:
             total[where] = total.get(where, 0) + count
             largest[where] = max(largest.get(where, 0), count)
             taken[where] = taken.get(where, 0) + others
+            if count and node_name not in self._limitable:
+                fixed.add(where)
         return tuple(
-            Inventory(*where, count, largest[where], taken[where])
+            Inventory(*where, count, largest[where], taken[where], board_limits=where not in fixed)
             for where, count in sorted(total.items())
             if count or taken[where]
         )

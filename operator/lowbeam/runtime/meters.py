@@ -23,6 +23,7 @@ from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
 from lowbeam.power.trust import IMPOSSIBLE_PERCENT, MeterHistory, MeterLimits, Verdict, judge
 from lowbeam.power.trust import Sample as MeterSample
 from lowbeam.render import Placement
+from lowbeam.runtime.board_limits import limit_is_pending
 from lowbeam.runtime.replicas import Replica, WorkloadKey, to_be_made, unmade
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
@@ -221,10 +222,12 @@ class Meters:
         elif confirmed is None and not replica.started and not replica.terminating:
             confirmed = 1  # as it starts; only a confirmed change raises it
         task = world.workloads[key].spec.task if key in world.workloads else ""
-        on_target = target is not None and placement == Placement.of(target)
+        boards = limits.worst_case_milliwatts
+        if sample is not None and sample.limit_milliwatts is not None:
+            boards = min(boards, sample.limit_milliwatts)
         if placement is None:
-            worst = limits.worst_case_milliwatts
-        elif on_target and target is not None and confirmed is not None and confirmed <= target.batch_limit:
+            worst = boards
+        elif target is not None and placement == Placement.of(target) and _obeys(target, replica, confirmed, sample):
             worst = replica_milliwatts(target)
         else:
             needs = world.requirements.get(key)
@@ -233,7 +236,7 @@ class Meters:
                 placement,
                 task,
                 confirmed,
-                limits.worst_case_milliwatts,
+                boards,
                 corrections=needs.corrections if needs is not None else (),
             )
         state = ReplicaState.LIVE if replica.scheduled else ReplicaState.PENDING
@@ -242,7 +245,7 @@ class Meters:
             workload=key[1],
             pool=pool,
             pod_uid=replica.uid,
-            limit_milliwatts=limits.worst_case_milliwatts if replica.scheduled else None,
+            limit_milliwatts=boards if replica.scheduled else None,
             worst_case_milliwatts=worst,
             highest_observed_milliwatts=self._highest_above(replica.uid, worst),
             state=ReplicaState.TERMINATING if replica.terminating else state,
@@ -267,6 +270,16 @@ class Meters:
         for memory in memories:
             for uid in [uid for uid in memory if uid not in alive]:
                 del memory[uid]
+
+
+def _obeys(target: Option, replica: Replica, batch_limit: int | None, sample: Sample | None) -> bool:
+    """Whether a replica can draw no more than its option says: its batch limit, and the power limit of its boards.
+
+    A replica that has not started yet only loads; its boards get their limit meanwhile.
+    """
+    if batch_limit is None or batch_limit > target.batch_limit:
+        return False
+    return not target.board_limit_watts or not replica.started or not limit_is_pending(target, replica, sample)
 
 
 def _missing_boards(sample: Sample, replica: Replica) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from lowbeam.api.wire import AGENT_PORT
 from lowbeam.kube import (
     ACCELERATOR_CLASSES,
     DEPLOYMENTS,
@@ -32,6 +33,7 @@ from lowbeam.render import labels
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.replicas import holds_accelerators
 from lowbeam.runtime.world import Objects
+from lowbeam.telemetry import AgentEndpoint
 
 OWN = (INFERENCE_WORKLOADS, POWER_CAPS, MODEL_CARDS, ACCELERATOR_CLASSES, ENERGY_PROFILES)
 CHILDREN = (DEPLOYMENTS, SERVICES, PODS)
@@ -48,8 +50,9 @@ _POD_PARTS = (
 
 
 class Mirror:
-    """One informer per kind, and one for other people's pods on accelerators.
+    """One informer per kind, one for other people's pods on accelerators, and one for node agents.
 
+    `namespace`: the operator's own. Agents of others are not asked: they would get our token, and be believed.
     `on_input` is called when a plan may change, `on_child` when only children did, `on_others` when a pod of others
     took or left accelerators.
     """
@@ -61,6 +64,8 @@ class Mirror:
         on_input: Callable[[Resource, KubeObject | None, KubeObject | None], None],
         on_child: Callable[[KubeObject], None],
         on_others: Callable[[], None],
+        *,
+        namespace: str,
     ) -> None:
         self._clock = clock
         self._on_input = on_input
@@ -91,7 +96,15 @@ class Mirror:
             transform=keep_only(*_POD_PARTS),
         )
         self._others.on_change(self._others_changed)
-        self._all = (*self.informers.values(), self._others)
+        self._agents = Informer(
+            transport,
+            PODS,
+            monotonic_ms=clock.monotonic_ms,
+            label_selector=labels.AGENT_SELECTOR,
+            wanted=lambda pod: bool(pod["metadata"].get("namespace") == namespace),
+            transform=keep_only(*_POD_PARTS),
+        )
+        self._all = (*self.informers.values(), self._others, self._agents)
 
     async def run(self) -> None:
         """Keep every mirror true until cancelled."""
@@ -141,6 +154,11 @@ class Mirror:
             other_pods=self._others.objects(),
         )
 
+    def agents(self) -> list[AgentEndpoint]:
+        """The node agents that have an address and are to stay."""
+        found = (_agent_of(pod) for pod in self._agents.objects() if "deletionTimestamp" not in pod["metadata"])
+        return [agent for agent in found if agent is not None]
+
     def _changed(self, resource: Resource, _change: Change, old: KubeObject | None, new: KubeObject | None) -> None:
         if resource in CHILDREN:
             self._on_child(new or old or {})
@@ -154,6 +172,17 @@ class Mirror:
 
 _INDISPENSABLE = (INFERENCE_WORKLOADS, POWER_CAPS, NAMESPACES, NODES, DEPLOYMENTS, PODS)
 _REFUSED = (InformerState.FORBIDDEN, InformerState.MISSING_KIND)
+
+
+def _agent_of(pod: KubeObject) -> AgentEndpoint | None:
+    spec, ip = pod.get("spec", {}), pod.get("status", {}).get("podIP", "")
+    ports = (port for container in spec.get("containers", ()) for port in container.get("ports", ()))
+    port = next((it["containerPort"] for it in ports if it.get("name") == labels.AGENT_PORT_NAME), AGENT_PORT)
+    if not ip or not spec.get("nodeName"):
+        return None
+    metadata, host = pod["metadata"], f"[{ip}]" if ":" in ip else ip
+    url = f"http://{host}:{port}"
+    return AgentEndpoint(metadata["uid"], metadata["namespace"], metadata["name"], spec["nodeName"], url)
 
 
 def _input_of(resource: Resource, obj: KubeObject | None) -> object:

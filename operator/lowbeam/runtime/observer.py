@@ -231,6 +231,6 @@ def _without_meter(replica: Replica) -> str:
     if replica.engine is Engine.NATIVE:
         return "the worker has no power meter; the cap counts its worst case"
     return (
-        f"{ENGINES[replica.engine].title} exports no watts and Prometheus told none of this pod: set prometheus.url in "
-        "the chart and run a GPU exporter (docs/engines.md); until then the cap counts its worst case"
+        f"{ENGINES[replica.engine].title} exports no watts and nobody else told them of this pod: set agent.enabled "
+        "or prometheus.url in the chart (docs/engines.md); until then the cap counts its worst case"
     )

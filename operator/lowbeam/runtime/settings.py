@@ -58,6 +58,9 @@ class OperatorSettings:
     control_key: bytes = field(default=b"", repr=False)
     """Secret from which each workload's control-port token is derived; empty: the control ports are open."""
 
+    agent_token_file: str = ""
+    """File with the bearer token of the node agents' power limits; empty: the operator sets none."""
+
     planner_seconds: float = 15.0
     """The plan is made anew this often, and at once when a cap, a spec or the inventory changes."""
 
@@ -85,6 +88,14 @@ class OperatorSettings:
 
     leader_election: bool = True
     """False only where a single process is certain, such as a test."""
+
+    def agent_token(self) -> str:
+        """Read at every change, as the agents do: a rotated Secret counts without a restart. Empty where unreadable:
+        the agents refuse, and say so."""
+        try:
+            return Path(self.agent_token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError):
+            return ""
 
     def engine_images(self) -> dict[Engine, str]:
         """Images of the engines beside the native worker, for classes with accelerators."""

@@ -9,7 +9,7 @@ Invariant: the same objects give the same World, in whatever order the informers
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
@@ -253,9 +253,14 @@ class Parser:
 
 
 def build_world(
-    objects: Objects, now: datetime, parser: Parser, observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED
+    objects: Objects,
+    now: datetime,
+    parser: Parser,
+    observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED,
+    limitable: Collection[str] = (),
 ) -> World:
-    """One World from what the informers hold, the time (UTC), and what telemetry said about the workloads."""
+    """One World from what the informers hold, the time (UTC), what telemetry said about the workloads, and the nodes on
+    whose boards power limits may be set."""
     # 1. The catalogue: built in, then the cluster's own objects over it.
     catalogue, catalogue_problems = parser.catalogue(objects)
     # 2. Caps and pools.
@@ -287,7 +292,13 @@ def build_world(
     # 4. Inventory. Labels hold a shortened name where the workload's own is too long for one.
     names = {(key[0], labels.label_value(key[1])): key for key in raw_workloads}
     stock = NodeStock(
-        objects.nodes, ground.node_pools, ground.node_classes, catalogue, pods, other_pods=objects.other_pods
+        objects.nodes,
+        ground.node_pools,
+        ground.node_classes,
+        catalogue,
+        pods,
+        other_pods=objects.other_pods,
+        limitable=limitable,
     )
     places = {key: workloads[key].spec.placement for key in requirements}
     inventory = stock.inventory({place.tolerations for place in places.values()})
