@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -32,9 +32,8 @@ from lowbeam.kube import (
 )
 from lowbeam.kube.errors import Deposed
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
-from lowbeam.planning import Plan, Snapshot, WorkloadState
+from lowbeam.planning import Plan, Snapshot
 from lowbeam.planning.plan import sizer_for
-from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
 from lowbeam.runtime.board_limits import BoardLimits
@@ -43,7 +42,6 @@ from lowbeam.runtime.demand import LoadWatch, written_observations
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.fleet import Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
-from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.meters import Books, Meters
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.observer import Observer
@@ -52,7 +50,7 @@ from lowbeam.runtime.recovery import last_action, recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.reporter import Reporter
 from lowbeam.runtime.settings import OperatorSettings
-from lowbeam.runtime.thinking import advise, explain, think
+from lowbeam.runtime.thinking import advise, explain, snapshot_of, think
 from lowbeam.runtime.worklist import Worklist
 from lowbeam.runtime.world import Parser, World, build_world
 from lowbeam.telemetry import Telemetry
@@ -283,7 +281,7 @@ class Controller:
                 edited = set(world.requirements) if everything else noticed & set(world.requirements)
                 fleet.forget_all_but(set(world.raw_workloads))
                 generations = {key: raw["metadata"]["generation"] for key, raw in world.raw_workloads.items()}
-                snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet).charges)
+                snapshot = self._snapshot(world, fleet, self._read_meters(world, fleet))
             # Pure and possibly long: in a thread and outside the lock, so that the guard goes on meanwhile.
             began_ms = self._clock.monotonic_ms()
             answer = await think(snapshot)
@@ -294,7 +292,7 @@ class Controller:
                 world, self._plan = self._look(), answer
                 books = self._read_meters(world, fleet)
                 self._power.look(world, books, answer, fleet)
-                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books.charges))
+                changed = self._power.follow(fleet, books, answer, self._snapshot(world, fleet, books))
                 there = generations.keys() & world.raw_workloads.keys() - set(planned.advised())
                 edited |= {key for key in there if fleet.of(key).planned(generations[key])}
         self._work.supersede(*changed, *self._power.hurried())
@@ -357,9 +355,7 @@ class Controller:
         if fleet is None or key not in world.requirements:
             return True
         if not self._leads():
-            return (
-                False  # perhaps for a moment only: its memory goes when a loop sees it, and then nothing is left to do
-            )
+            return False  # perhaps for a moment: its memory goes when a loop sees it, and then nothing is left to do
         if self.mirror.never_seen() or self._plan is None:
             return False  # a new leader writes nothing before it has planned: what it remembers may be half a decision
         memory = fleet.of(key)
@@ -414,6 +410,9 @@ class Controller:
     def _read_meters(self, world: World, fleet: Fleet) -> Books:
         return self._meters.read(world, fleet.options(), self._poller.samples(), self._clock.monotonic_ms())
 
+    def _snapshot(self, world: World, fleet: Fleet, books: Books | None = None) -> Snapshot:
+        return snapshot_of(world, fleet, self._power.pinned, books.charges if books is not None else ())
+
     def _look_at_loads(self, world: World, fleet: Fleet, books: Books) -> None:
         """Take in what was offered and drawn since the last look; another load to size for is a new input."""
         samples, now_ms = self._poller.samples(), self._clock.monotonic_ms()
@@ -421,31 +420,3 @@ class Controller:
             self._world = None
             self._input.set()
             log.debug("load or draw is another than before", workload="/".join(key))
-
-    def _snapshot(self, world: World, fleet: Fleet, charges: Sequence[ReplicaCharge] = ()) -> Snapshot:
-        planned, states = set(world.enforced()), []
-        replicas = (replica for group in world.replicas.values() for replica in group)
-        pods = holdings(charges, replicas, world.node_classes) if charges else {}
-        for key in world.enforced():
-            memory = fleet.of(key)
-            option = memory.target.option if memory.target else None
-            running = world.standing(key, option) if option else None
-            pinned = self._power.pinned(key)
-            states.append(
-                WorkloadState(
-                    world.requirements[key],
-                    running,
-                    dimmed=memory.dimming is not None,
-                    held=pinned,
-                    pods=pods.get(key, ()),
-                )
-            )
-        others = [charge for charge in charges if (charge.namespace, charge.workload) not in planned]
-        return Snapshot(
-            world.catalogue,
-            world.caps,
-            world.inventory,
-            tuple(states),
-            reserved_milliwatts=committed(world.caps, others),
-            reserved_accelerators=world.held_unplanned(),
-        )

@@ -1,4 +1,4 @@
-"""What takes long and needs no lock: planning in a thread, and what follows from it for readers only.
+"""What a plan is made from, and what takes long and needs no lock: planning in a thread, and what readers get of it.
 
 Decides the order: first what to run, then, bit by bit, advice and explanations. Those cost more than the plan itself in
 a fleet that is new, or whose cap was cut, and nobody's watts depend on them.
@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from lowbeam.planning import Choice, Plan, Snapshot, explained, plan
+from lowbeam.planning import Choice, Plan, Snapshot, WorkloadState, explained, plan
+from lowbeam.power.ledger import ReplicaCharge, committed
 from lowbeam.runtime.fleet import Fleet
+from lowbeam.runtime.inventory import holdings
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.world import World
 
@@ -20,6 +22,36 @@ TOGETHER = 32
 """A cap that is cut meanwhile waits for so many explanations: some tenths of a second at most."""
 
 Interrupted = Callable[[], bool]
+
+
+def snapshot_of(
+    world: World, fleet: Fleet, pinned: Callable[[WorkloadKey], bool], charges: Sequence[ReplicaCharge] = ()
+) -> Snapshot:
+    """What a plan is made from. `pinned`: whether anti-flap keeps a workload where it is; `charges`: of all pods."""
+    planned, states = set(world.enforced()), []
+    replicas = (replica for group in world.replicas.values() for replica in group)
+    pods = holdings(charges, replicas, world.node_classes) if charges else {}
+    for key in world.enforced():
+        memory = fleet.of(key)
+        option = memory.target.option if memory.target else None
+        states.append(
+            WorkloadState(
+                world.requirements[key],
+                world.standing(key, option) if option else None,
+                dimmed=memory.dimming is not None,
+                held=pinned(key),
+                pods=pods.get(key, ()),
+            )
+        )
+    others = [charge for charge in charges if (charge.namespace, charge.workload) not in planned]
+    return Snapshot(
+        world.catalogue,
+        world.caps,
+        world.inventory,
+        tuple(states),
+        reserved_milliwatts=committed(world.caps, others),
+        reserved_accelerators=world.held_unplanned(),
+    )
 
 
 async def think(snapshot: Snapshot) -> Plan:
