@@ -39,6 +39,11 @@ def body(spec: dict[str, Any]) -> KubeObject:
     second={"replicas": 1, "env": [{"name": "a"}], "template": {"a": True}},
     others={"replicas": 1, "env": [{"name": "a"}], "template": {"a": 1}},
 )
+@example(  # several of them, so that the whole is equal too
+    first={"replicas": 1, "template": {"a": 1, "b": True}},
+    second={"replicas": 1, "template": {"a": True, "b": 1}},
+    others={"replicas": 1},
+)
 @given(first=FIELDS, second=FIELDS, others=FIELDS)
 def test_a_second_body_replaces_the_first_in_one_write_and_leaves_others_alone(
     first: dict[str, Any], second: dict[str, Any], others: dict[str, Any]

@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from kubernetes.utils.quantity import parse_quantity
 
 from lowbeam.kube.errors import Conflict, NotFound, NotOurs
@@ -136,7 +137,14 @@ def differs(
     owned = _owned_fields(live, field_manager, subresource)
     wanted, there = _body(desired, subresource), _body(live, subresource)
     # Nearly every status is what we wrote, and equality is found far sooner than that everything is covered.
-    return not (wanted == there or _covers(wanted, there, owned, "")) or _gives_up(owned, wanted, "")
+    return not (_is_same(wanted, there) or _covers(wanted, there, owned, "")) or _gives_up(owned, wanted, "")
+
+
+def _is_same(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Equality as JSON has it: to Python alone, a number and a truth are equal."""
+    if wanted != there:
+        return False
+    return orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS) == orjson.dumps(there, option=orjson.OPT_SORT_KEYS)
 
 
 def subset_equal(desired: Any, live: Any) -> bool:
