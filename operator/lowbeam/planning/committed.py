@@ -200,7 +200,7 @@ class Ledger:
         same = [p for p in pods if p.placement == placement]
         kept = [p for p in same if p.state is not ReplicaState.TERMINATING]
         kept.sort(key=lambda pod: -pod.milliwatts)
-        raised = [replace(p, worst_case_milliwatts=max(p.worst_case_milliwatts, each)) for p in kept[: option.replicas]]
+        raised = [_raised(pod, each) for pod in kept[: option.replicas]]
         # The batch limit rises only when the surplus pods are gone: it is one or the other, never both.
         staying = max(_milliwatts(same, pools), _milliwatts(raised, pools))
         others = [p for p in pods if p.placement != placement]
@@ -218,6 +218,12 @@ def replicas_of(pods: Collection[ReplicaCharge]) -> int:
     """How many replicas they are: a pod that drains and the one made in its place are one, unless both have a node."""
     on_nodes = sum(pod.state in {ReplicaState.LIVE, ReplicaState.TERMINATING} for pod in pods)
     return max(on_nodes, sum(pod.state is not ReplicaState.TERMINATING for pod in pods))
+
+
+def _raised(pod: ReplicaCharge, each: int) -> ReplicaCharge:
+    """What it may draw when it runs the option; the power limit that its boards have now is no bound then."""
+    limit = None if pod.limit_milliwatts is None else max(pod.limit_milliwatts, each)
+    return replace(pod, worst_case_milliwatts=max(pod.worst_case_milliwatts, each), limit_milliwatts=limit)
 
 
 def _boards(pods: Iterable[ReplicaCharge]) -> int:
