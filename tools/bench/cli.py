@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from . import core, document, fleet, linear, planner, power_cut, selection, sizing, startup, worker
+from . import board_limits, core, document, fleet, linear, planner, power_cut, selection, sizing, startup, worker
 from .figures import Section
 
 Say = Callable[[str], None]
@@ -16,7 +16,7 @@ Say = Callable[[str], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; prints each as soon as it is done."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    names = "planner, core, selection, sizing, power-cut, fleet, startup, worker, linear (default: all)"
+    names = "planner, core, board-limits, selection, sizing, power-cut, fleet, startup, worker, linear (default: all)"
     parser.add_argument("names", nargs="*", metavar="NAME", help=names)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--runs", type=int, default=20, help="how often power-cut cuts the cap (default 20)")
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known: dict[str, Callable[[Say], Section]] = {
         "planner": planner.measure,
         "core": core.measure,
+        "board-limits": board_limits.measure,
         "selection": selection.measure,
         "sizing": sizing.measure,
         "startup": startup.measure,
