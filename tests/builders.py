@@ -32,7 +32,7 @@ from lowbeam.sizing.requirements import Demand, Requirements
 from lowbeam.sizing.size import options_for
 
 SOURCE = Source("made up for a test", "2026-01-01")
-ALL_LEVERS = ("Batch", "Replicas", "Precision", "Model", "Pause")
+ALL_LEVERS = ("Batch", "PowerLimit", "Replicas", "Precision", "Model", "Pause")
 BENCHMARK = "bench"
 TASK = "text-classification"
 
@@ -289,6 +289,7 @@ def option(
     unserved: float = 0,
     shortfall: float = 0,
     boards: int = 1,
+    limit_watts: int = 0,
 ) -> Option:
     """An option by hand, for tests that need no catalogue; `watts` is the worst case of all replicas together."""
     return Option(
@@ -310,6 +311,7 @@ def option(
         millijoules_per_request=1000,
         latency_p95_ms=100,
         basis=Basis.MEASURED,
+        board_limit_watts=limit_watts,
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lowbeam.catalog import load_builtin
 from lowbeam.catalog.facts import Catalogue, Reasoning
-from lowbeam.planning import Plan, Snapshot, WorkloadState, plan, size_all
+from lowbeam.planning import Lever, Plan, Snapshot, WorkloadState, plan, size_all
 from lowbeam.planning.feasibility import violations
 from lowbeam.planning.shed import ShedOrder, choose_sheds
 from lowbeam.power.tree import build_cap_tree
@@ -62,8 +62,9 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         cap("rack", draw(st.integers(0, 1500)), pool="rack", parent="cluster"),
         cap("tenant", draw(st.integers(0, 1500)), namespaces=["x"], enforce=draw(st.booleans())),
     ]
+    limits = draw(st.sampled_from([(), ("rack",), POOLS]))
     shelves = tuple(
-        Inventory(pool, name, draw(st.sampled_from([0, 2, 8])), 8)
+        Inventory(pool, name, draw(st.sampled_from([0, 2, 8])), 8, board_limits=pool in limits)
         for pool in POOLS
         for name in sorted(CATALOGUE.accelerator_classes)
     )
@@ -96,12 +97,27 @@ def test_a_plan_breaks_no_cap_no_inventory_and_no_floor(shot: Snapshot) -> None:
             assert option.quality_centi >= needs.floor_centi
         if option.below_floor:
             assert choice.binding_cap, "consent is for caps only"
+        if option.board_limit_watts:
+            where = (option.pool, option.accelerator_class)
+            assert any(row.board_limits for row in shot.inventory if (row.pool, row.accelerator_class) == where)
+            assert option.worst_case_milliwatts <= option.board_limit_watts * 1000 * option.accelerators
 
 
 @settings(max_examples=25, deadline=None)
 @given(snapshots(), st.randoms(use_true_random=False))
 def test_the_order_in_which_things_arrive_changes_nothing(shot: Snapshot, rng: random.Random) -> None:
     assert plan(shuffled(shot, rng)) == plan(shot)
+
+
+@settings(max_examples=25, deadline=None)
+@given(snapshots())
+def test_a_cap_without_the_lever_limits_no_boards_beyond_what_runs_without_caps(shot: Snapshot) -> None:
+    levers = tuple(it for it in ALL_LEVERS if it != Lever.POWER_LIMIT)
+    caps = build_cap_tree([replace(it, levers=levers) for it in shot.caps.caps])
+    made = plan(replace(shot, caps=caps), explain=False)
+    for choice in made.choices:
+        if choice.option is not None and choice.desired is not None and choice.option.board_limit_watts:
+            assert choice.option.board_limit_watts == choice.desired.board_limit_watts
 
 
 @settings(max_examples=25, deadline=None)

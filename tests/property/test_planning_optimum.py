@@ -33,6 +33,7 @@ def options(draw: st.DrawFn, demand: int) -> Option:
         expected=draw(st.integers(1, 40)) * 10,
         replicas=draw(st.integers(1, 4)),
         batch=draw(st.sampled_from([1, 8, 64])),
+        limit_watts=draw(st.sampled_from([0, 0, 300])),
         pool=draw(st.sampled_from(POOLS)),
         accelerator_class=draw(st.sampled_from(CLASSES)),
         capacity=capacity,

@@ -37,6 +37,7 @@ OPTIONS = (
         for replicas in (1, 3, 4)
         for batch, model, each_watts in ((8, "m8", 100), (64, "m8", 200), (8, "m4", 60))
     ),
+    *(replace(option(3, 64, "m8", pool, 150), board_limit_watts=150) for pool in ("", "row")),
 )
 DWELL_MS = 120_000
 

@@ -55,6 +55,7 @@ options = st.builds(
     millijoules_per_request=amounts,
     latency_p95_ms=st.integers(0, 10**9),
     basis=st.sampled_from(Basis),
+    board_limit_watts=st.integers(0, 1200),
 )
 choices = st.builds(
     Choice,

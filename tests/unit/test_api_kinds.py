@@ -106,7 +106,14 @@ def test_a_cap_that_says_nothing_more_has_the_numbers_of_the_design() -> None:
     limits, back = cap.spec.thresholds, cap.spec.restore
     assert (limits.soft_shed_percent, limits.hard_shed_percent, limits.shed_target_percent) == (97, 100, 94)
     assert (back.gate_percent, back.dwell_seconds, back.ramp_percent_per_minute) == (88, 120, 5)
-    assert [lever.value for lever in cap.spec.levers] == ["Batch", "Replicas", "Precision", "Model", "Pause"]
+    assert [lever.value for lever in cap.spec.levers] == [
+        "Batch",
+        "PowerLimit",
+        "Replicas",
+        "Precision",
+        "Model",
+        "Pause",
+    ]
 
 
 def test_a_field_of_a_newer_release_is_ignored_from_the_cluster_and_refused_in_a_file() -> None:

@@ -17,6 +17,10 @@ NOW = option("large", watts=400, replicas=2, batch=16, capacity=20)
 STEPS = [
     ("the same setting at another demand", replace(NOW, expected_milliwatts=1), Lever.STAY, True, 0),
     ("a smaller batch", option("large", watts=300, replicas=2, batch=8, capacity=15), Lever.BATCH, True, 10_000),
+    ("a power limit", replace(NOW, board_limit_watts=300), Lever.POWER_LIMIT, True, 5_000),
+    ("a smaller batch and one", replace(NOW, batch_limit=8, board_limit_watts=300), Lever.POWER_LIMIT, True, 10_000),
+    ("one and fewer replicas", replace(NOW, replicas=1, board_limit_watts=300), Lever.REPLICAS, False, 45_000),
+    ("another model under one", replace(NOW, model="small", board_limit_watts=300), Lever.MODEL, False, 180_000),
     ("fewer replicas", option("large", watts=200, replicas=1, batch=16), Lever.REPLICAS, False, 45_000),
     ("both", option("large", watts=150, replicas=1, batch=8), Lever.REPLICAS, False, 45_000),
     (
@@ -75,3 +79,17 @@ def test_a_cap_must_allow_every_lever_of_a_step() -> None:
     assert allowed_by(levers_between(NOW, replace(NOW, pool="b")), ("Model",))
     assert not allowed_by(levers_between(NOW, replace(NOW, pool="b")), ("Batch", "Replicas", "Precision"))
     assert allowed_by(frozenset(), ())
+
+
+@pytest.mark.parametrize("after", [NOW, replace(NOW, model="small"), replace(NOW, batch_limit=8, engine="TEI")])
+def test_a_cap_that_may_not_limit_boards_does_so_in_no_company(after: Option) -> None:
+    others = tuple(it for it in ALL_LEVERS if it != Lever.POWER_LIMIT)
+    assert allowed_by(levers_between(NOW, after), others)
+    assert not allowed_by(levers_between(NOW, replace(after, board_limit_watts=300)), others)
+    assert allowed_by(levers_between(NOW, replace(after, board_limit_watts=300)), ALL_LEVERS)
+
+
+def test_a_replacement_that_keeps_or_lifts_the_limit_is_no_new_one() -> None:
+    limited = replace(NOW, board_limit_watts=300)
+    assert levers_between(limited, replace(limited, model="small")) == {Lever.MODEL}
+    assert levers_between(limited, replace(NOW, model="small")) == {Lever.MODEL}

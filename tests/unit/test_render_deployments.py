@@ -143,8 +143,9 @@ def test_manifests_are_the_ones_in_the_golden_files(name: str, manifest: dict[st
     assert text == path.read_text(), "right after all? UPDATE_GOLDEN=1 pytest tests/unit/test_render_deployments.py"
 
 
-def test_a_batch_or_replica_change_leaves_the_pod_template_alone() -> None:
-    before, after = render(), render(option=option(batch_limit=8, replicas=1, worst_case_milliwatts=1), replicas=1)
+def test_a_batch_power_limit_or_replica_change_leaves_the_pod_template_alone() -> None:
+    changed = option(batch_limit=8, replicas=1, worst_case_milliwatts=1, board_limit_watts=490)
+    before, after = render(), render(option=changed, replicas=1)
     assert after["spec"]["replicas"] == 1
     assert before["spec"]["template"] == after["spec"]["template"]
     assert before["metadata"] == after["metadata"]
@@ -163,6 +164,9 @@ def test_a_deployment_that_grows_share_by_share_says_where_that_began_and_which_
     first, last = (it["metadata"]["annotations"] for it in said)
     assert first["lowbeam.dev/shares"] == '{"batchLimit":8,"newReplicas":1,"oldReplicas":4}'
     assert Shares.from_annotation(first["lowbeam.dev/shares"]) == Shares(Roll(4, 1), 8)
+    limited = option(batch_limit=8, replicas=3, board_limit_watts=490)
+    told = render(workload(), option=limited, replicas=1, roll=Roll(4, 1))["metadata"]["annotations"]
+    assert Shares.from_annotation(told["lowbeam.dev/shares"]) == Shares(Roll(4, 1), 8, 490)
     assert "lowbeam.dev/shares" not in last
     assert said[0]["spec"]["template"] == said[1]["spec"]["template"], "no pod is replaced for it"
 

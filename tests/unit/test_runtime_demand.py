@@ -13,6 +13,7 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.api.wire import MeterMethod, MeterScope, RunningProfile, WorkerState
 from lowbeam.catalog import load_builtin
 from lowbeam.catalog.facts import Reasoning
+from lowbeam.planning.committed import Target
 from lowbeam.power.trust import Quality, Reason, Verdict
 from lowbeam.render import Placement
 from lowbeam.runtime.demand import LoadFacts, LoadWatch, written_observations
@@ -237,9 +238,10 @@ def expected(per_look: int) -> int:
     return round(CURVE.at(per_look * 1_000_000 / LOOK_MS))
 
 
-def compared(percent: int, **told: Any) -> Play:
+def compared(percent: int, *, limit_watts: int = 0, **told: Any) -> Play:
     """Six windows in which one replica draws so much of what its profile says at 5 requests/s."""
     play = Play(replica(1), per_minute=300)
+    play.fleet.of(KEY).target = Target(replace(OPTION, replicas=1, board_limit_watts=limit_watts))
     milliwatts = expected(50) * percent // 100
     play.looks(6 * 61, 50, **{"verdict": lambda _: fresh(milliwatts), **told})
     return play
@@ -271,6 +273,16 @@ def test_who_is_not_measured_for_certain_contradicts_nothing(told: dict[str, Any
     play = compared(150, **told)
     assert play.watch.observations()[KEY].corrections == ()
     assert reasons.PROFILE_CONTRADICTED_CONDITION not in play.rows
+
+
+def test_watts_under_a_power_limit_say_nothing_about_the_profile_of_boards_without_one() -> None:
+    play = compared(60, limit_watts=490)
+    assert play.watch.observations()[KEY].corrections == ()
+    assert reasons.PROFILE_CONTRADICTED_CONDITION not in play.rows
+    assert play.watch.observations()[KEY].demand is not None, "its load is observed all the same"
+    play.fleet.of(KEY).target = Target(replace(OPTION, replicas=1))
+    play.looks(6 * 61, 50, verdict=lambda _: fresh(expected(50) * 60 // 100))
+    assert play.watch.observations()[KEY].corrections
 
 
 def test_a_successor_goes_on_with_what_the_status_says() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lowbeam.api.v1alpha1 import reasons
+from lowbeam.catalog import load_builtin
 from lowbeam.cli.plan import snapshot_of
 from lowbeam.planning import plan
 from lowbeam.planning.committed import Order, Target
@@ -23,7 +24,7 @@ from lowbeam.runtime.replicas import Child, child_of
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.status_workload import workload_status
 from lowbeam.runtime.world import Objects, Parser, build_world
-from lowbeam.sizing import Requirements, Sizer
+from lowbeam.sizing import Inventory, Option, Requirements, Sizer
 from tests.builders import catalogue_of, model, stock, workload
 from tests.fakes.agents import no_agents
 from tests.raw_objects import TODAY, iw, node
@@ -159,6 +160,8 @@ def test_a_smaller_batch_limit_that_is_told_and_not_written_yet_holds_for_a_succ
         '{"batchLimit":true,"newReplicas":0,"oldReplicas":3}',
         '{"batchLimit":8,"newReplicas":0,"oldReplicas":1e9}',
         '{"batchLimit":8,"newReplicas":0,"oldReplicas":100000}',
+        '{"batchLimit":8,"boardLimitWatts":-1,"newReplicas":0,"oldReplicas":3}',
+        '{"batchLimit":8,"boardLimitWatts":"490","newReplicas":0,"oldReplicas":3}',
         "[" * 5_000,
     ],
 )
@@ -362,3 +365,82 @@ def test_a_deployment_that_somebody_scaled_is_recovered_with_the_replicas_that_i
     assert read.target is not None
     assert read.target.option is not None
     assert read.target.option.replicas == made.replicas + 2
+
+
+H100 = Inventory("", "h100", 16, 8, board_limits=True)
+"""Nodes whose agents set power limits."""
+
+
+def _limited_on_h100(sizer: Sizer) -> tuple[Requirements, Option]:
+    facts = sizer.catalogue.tasks["text-generation"]
+    it = workload("w").task("text-generation").tokens(500, 400).rate(60).within(None, 3000, 100)
+    needs = it.only(benchmark=facts.benchmark, pinned_model="qwen3-4b-instruct-2507").build()
+    found = [o for o in sizer.options_for(needs).options if o.board_limit_watts]
+    return needs, max(found, key=lambda o: o.replicas)
+
+
+def _written(option: Option) -> dict[str, Any]:
+    dimming = Dimming("PowerLimit", NOW, reasons.DIMMED, "c", "d-1", 50_000, 0)
+    return workload_status(FACTS, WorkloadMemory(target=Target(option), choice=CHOICE, dimming=dimming), {}, NOW)
+
+
+def _child(option: Option, **told: Any) -> Child:
+    return Child("w-x", "u", Placement.of(option), "x", option.replicas, option.replicas, {}, **told)
+
+
+def test_a_successor_finds_the_power_limit_that_the_status_tells_of() -> None:
+    sizer = Sizer(load_builtin(), [H100])
+    needs, limited = _limited_on_h100(sizer)
+    written = _written(limited)
+    assert written["selected"]["boardLimitWatts"] == limited.board_limit_watts
+    memory = _recovered(written, needs, [_child(limited)], sizer)
+    assert memory.target is not None
+    assert memory.target.option == replace(limited, **_figures(sizer, needs, limited))
+    assert (memory.target.order, memory.target.dimmed_by) == (Order.IN_PLACE, "c")
+
+
+def _figures(sizer: Sizer, needs: Requirements, option: Option) -> dict[str, Any]:
+    running = sizer.options_for(needs, option).running
+    assert running is not None
+    return {"expected_milliwatts": running.expected_milliwatts}
+
+
+def test_a_successor_takes_no_power_limit_that_the_status_does_not_tell_of() -> None:
+    sizer = Sizer(load_builtin(), [H100])
+    needs, limited = _limited_on_h100(sizer)
+    plain = replace(limited, board_limit_watts=0)
+    assert "boardLimitWatts" not in _written(plain)["selected"]
+    other = replace(limited, model="another")  # decided, and its successor stands already
+    for status in ({}, _written(plain), _written(other)):
+        target = _recovered(status, needs, [_child(limited)], sizer).target
+        assert target is not None
+        assert target.option is not None
+        assert (target.option.placement_key, target.option.board_limit_watts) == (plain.placement_key, 0)
+
+
+@pytest.mark.parametrize("told", ["new", "old", ""], ids=["told", "not told yet", "no status at all"])
+def test_a_replacement_share_by_share_goes_on_under_the_power_limit_that_was_decided(told: str) -> None:
+    sizer = Sizer(load_builtin(), [H100])
+    needs, new = _limited_on_h100(sizer)
+    old = replace(new, model="old", board_limit_watts=0)
+    shares = Shares(Roll(3), new.batch_limit, new.board_limit_watts)
+    children = [
+        replace(_child(old), name="w-old", placement_digest="old"),
+        replace(_child(new, shares=shares, promised_replicas=new.replicas), replicas=0, ready_replicas=0),
+    ]
+    target = _recovered(_written(new if told == "new" else old) if told else {}, needs, children, sizer).target
+    assert target is not None
+    assert target.option is not None
+    assert (target.option.setting, target.order, target.roll) == (new.setting, Order.ROLLING, Roll(3))
+
+
+def test_where_no_agent_answers_what_runs_keeps_its_place_without_a_limit_and_stays_dimmed() -> None:
+    sizer = Sizer(load_builtin(), [H100])
+    needs, limited = _limited_on_h100(sizer)
+    deaf = sizer.with_inventory([replace(H100, board_limits=False)])
+    target = _recovered(_written(limited), needs, [_child(limited)], deaf).target
+    assert target is not None
+    assert target.option is not None
+    assert target.option.setting == replace(limited, board_limit_watts=0).setting
+    assert target.dimmed_by == "c"
+    assert target.option.worst_case_milliwatts >= limited.worst_case_milliwatts

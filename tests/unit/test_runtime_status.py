@@ -68,6 +68,7 @@ BIG, SMALL = option(watts=300, batch=64, replicas=3), option(watts=100, batch=8,
         (SMALL, BIG, {"was_dimmed": True, "desired": BIG}, reasons.RESTORED, "1 -> 3 replicas"),
         (SMALL, BIG, {"was_dimmed": True, "desired": option("x")}, reasons.RESTORED, "not yet all"),
         (BIG, replace(BIG, batch_limit=8), {}, reasons.RECONFIGURED, "batch 64 -> 8"),
+        (BIG, replace(BIG, board_limit_watts=490), {}, reasons.RECONFIGURED, "power limit none -> 490 W a board"),
         (BIG, replace(BIG, replicas=4), {}, reasons.SCALED, "3 -> 4 replicas"),
         (BIG, option("other"), {}, reasons.REPLACED, "m bf16 on gpu -> other"),
         (
@@ -107,6 +108,8 @@ FEWER = {"replicas": 1, "capacity_millirps": 1}
     ("after", "lever"),
     [
         ({"batch_limit": 8}, "Batch"),
+        ({"board_limit_watts": 490}, "PowerLimit"),
+        ({"batch_limit": 8, "board_limit_watts": 490}, "PowerLimit"),
         (FEWER, "Replicas"),
         (FEWER | {"pool": "row-a"}, "Placement"),
         (FEWER | {"accelerator_class": "small-gpu"}, "Placement"),

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning.advice import MAX_ALTERNATIVES, Adviser, WaysOut
-from lowbeam.planning.moves import Lever, levers_between, move_between
+from lowbeam.planning.moves import HOT, Lever, levers_between, move_between
 from lowbeam.planning.outcome import Outcome
 from lowbeam.planning.plan_types import Alternative, Choice
 from lowbeam.planning.snapshot import WorkloadState
-from lowbeam.planning.words import joules, option_text, rating, share, watts
+from lowbeam.planning.words import joules, limit_text, option_text, rating, share, watts
 from lowbeam.sizing.options import Option, OptionSet, Rejection
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.wishes import Advice
@@ -189,7 +189,7 @@ def dimmed_text(needs: Requirements, desired: Option, option: Option, cap: str, 
 def step_text(before: Option, after: Option) -> str:
     """From where to where: the numbers that change in place, else both options."""
     levers = levers_between(before, after)
-    if not levers <= {Lever.BATCH, Lever.REPLICAS}:
+    if not levers <= HOT | {Lever.REPLICAS}:
         here, there = option_text(before), option_text(after)
         if before.pool != after.pool:
             here, there = f"{here} in pool {before.pool or '-'}", f"{there} in pool {after.pool or '-'}"
@@ -197,6 +197,8 @@ def step_text(before: Option, after: Option) -> str:
     parts = [f"replicas {before.replicas} -> {after.replicas}"] if Lever.REPLICAS in levers else []
     if Lever.BATCH in levers:
         parts.append(f"batch limit {before.batch_limit} -> {after.batch_limit}")
+    if Lever.POWER_LIMIT in levers:
+        parts.append(limit_text(before.board_limit_watts, after.board_limit_watts))
     return ", ".join(parts)
 
 

@@ -2,7 +2,9 @@
 
 Decides how many milliwatts each cap is charged with when a target is assumed. A pod is charged while it exists; a
 replica that is decided, or that a Deployment makes again, is charged before it is there; a worker whose batch limit is
-to rise is charged at the higher limit at once, one whose limit is to fall at the old limit until it confirms.
+to rise, or whose boards' power limit is, is charged at the higher limit at once, one whose limit is to fall at the old
+limit until it (or its boards) confirms. A replica that is not there yet is charged under the power limit that it is to
+have: it is set while the replica loads, and what boards draw without it counts as soon as the pod is there.
 
 Invariant: assuming a target never lowers a charge before its pods are gone.
 """
@@ -25,7 +27,7 @@ class Order(StrEnum):
     """How a replacement goes."""
 
     IN_PLACE = "InPlace"
-    """Nothing else runs: same Deployment, or the first one. Fewer replicas go before a higher batch limit."""
+    """Nothing else runs: same Deployment, or the first one. Fewer replicas go before a higher batch or power limit."""
     MAKE_BEFORE_BREAK = "MakeBeforeBreak"
     """Start the new Deployment, drain the old one when the new one is ready."""
     BREAK_BEFORE_MAKE = "BreakBeforeMake"
@@ -201,7 +203,7 @@ class Ledger:
         kept = [p for p in same if p.state is not ReplicaState.TERMINATING]
         kept.sort(key=lambda pod: -pod.milliwatts)
         raised = [_raised(pod, each) for pod in kept[: option.replicas]]
-        # The batch limit rises only when the surplus pods are gone: it is one or the other, never both.
+        # A batch or power limit rises only when the surplus pods are gone: it is one or the other, never both.
         staying = max(_milliwatts(same, pools), _milliwatts(raised, pools))
         others = [p for p in pods if p.placement != placement]
         leaving = _milliwatts(others, pools)

@@ -86,6 +86,8 @@ def _saving_lines(label: str, advice: Advice) -> list[str]:
 
 def _basis(option: Option) -> str:
     error = f", +-{option.uncertainty_percent} %" if option.uncertainty_percent else ""
+    if option.board_limit_watts:
+        return f"worked out for {option.board_limit_watts} W a board{error}, from a profile of boards without a limit"
     return {
         Basis.MEASURED: "measured here",
         Basis.PUBLISHED: "published measurements of this model on this class (`lowbeam catalog profiles` names them)",
@@ -141,6 +143,7 @@ def plan_table(plan: Plan, asked: Asked) -> tuple[str, ...]:
             rows.append((name, "(nothing)", "-", "0", "0", "-", "-", *cap))
             continue
         boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
+        boards += f" {option.board_limit_watts} W" if option.board_limit_watts else ""
         rows.append(
             (
                 name,
@@ -285,6 +288,7 @@ def _option_data(needs: Requirements, option: Option, prices: Prices | None) -> 
         "acceleratorClass": option.accelerator_class,
         "acceleratorsPerReplica": option.accelerators_per_replica,
         "batchLimit": option.batch_limit,
+        "boardLimitWatts": option.board_limit_watts,
         "replicas": option.replicas,
         "pool": option.pool,
         "engine": option.engine,

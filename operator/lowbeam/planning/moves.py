@@ -20,6 +20,7 @@ class Lever(StrEnum):
 
     STAY = "Stay"
     BATCH = "Batch"
+    POWER_LIMIT = "PowerLimit"
     REPLICAS = "Replicas"
     REASONING = "Reasoning"
     PRECISION = "Precision"
@@ -32,9 +33,13 @@ class Lever(StrEnum):
 
 _WEIGHT = {lever: rank for rank, lever in enumerate(Lever)}
 
+HOT = frozenset({Lever.BATCH, Lever.POWER_LIMIT})
+"""Changed in place: a worker takes another batch limit, a node's agent sets another power limit of its boards."""
+
 SETTLE_MS = {
     Lever.STAY: 0,
     Lever.BATCH: 10_000,
+    Lever.POWER_LIMIT: 5_000,
     Lever.REPLICAS: 45_000,
     Lever.REASONING: 180_000,
     Lever.PRECISION: 180_000,
@@ -60,7 +65,7 @@ class Move:
 
     lever: Lever
     hot: bool
-    """True: the worker changes it in place, within seconds and without a new pod."""
+    """True: changed in place, within seconds and without a new pod."""
     freed_milliwatts: int
     surge_milliwatts: int
     """What must be free beside the running option while the step is under way, make-before-break."""
@@ -81,7 +86,13 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
             used.add(Lever.REPLICAS)
         if before.batch_limit != after.batch_limit:
             used.add(Lever.BATCH)
+        if before.board_limit_watts != after.board_limit_watts:
+            used.add(Lever.POWER_LIMIT)
         return frozenset(used)
+    if after.board_limit_watts not in {0, before.board_limit_watts}:
+        # The new Deployment brings its own limit as it brings its batch limit, and what it replaces names the step. But
+        # where a cap may not limit boards, it may not do so by way of another model either.
+        used.add(Lever.POWER_LIMIT)
     if before.model != after.model:
         used.add(Lever.MODEL)
     elif before.precision != after.precision:
@@ -91,10 +102,10 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
     here = (before.accelerator_class, before.accelerators_per_replica, before.pool, before.engine)
     if here != (after.accelerator_class, after.accelerators_per_replica, after.pool, after.engine):
         used.add(Lever.PLACEMENT)
-    if not used:
+    if not used - {Lever.POWER_LIMIT}:
         # The engine reads its batch limit when it starts: as heavy as another placement, and a cap must allow both.
         counts = {Lever.REPLICAS} if before.replicas != after.replicas else set()
-        return frozenset({Lever.BATCH, Lever.PLACEMENT, *counts})
+        return frozenset({Lever.BATCH, Lever.PLACEMENT, *used, *counts})
     # The new Deployment brings its own batch limit and count; only a loss of capacity is a cut of its own.
     if after.capacity_millirps < before.capacity_millirps:
         used.add(Lever.REPLICAS)
@@ -117,10 +128,10 @@ def move_between(before: Option | None, after: Option | None, *, was_paused: boo
     replaces = before is not None and after is not None and before.placement_key != after.placement_key
     return Move(
         lever=lever,
-        hot=lever in {Lever.BATCH, Lever.STAY},
+        hot=levers <= HOT,
         freed_milliwatts=had - gets,
         surge_milliwatts=gets if replaces else max(0, gets - had),
-        settle_ms=SETTLE_MS[lever],
+        settle_ms=max((SETTLE_MS[it] for it in levers), default=0),
         levers=levers,
     )
 

@@ -4,7 +4,7 @@ Decides one column per workload. Order of the goals, each kept while the next is
   1. from the highest priority down: nobody who should run gets nothing
   2. from the highest priority down: least unserved demand, then least quality shortfall
   3. least expected watts over all, the running setting rated 5 % below its figure (hysteresis)
-  4. ties: most head-room, least worst case, option id
+  4. ties: most head-room, no power limit, least worst case, option id
 Goal 2 is what makes priorities strict: no workload of a priority is dimmed while a lower one under the same cap could
 still give way. A cap thus never trades one important request for many unimportant ones.
 

@@ -28,8 +28,8 @@ Flags = NDArray[np.bool_]
 
 STAY_PERCENT = 95
 """Hysteresis: what runs (at any batch limit, where the engine changes it in place) is rated at 95 % of its watts, so
-that anything else must save 5 % to replace it. Loss is never discounted: what serves more, or better, replaces it at
-once."""
+that anything else, another power limit among it, must save 5 % to replace it. Loss is never discounted: what serves
+more, or better, replaces it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Problem:
     cost: Ints
     """Expected milliwatts x 100, of what runs x STAY_PERCENT."""
     tie: Ints
-    """Rank among the columns of the workload: head-room, worst case, id."""
+    """Rank among the columns of the workload: head-room, no power limit, worst case, id."""
     usage: Ints
     """rows x columns."""
     start: Ints
@@ -172,7 +172,9 @@ def build(entries: Sequence[Entry], rows: Rows) -> Problem:
     shortfall[nothing] = np.where(rests, 0, target)
     charged = np.zeros(len(option), dtype=np.int64)
     charged[columns] = worst
-    order = np.lexsort((charged, less, owner))  # stable: equal ones stay in id order
+    limited = np.zeros(len(option), dtype=np.bool_)
+    limited[columns] = figure(attrgetter("board_limit_watts")) > 0
+    order = np.lexsort((charged, limited, less, owner))  # stable: equal ones stay in id order
     tie = np.empty(len(option), dtype=np.int64)
     tie[order] = np.arange(len(option)) - start[owner[order]]
     return Problem(
@@ -200,7 +202,8 @@ def _running(owner: Ints, nothing: Ints, same: Ints) -> Ints:
 def _as_running(entries: Sequence[Entry], start: Ints) -> tuple[Ints, Ints]:
     """Columns in which a workload stays where it runs, and those that change nothing at all.
 
-    A batch limit changes in place: only another placement or count is a switch that must pay for itself.
+    A batch limit changes in place and costs no watts at the same load: only another placement, count or power limit is
+    a switch that must pay for itself. Without that, limits would come and go with every small change of the load.
     """
     stays: list[int] = []
     same: list[int] = []
@@ -209,7 +212,8 @@ def _as_running(entries: Sequence[Entry], start: Ints) -> tuple[Ints, Ints]:
         if running is None:
             continue
         for column, it in enumerate(entry.options, first):
-            if it.replicas == running.replicas and it.placement_key == running.placement_key:
+            alike = it.replicas == running.replicas and it.board_limit_watts == running.board_limit_watts
+            if alike and it.placement_key == running.placement_key:
                 stays.append(column)
                 if it.batch_limit == running.batch_limit:
                     same.append(column)

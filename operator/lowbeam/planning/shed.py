@@ -1,8 +1,9 @@
 """Sheds: which moves free enough watts now, for the guard's fast path.
 
 Decides who is dimmed, and how far, when a cap must lose watts within a tick; the full plan follows. Order: strictly by
-priority, lowest first; within one priority the lightest lever first (batch, replicas, precision, model, pause); within
-one lever the least loss per watt; ties by (namespace, name). The last move of an order goes no further than needed.
+priority, lowest first; within one priority the lightest lever first (batch and power limit together, replicas,
+precision, model, pause); within one lever the least loss per watt; ties by (namespace, name). The last move of an order
+goes no further than needed.
 
 A step that serves less per watt freed than stopping altogether would (a small batch on a GPU that stays busy) is no use
 and is not taken. Never a step below the floor without consent (sizing offers none), never a lever that the cap does not
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lowbeam.planning.moves import Lever, Move, allowed_by, levers_between, move_between
+from lowbeam.planning.moves import HOT, Lever, Move, allowed_by, levers_between, move_between
 from lowbeam.planning.snapshot import Snapshot, WorkloadState
 from lowbeam.power.caps import Cap
 from lowbeam.sizing.options import Option, OptionSet
@@ -25,7 +26,7 @@ from lowbeam.sizing.options import Option, OptionSet
 Key = tuple[str, str]
 
 _TIERS = (
-    frozenset({Lever.BATCH}),
+    HOT,
     frozenset({Lever.REPLICAS}),
     frozenset({Lever.REASONING, Lever.PRECISION, Lever.PLACEMENT, Lever.MODEL}),
     frozenset({Lever.PAUSE}),

@@ -65,9 +65,16 @@ def star_text(task: str, option: Option) -> str:
     return "*" * (stars(task, option.reasoning, option.millijoules_per_request, option.basis) or 0)
 
 
+def limit_text(before_watts: int, after_watts: int) -> str:
+    """`power limit none -> 490 W a board`; 0 watts are none."""
+    before, after = (f"{it} W" if it else "none" for it in (before_watts, after_watts))
+    return f"power limit {before} -> {after} a board"
+
+
 def option_text(option: Option) -> str:
-    """`qwen3-8b bf16, h100 x2, batch <= 64, 3 replicas`."""
+    """`qwen3-8b bf16, h100 x2 at 490 W, batch <= 64, 3 replicas`; without a power limit no watts."""
     boards = f" x{option.accelerators_per_replica}" if option.accelerators_per_replica > 1 else ""
     pods = "1 replica" if option.replicas == 1 else f"{option.replicas} replicas"
-    where = f"{option.accelerator_class}{boards}"
+    limit = f" at {option.board_limit_watts} W" if option.board_limit_watts else ""
+    where = f"{option.accelerator_class}{boards}{limit}"
     return f"{variant_name(option)}, {where}, batch <= {option.batch_limit}, {pods}"

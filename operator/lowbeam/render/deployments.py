@@ -99,7 +99,7 @@ def deployment(
     if replicas < option.replicas:
         decided[labels.DECIDED_REPLICAS] = str(option.replicas)
         if roll is not None:
-            decided[labels.SHARES] = Shares(roll, option.batch_limit).to_annotation()
+            decided[labels.SHARES] = Shares(roll, option.batch_limit, option.board_limit_watts).to_annotation()
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -26,7 +26,7 @@ from lowbeam.render import labels
 from lowbeam.sizing.options import Option
 
 _MOST = 99_999
-"""Of replicas and batches, far above what is ever decided: an annotation that says more was edited."""
+"""Of replicas, batches and watts, far above what is ever decided: an annotation that says more was edited."""
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -80,10 +80,14 @@ class Shares:
     """Where it began. Begun anew by each successor it would end more old replicas than there is need to."""
     batch_limit: int
     """That was decided; the status may still tell that of the old placement."""
+    board_limit_watts: int = 0
+    """The same of the power limit of its boards; 0 where there is none."""
 
     def to_annotation(self) -> str:
-        """Compact JSON for `lowbeam.dev/shares`."""
+        """Compact JSON for `lowbeam.dev/shares`; without a power limit that there is none of."""
         named = {"batchLimit": self.batch_limit, "newReplicas": self.roll.new, "oldReplicas": self.roll.old}
+        if self.board_limit_watts:
+            named["boardLimitWatts"] = self.board_limit_watts
         return json.dumps(named, separators=(",", ":"))
 
     @classmethod
@@ -92,12 +96,15 @@ class Shares:
         try:
             raw = json.loads(text)
             old, new, batch_limit = raw["oldReplicas"], raw["newReplicas"], raw["batchLimit"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            limit_watts = raw.get("boardLimitWatts", 0)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        counts = (old, new, batch_limit)
-        if not all(type(count) is int and count <= _MOST for count in counts) or min(old, batch_limit, new + 1) < 1:
+        counts = (old, new, batch_limit, limit_watts)
+        if not all(type(count) is int and count <= _MOST for count in counts):
             return None
-        return cls(Roll(old, new), batch_limit)
+        if min(old, batch_limit, new + 1, limit_watts + 1) < 1:
+            return None
+        return cls(Roll(old, new), batch_limit, limit_watts)
 
 
 @lru_cache(maxsize=16384)

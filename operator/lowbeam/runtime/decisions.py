@@ -13,13 +13,18 @@ from datetime import datetime
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.planning import Lever, move_between
 from lowbeam.planning.moves import heaviest, levers_between
-from lowbeam.planning.words import option_text, watts
+from lowbeam.planning.words import limit_text, option_text, watts
 from lowbeam.runtime.fleet import Decision, Dimming
 from lowbeam.sizing import Option
 
 _NOT_ELSEWHERE = frozenset({Lever.BATCH, Lever.REASONING, Lever.PRECISION, Lever.MODEL})
 """With these it is no place that is missed: a variant is, or the batch limit of an engine that starts anew for it."""
-_ACTIONS = {Lever.BATCH: reasons.RECONFIGURED, Lever.REPLICAS: reasons.SCALED, Lever.STAY: reasons.SELECTED}
+_ACTIONS = {
+    Lever.BATCH: reasons.RECONFIGURED,
+    Lever.POWER_LIMIT: reasons.RECONFIGURED,
+    Lever.REPLICAS: reasons.SCALED,
+    Lever.STAY: reasons.SELECTED,
+}
 
 
 def decision_of(
@@ -83,12 +88,15 @@ def _worst(option: Option | None) -> int:
 
 
 def _difference(before: Option | None, after: Option) -> str:
-    """`batch 64 -> 24`, `3 -> 2 replicas`, or the whole option where the placement changes."""
+    """`batch 64 -> 24`, `power limit none -> 490 W a board`, `3 -> 2 replicas`, or the whole option where the placement
+    changes."""
     if before is None or before.placement_key != after.placement_key:
         return option_text(after) if before is None else f"{_short(before)} -> {option_text(after)}"
     parts = []
     if before.batch_limit != after.batch_limit:
         parts.append(f"batch {before.batch_limit} -> {after.batch_limit}")
+    if before.board_limit_watts != after.board_limit_watts:
+        parts.append(limit_text(before.board_limit_watts, after.board_limit_watts))
     if before.replicas != after.replicas:
         parts.append(f"{before.replicas} -> {after.replicas} replicas")
     return ", ".join(parts) or "as before"

@@ -144,9 +144,20 @@ class LoadWatch:
             self._hear_the_owner(memory, world, key)
             replicas = [it for it in world.replicas.get(key, ()) if it.ready and not it.terminating]
             target = fleet.of(key).target
-            wanted = target.option.replicas if target is not None and target.option is not None else 0
-            held = fleet.of(key).dimming is not None or len(replicas) < wanted
-            self._look_at(memory, world, key, replicas, held=held, samples=samples, verdicts=verdicts, now_ms=now_ms)
+            option = target.option if target is not None else None
+            held = fleet.of(key).dimming is not None or (option is not None and len(replicas) < option.replicas)
+            limited = option is not None and option.board_limit_watts > 0
+            self._look_at(
+                memory,
+                world,
+                key,
+                replicas,
+                held=held,
+                limited=limited,
+                samples=samples,
+                verdicts=verdicts,
+                now_ms=now_ms,
+            )
             if memory.observation != self._observed[key]:
                 self._observed[key] = memory.observation
                 changed.add(key)
@@ -194,6 +205,7 @@ class LoadWatch:
         replicas: Sequence[Replica],
         *,
         held: bool,
+        limited: bool,
         samples: Mapping[str, Sample],
         verdicts: Mapping[str, Verdict],
         now_ms: int,
@@ -208,7 +220,11 @@ class LoadWatch:
         }
         readings = (_reading(sample) for sample in fresh.values())
         memory.window, intervals = look(memory.window, readings, ready=len(replicas), held=held, now_ms=now_ms)
-        self._compare(memory, world, key, replicas, intervals=intervals, samples=fresh, verdicts=verdicts)
+        if limited:
+            # The profile is of boards without a limit, and so is its correction: watts under one say nothing of it.
+            memory.comparison = Comparison()
+        else:
+            self._compare(memory, world, key, replicas, intervals=intervals, samples=fresh, verdicts=verdicts)
         if (seen := surged(memory.window, self._window_ms)) is not None:
             memory.state = surge(memory.state, *seen)
         if now_ms - memory.window.began_ms >= self._window_ms:

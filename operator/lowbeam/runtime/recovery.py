@@ -65,16 +65,31 @@ def recover(traces: Sequence[Trace], sizer: Sizer) -> list[WorkloadMemory]:
     for trace in traces:
         selected = _as_written(trace.status.get("selected"), trace.children)
         settings.append(shown.get(id(trace)) if selected is None else _setting(selected))
-    asked = [(trace.needs, setting) for trace, setting in zip(traces, settings, strict=True)]
-    answers = sizer.options_for_all(asked)
+    running = _running([trace.needs for trace in traces], settings, sizer)
     memories = [
-        _memory(trace, paused=setting is None, running=None if setting is None else answer.running)
-        for trace, setting, answer in zip(traces, settings, answers, strict=True)
+        _memory(trace, paused=setting is None, running=option)
+        for trace, setting, option in zip(traces, settings, running, strict=True)
     ]
     for trace, memory in zip(traces, memories, strict=True):
         if id(trace) in shown and memory.target is not None:
             memory.planned_generation = UNTOLD  # which spec it answers, nobody knows
     return memories
+
+
+def _running(needs: Sequence[Requirements], settings: Sequence[Option | None], sizer: Sizer) -> list[Option | None]:
+    """The settings at today's demand, in order; None where nothing runs, or nothing may run so any more.
+
+    Where no power limit may be set now (no agent answers), what runs is the same without one: it keeps its place and
+    what dimmed it, and is charged as its boards may draw.
+    """
+    found: list[Option | None] = []
+    for wanted in (settings, [it and replace(it, board_limit_watts=0) for it in settings]):
+        answers = sizer.options_for_all(list(zip(needs, wanted, strict=True)))
+        here = [None if it is None else answer.running for it, answer in zip(wanted, answers, strict=True)]
+        found = here if not found else [one or other for one, other in zip(found, here, strict=True)]
+        if all(it is None or not it.board_limit_watts for it in settings):
+            break
+    return found
 
 
 def _memory(trace: Trace, *, paused: bool, running: Option | None) -> WorkloadMemory:
@@ -116,7 +131,8 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
 
     Several stand side by side while one replaces another: the one that is to grow share by share counts, else the one
     that serves. A batch limit that changes in place is in no Deployment but one that is to grow: of those that could be
-    meant it is the one that a plan without caps prefers.
+    meant it is the one that a plan without caps prefers. Without a power limit, unless that Deployment tells of one:
+    whoever finds one that nobody wrote down would take watts for free that boards may draw.
     """
     child = max(children, key=lambda child: (child.promised_replicas > 0, child.ready_replicas, child.name))
     alike = [option for option in options if Placement.of(option) == child.placement]
@@ -131,7 +147,8 @@ def _shown(needs: Requirements, children: Sequence[Child], options: Iterable[Opt
         return (other_batch, abs(it.replicas - child.decided_replicas), it.unserved_millirps, *watts, it.id)
 
     nearest = min(alike, key=preferred)
-    return replace(nearest, replicas=child.decided_replicas or nearest.replicas)
+    limit_watts = 0 if child.shares is None else child.shares.board_limit_watts
+    return replace(nearest, replicas=child.decided_replicas or nearest.replicas, board_limit_watts=limit_watts)
 
 
 def _way(running: Option, children: Sequence[Child]) -> tuple[Order, Roll | None]:
@@ -160,12 +177,16 @@ def _as_written(selected: Mapping[str, Any] | None, children: Sequence[Child]) -
         return selected
     placement = child.placement
     replicas, batch_limit = child.decided_replicas, selected["batchLimit"]
+    limit_watts = 0  # of another placement than the status tells of: none, which is charged most
+    if _is_selected(child, selected):
+        limit_watts = selected.get("boardLimitWatts", 0)
     if child.shares is not None:
-        batch_limit = child.shares.batch_limit
+        batch_limit, limit_watts = child.shares.batch_limit, child.shares.board_limit_watts
     if _is_selected(child, selected):
         replicas, batch_limit = min(selected["replicas"], replicas), min(selected["batchLimit"], batch_limit)
     return {
         **selected,
+        "boardLimitWatts": limit_watts,
         "model": placement.model,
         "precision": placement.precision,
         "reasoning": placement.reasoning.value,
@@ -202,6 +223,7 @@ def _setting(selected: Mapping[str, Any]) -> Option:
         replicas=selected["replicas"],
         pool=selected.get("nodePool", ""),
         engine=selected["engine"],
+        board_limit_watts=selected.get("boardLimitWatts", 0),
         expected_milliwatts=0,
         worst_case_milliwatts=0,
         capacity_millirps=0,

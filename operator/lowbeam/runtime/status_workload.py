@@ -293,7 +293,12 @@ def _selected(option: Option) -> dict[str, Any]:
         "replicas": option.replicas,
         "engine": option.engine,
         "nodePool": option.pool,
+        **_limit(option),
     }
+
+
+def _limit(option: Option) -> dict[str, Any]:
+    return {"boardLimitWatts": option.board_limit_watts} if option.board_limit_watts else {}
 
 
 def _energy(option: Option, facts: WorkloadFacts, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,6 +339,7 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "acceleratorClass": option.accelerator_class,
         "acceleratorsPerReplica": option.accelerators_per_replica,
         "batchLimit": option.batch_limit,
+        **_limit(option),
         "replicas": option.replicas,
         "joulesPerRequest": decimal_text(option.millijoules_per_request, 1000),
         "watts": round(option.expected_milliwatts / 1000),

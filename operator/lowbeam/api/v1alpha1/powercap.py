@@ -46,6 +46,7 @@ class Lever(StrEnum):
     """A way to make a workload draw fewer watts."""
 
     BATCH = "Batch"
+    POWER_LIMIT = "PowerLimit"
     REPLICAS = "Replicas"
     PRECISION = "Precision"
     MODEL = "Model"
@@ -232,8 +233,9 @@ class PowerCapSpec(ApiModel):
     meter_tolerance_percent: Annotated[int, Field(ge=0, le=50)] = 5
     """How wrong the meters may be; this share of `watts` stays unused. 5 fits NVML."""
     levers: Annotated[tuple[Lever, ...], Field(min_length=1, max_length=8, json_schema_extra=list_set())] = tuple(Lever)
-    """What may be done to keep the cap, in no order: Batch = smaller batches, Replicas = fewer pods, Precision and
-    Model = a cheaper variant that still meets the quality floor, Pause = no pods at all."""
+    """What may be done to keep the cap, in no order: Batch = smaller batches, PowerLimit = a lower power limit of the
+    boards, where node agents may set them, Replicas = fewer pods, Precision and Model = a cheaper variant that still
+    meets the quality floor, Pause = no pods at all."""
     mode: CapMode = CapMode.ENFORCE
     """Enforce = dim workloads to keep the cap; Observe = only report what would be done."""
     thresholds: Thresholds = Field(default_factory=Thresholds)

@@ -66,7 +66,9 @@ PAUSED: Final = _reason(
     "waits for, it comes back by itself.",
 )
 SCALED: Final = _reason("Scaled", "The number of replicas follows the load.")
-RECONFIGURED: Final = _reason("Reconfigured", "Running pods took a new batch limit without a restart.")
+RECONFIGURED: Final = _reason(
+    "Reconfigured", "Running pods took a new batch limit, or their boards a new power limit, without a restart."
+)
 REPLACED: Final = _reason("Replaced", "Another model, precision or accelerator class took over.")
 ADVISED: Final = _reason("Advised", "spec.mode is Advise: Lowbeam says what it would do and changes nothing.")
 ALL_REPLICAS_READY: Final = _reason("AllReplicasReady", "As many pods answer as were decided.")

@@ -36,6 +36,9 @@ Count = Annotated[int, Field(ge=0, le=100_000)]
 Precision = Annotated[str, Field(min_length=1, max_length=32)]
 
 
+BoardLimitWatts = Annotated[int, Field(ge=1, le=100_000)]
+
+
 class Selected(ApiModel):
     """The option that runs, or is being brought up."""
 
@@ -57,6 +60,8 @@ class Selected(ApiModel):
     """Serving engine."""
     node_pool: Annotated[str, Field(max_length=253)] = ""
     """The PowerCap that defines the node pool; empty = the whole cluster."""
+    board_limit_watts: BoardLimitWatts | None = None
+    """Power limit that the nodes' agents set on each of its boards; absent = none."""
 
 
 class EnergyStatus(ApiModel):
@@ -116,6 +121,7 @@ class DimmedBy(StrEnum):
     """What a cap turned down most; finer than what a PowerCap allows as `levers`."""
 
     BATCH = "Batch"
+    POWER_LIMIT = "PowerLimit"
     REPLICAS = "Replicas"
     REASONING = "Reasoning"
     PRECISION = "Precision"
@@ -128,8 +134,9 @@ class Dimming(ApiModel):
     """What a power cap took from the workload; absent = nothing."""
 
     lever: DimmedBy
-    """How: Batch, Replicas, Reasoning, Precision, Model or Pause; Placement = the same model elsewhere, on another
-    class, on other accelerators or in another pool. To a cap's `levers`, Reasoning and Placement go with Model."""
+    """How: Batch, PowerLimit, Replicas, Reasoning, Precision, Model or Pause; Placement = the same model elsewhere, on
+    another class, on other accelerators or in another pool. To a cap's `levers`, Reasoning and Placement go with
+    Model."""
     since: Time
     """Since when."""
     reason: CamelWord
@@ -159,6 +166,8 @@ class Alternative(ApiModel):
     """Accelerators of one pod."""
     batch_limit: BatchSize | None = None
     """Most requests in one engine step."""
+    board_limit_watts: BoardLimitWatts | None = None
+    """Power limit of each of its boards; absent = none."""
     replicas: Count | None = None
     """Pods."""
     joules_per_request: DecimalString | None = None
