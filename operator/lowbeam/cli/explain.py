@@ -14,7 +14,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lowbeam.cli.plan import ADVICE_ONLY, Input, add_inputs, complain, print_data, read_input, snapshot_of, time_asked
+from lowbeam.cli.plan import (
+    ADVICE_ONLY,
+    Input,
+    add_inputs,
+    complain,
+    print_data,
+    read_input,
+    snapshot_of,
+    time_asked,
+    with_board_limits,
+)
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput, Impossible
 from lowbeam.planning import Snapshot, explain_data, explain_lines, labelled, plan
@@ -44,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         world = asyncio.run(_live_world(args.kubeconfig, args.context, time_asked(args)))
+        world = with_board_limits(world, None if args.board_limits else _places_with_limits(world))
     except Forbidden as error:
         return _explain_status(args, name, error.detail)
     return _explain(args, name, None, world)
@@ -121,6 +132,12 @@ def _status_lines(key: tuple[str, str], spec: Mapping[str, Any], status: Mapping
     return lines
 
 
+def _places_with_limits(world: World) -> set[tuple[str, str]]:
+    """(pool, class) in which some workload runs under a power limit: there agents set them. They are not asked."""
+    selected = (raw.get("status", {}).get("selected", {}) for raw in world.raw_workloads.values())
+    return {(it.get("nodePool", ""), it["acceleratorClass"]) for it in selected if "boardLimitWatts" in it}
+
+
 def _usual_namespace(args: argparse.Namespace) -> str:
     from lowbeam.kube import namespace_of
 
@@ -182,6 +199,7 @@ def _runs(chosen: Mapping[str, Any]) -> str:
     runs = {"reasoning": "Off", "acceleratorsPerReplica": 1, **chosen}
     mode = "" if runs["reasoning"] == "Off" else f" ({runs['reasoning']})"
     boards = f" x{runs['acceleratorsPerReplica']}" if runs["acceleratorsPerReplica"] > 1 else ""
+    boards += f" at {runs['boardLimitWatts']} W" if "boardLimitWatts" in runs else ""
     parts = [f"{runs['model']} {runs['precision']}{mode}", f"{runs['acceleratorClass']}{boards}"]
     if "batchLimit" in runs and "replicas" in runs:  # an alternative that nothing could run has none
         pods = "1 replica" if runs["replicas"] == 1 else f"{runs['replicas']} replicas"
@@ -194,7 +212,7 @@ _WATTS = (("measuredWatts", "measured"), ("committedWatts", "committed"))
 
 
 def _is(selected: Mapping[str, Any], option: Option) -> bool:
-    runs = {"reasoning": "Off", "acceleratorsPerReplica": 1, **selected}
+    runs = {"reasoning": "Off", "acceleratorsPerReplica": 1, "boardLimitWatts": 0, **selected}
     same = {
         "model": option.model,
         "precision": option.precision,
@@ -202,6 +220,7 @@ def _is(selected: Mapping[str, Any], option: Option) -> bool:
         "acceleratorClass": option.accelerator_class,
         "acceleratorsPerReplica": option.accelerators_per_replica,
         "batchLimit": option.batch_limit,
+        "boardLimitWatts": option.board_limit_watts,
         "replicas": option.replicas,
     }
     return all(runs[name] == value for name, value in same.items())

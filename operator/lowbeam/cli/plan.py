@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from lowbeam.cli.prices import add_arguments as add_price_arguments
 from lowbeam.cli.prices import read_prices
 from lowbeam.errors import BadInput
 from lowbeam.planning import (
+    Inventory,
     Plan,
     Snapshot,
     WorkloadState,
@@ -61,6 +62,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", action="append", default=[], metavar="FILE", help="manifest, folder or -")
     parser.add_argument("--inventory", metavar="CLASS=COUNT,...", help="accelerators, for example h100=16,l4=24")
     parser.add_argument("--nodes", metavar="FILE", help="nodes, as `kubectl get nodes -o json` prints them")
+    parser.add_argument(
+        "--board-limits", action="store_true", help="node agents may set power limits of all accelerators (no)"
+    )
     parser.add_argument("--cap", metavar="WATTS", help="a cap over everything, for example 9kW")
     parser.add_argument(
         "--at",
@@ -87,6 +91,7 @@ def read_input(args: argparse.Namespace) -> Input:
         raise BadInput("\n".join([*map(str, read.troubles), without]))
     extra = [] if cap_watts is None else [manifests.cluster_cap(cap_watts, read)]
     world, troubles = manifests.world_of(read, nodes, extra, time_asked(args))
+    world = with_board_limits(world) if args.board_limits else world
     wrong = [
         *manifests.unknown_classes("--inventory", counts, world.catalogue),
         *manifests.unknown_classes("--price", prices.accelerator_hour if prices else (), world.catalogue),
@@ -98,6 +103,22 @@ def read_input(args: argparse.Namespace) -> Input:
         raise BadInput("\n".join([*what, f"{_problems(troubles)}nothing planned"]))
     notes = (*manifests.nodes_without_class(nodes, world), *_empty_pools(world), *_of_workloads(world))
     return Input(world, troubles, notes, prices)
+
+
+def with_board_limits(world: World, places: Collection[tuple[str, str]] | None = None) -> World:
+    """The same nodes, with agents that set power limits on all of them, or on those of some (pool, class)."""
+
+    def limited(rows: Iterable[Inventory]) -> tuple[Inventory, ...]:
+        return tuple(
+            replace(row, board_limits=True) if places is None or (row.pool, row.accelerator_class) in places else row
+            for row in rows
+        )
+
+    requirements = {
+        key: needs if needs.reachable is None else replace(needs, reachable=limited(needs.reachable))
+        for key, needs in world.requirements.items()
+    }
+    return replace(world, inventory=limited(world.inventory), requirements=requirements)
 
 
 def time_asked(args: argparse.Namespace) -> datetime:
