@@ -2,7 +2,8 @@
 
 Decides what the machines do; what they should do comes in as targets. Time comes in as an argument, randomness from
 one seed, so that a run repeats exactly. It plays the executor's rules too: a replacement waits or does not, fewer
-replicas go before a higher batch limit, and a pod needs free boards.
+replicas go before a higher batch or power limit, and a pod needs free boards. The power limit of a new pod's boards is
+set before it serves.
 
 Invariant: a pod exists, and is charged, from its creation to the end of its drain.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lowbeam.catalog.board_limits import limited
 from lowbeam.catalog.facts import AcceleratorClass, Catalogue
 from lowbeam.planning.committed import Order, Target, placement_of, replica_milliwatts
 from lowbeam.planning.snapshot import Holding, Inventory
@@ -40,7 +42,7 @@ class Worker:
     key: Key
     uid: str
     option: Option
-    """The placement; batch limit and replicas are those of its birth."""
+    """The placement and the power limit of its boards; replicas are those of its birth."""
     accelerator: AcceleratorClass
     curve: Curve
     created_ms: int
@@ -63,7 +65,8 @@ class Worker:
     @property
     def limit_milliwatts(self) -> int:
         """Enforced limit of its boards together."""
-        return self.boards * self.accelerator.max_milliwatts
+        set_milliwatts = self.option.board_limit_watts * 1000
+        return self.boards * min(self.accelerator.max_milliwatts, set_milliwatts or self.accelerator.max_milliwatts)
 
 
 class VirtualCluster:
@@ -93,7 +96,8 @@ class VirtualCluster:
             others = [w for w in mine if placement_of(w.option) != placement]
             self._drain(on[target.option.replicas :], now_ms)
             on = on[: target.option.replicas]
-            self._set_batch(on, target.option, leaving=len(mine) > len(on) + len(others), now_ms=now_ms)
+            leaving = len(mine) > len(on) + len(others)
+            self._set_limits(on, target.option, needs[key], leaving=leaving, now_ms=now_ms)
             if target.order is Order.BREAK_BEFORE_MAKE and others:
                 self._drain(others, now_ms)
                 continue
@@ -200,12 +204,19 @@ class VirtualCluster:
             return goal
         return worker.previous_watts * 1000 + (goal - worker.previous_watts * 1000) * passed / settle_ms
 
-    def _set_batch(self, workers: Sequence[Worker], option: Option, *, leaving: bool, now_ms: int) -> None:
+    def _set_limits(
+        self, workers: Sequence[Worker], option: Option, needs: Requirements, *, leaving: bool, now_ms: int
+    ) -> None:
         for worker in workers:
-            if worker.batch_limit == option.batch_limit or (leaving and option.batch_limit > worker.batch_limit):
+            now = worker.option
+            same_watts = now.board_limit_watts == option.board_limit_watts
+            raises = option.batch_limit > worker.batch_limit or replica_milliwatts(option) > replica_milliwatts(now)
+            if (worker.batch_limit == option.batch_limit and same_watts) or (leaving and raises):
                 continue
             worker.previous_watts, worker.changed_ms = worker.watts, now_ms
             worker.batch_limit, worker.option = option.batch_limit, option
+            if not same_watts:
+                worker.curve = curve_of(self._catalogue, option, needs)
 
     def _drain(self, workers: Sequence[Worker], now_ms: int) -> None:
         for worker in workers:
@@ -236,7 +247,7 @@ class VirtualCluster:
 
 
 def curve_of(catalogue: Catalogue, option: Option, needs: Requirements) -> Curve:
-    """The profile behind an option at the workload's request lengths."""
+    """The profile behind an option at the workload's request lengths, under its power limit."""
     profile = next(
         p
         for p in catalogue.profiles_of(option.model, needs.task)
@@ -249,6 +260,8 @@ def curve_of(catalogue: Catalogue, option: Option, needs: Requirements) -> Curve
         )
     )
     accelerator = catalogue.accelerator_classes[option.accelerator_class]
+    if option.board_limit_watts:
+        profile = limited(profile, accelerator, option.board_limit_watts) or profile
     return at_lengths(
         measured_curve(profile, accelerator),
         profile,

@@ -182,5 +182,6 @@ def _short(option: Option | None, other: Option | None) -> str:
     if option is None:
         return "nothing"
     if other is not None and other.placement_key == option.placement_key:
-        return f"b{option.batch_limit} r{option.replicas}"
+        limit = f" {option.board_limit_watts} W" if option.board_limit_watts else ""
+        return f"b{option.batch_limit} r{option.replicas}{limit}"
     return f"{option.model} r{option.replicas}"

@@ -74,8 +74,9 @@ class _Memory:
     gate: GateState = field(default_factory=GateState)
     histories: dict[str, MeterHistory] = field(default_factory=dict)
     highest: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Per pod: (time, milliwatts) of the last 15 minutes under the batch limit it has now, falling."""
-    batch_limits: dict[str, int] = field(default_factory=dict)
+    """Per pod: (time, milliwatts) of the last 15 minutes under the limits it has now, falling."""
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Per pod: batch limit and power limit of its boards."""
     plan: Plan | None = None
 
 
@@ -92,7 +93,8 @@ class _Run:
                     f'inventory: no accelerator class "{entry.accelerator_class}"; {guess}known: {", ".join(known)}'
                 )
         self._inventory = tuple(
-            Inventory(e.pool, e.accelerator_class, e.accelerators, e.largest_node) for e in scenario.inventory
+            Inventory(e.pool, e.accelerator_class, e.accelerators, e.largest_node, board_limits=e.board_limits)
+            for e in scenario.inventory
         )
         self._caps = {entry.name: _cap_of(entry, scenario.workloads) for entry in scenario.caps}
         self._timetables = {entry.name: _timetable_of(entry) for entry in scenario.caps}
@@ -256,7 +258,7 @@ class _Run:
     def _readings(self, now_ms: int) -> tuple[Reading, ...]:
         alive = {w.uid for w in self._cluster.workers}
         memory = self._memory
-        for known in (memory.histories, memory.highest, memory.batch_limits):
+        for known in (memory.histories, memory.highest, memory.limits):
             for uid in [uid for uid in known if uid not in alive]:
                 del known[uid]
         return tuple(self._reading(worker, now_ms) for worker in self._cluster.workers)
@@ -264,7 +266,7 @@ class _Run:
     def _reading(self, worker: Worker, now_ms: int) -> Reading:
         memory = self._memory
         limits = MeterLimits(
-            max_milliwatts=worker.limit_milliwatts,
+            max_milliwatts=worker.accelerator.max_milliwatts * worker.boards,
             idle_milliwatts=worker.accelerator.idle_milliwatts * worker.boards,
             enforced_milliwatts=worker.limit_milliwatts,
         )
@@ -287,11 +289,12 @@ class _Run:
         )
 
     def _remember_highest(self, worker: Worker, milliwatts: int, now_ms: int) -> None:
-        """What a pod drew under another batch limit says nothing about this one."""
+        """What a pod drew under other limits says nothing about these."""
         memory = self._memory
         settled = now_ms - worker.changed_ms > (self._scenario.pace.batch_settle + 1) * 1000
-        if memory.batch_limits.get(worker.uid) != worker.batch_limit:
-            memory.batch_limits[worker.uid] = worker.batch_limit
+        limits = (worker.batch_limit, worker.option.board_limit_watts)
+        if memory.limits.get(worker.uid) != limits:
+            memory.limits[worker.uid] = limits
             memory.highest.pop(worker.uid, None)
         if worker.changed_ms and not settled:
             return

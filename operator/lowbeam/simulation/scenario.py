@@ -35,6 +35,8 @@ class InventoryEntry(ApiModel):
     accelerator_class: str = Field(alias="class")
     accelerators: int = Field(ge=1)
     largest_node: int = Field(default=8, ge=1)
+    board_limits: bool = False
+    """Agents on all its nodes set power limits of boards."""
 
 
 class CapEntry(ApiModel):
