@@ -13,6 +13,7 @@ from lowbeam.catalog.board_limits import limits_of
 from lowbeam.sizing import Inventory, Option, OptionSet, Requirements, Sizer
 from lowbeam.sizing.correction import Correction, digest_of, key_of
 from lowbeam.sizing.sieve import Stocks
+from lowbeam.sizing.worst_case import worst_case_at, worst_cases
 from tests.builders import workload
 
 CATALOGUE = load_builtin()
@@ -71,6 +72,22 @@ def test_a_limit_is_one_that_the_class_takes_and_the_worst_case_is_never_above_i
         assert option.id.endswith(f"/w{option.board_limit_watts}")
         assert option.placement_key == replace(option, board_limit_watts=0).placement_key
         assert option.setting != replace(option, board_limit_watts=0).setting
+
+
+def test_the_worst_case_is_that_without_a_limit_cut_off_at_it_as_boards_that_confirm_it_are_charged() -> None:
+    sizer, h100 = Sizer(CATALOGUE, [OPEN]), CATALOGUE.accelerator_classes["h100"]
+    sifted, ways = sizer.ways(chat())
+    profiles = [it.profile for it in sifted.passed]
+    seen = 0
+    for row, batch, replicas, worst in zip(ways.profile, ways.batch, ways.replicas, ways.worst, strict=True):
+        profile = profiles[row]
+        base = next(p for p in profiles if key_of(p) == key_of(profile) and not p.board_limit_watts)
+        limit = (profile.board_limit_watts * 1000 or h100.max_milliwatts) * profile.accelerators
+        idle = h100.idle_milliwatts * profile.accelerators
+        each = worst_cases(base, limit_milliwatts=h100.max_milliwatts * profile.accelerators, idle_milliwatts=idle)
+        assert worst == min(limit, worst_case_at(base, each, int(batch))) * replicas
+        seen += profile.board_limit_watts > 0
+    assert seen
 
 
 def test_whatever_runs_without_limits_has_its_equal_among_the_options_with_them() -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile, Model, ProfilePoint
 from lowbeam.catalog.tasks import READ_IN_PIECES
-from lowbeam.sizing.worst_case import boards_limit_milliwatts, worst_cases
+from lowbeam.sizing.worst_case import worst_of_points
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -111,13 +111,18 @@ Measured = tuple[EnergyProfile, Model, AcceleratorClass]
 _COLUMNS = 11
 
 
-def measured_curves(measured: Sequence[tuple[EnergyProfile, AcceleratorClass]]) -> Curves:
-    """The profiles' points as measured; points past the peak of throughput are dropped: they only cost."""
+def measured_curves(
+    measured: Sequence[tuple[EnergyProfile, AcceleratorClass]], unlimited: Sequence[EnergyProfile] = ()
+) -> Curves:
+    """The profiles' points as measured; points past the peak of throughput are dropped: they only cost.
+
+    `unlimited`: for each the profile of boards without a power limit, where some are of boards with one.
+    """
     rows: list[tuple[float, ...]] = []
     of: list[int] = []
     first = [0]
     for number, (profile, accelerator) in enumerate(measured):
-        rows += _points(profile, accelerator)
+        rows += _points(profile, accelerator, unlimited[number] if unlimited else profile)
         of += [number] * (len(rows) - first[-1])
         first.append(len(rows))
     columns = np.array(rows, dtype=np.float64).reshape(-1, _COLUMNS).T
@@ -170,12 +175,10 @@ def spans(first: Ints, sizes: Ints) -> Ints:
     return result
 
 
-def _points(profile: EnergyProfile, accelerator: AcceleratorClass) -> list[tuple[float, ...]]:
+def _points(profile: EnergyProfile, accelerator: AcceleratorClass, unlimited: EnergyProfile) -> list[tuple[float, ...]]:
     """The columns of one profile's points."""
     tokens = max(1, profile.output_tokens)
-    limit = boards_limit_milliwatts(profile, accelerator)
-    idle = accelerator.idle_milliwatts * max(1, profile.accelerators)
-    worst_of_each = worst_cases(profile, limit_milliwatts=limit, idle_milliwatts=idle)
+    worst_of_each = worst_of_points(profile, accelerator, unlimited)
     rows: list[tuple[float, ...]] = []
     peak = 0
     for point, worst in zip(profile.points, worst_of_each, strict=True):

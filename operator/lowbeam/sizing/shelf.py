@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from lowbeam.catalog.facts import EnergyProfile
 from lowbeam.sizing.curves import (
     Curves,
     Facts,
@@ -82,10 +83,11 @@ def shape_of(needs: Requirements, profiles: bytes) -> Shape:
 class Shelf:
     """All profiles of one task."""
 
-    def __init__(self, measured: Sequence[Measured]) -> None:
+    def __init__(self, measured: Sequence[Measured], unlimited: Sequence[EnergyProfile]) -> None:
+        """`unlimited`: each profile as it is for boards without a power limit, itself mostly."""
         self.measured = tuple(measured)
         self._facts = facts_of(self.measured)
-        self._curves = measured_curves([(profile, accelerator) for profile, _, accelerator in measured])
+        self._curves = measured_curves([(profile, accelerator) for profile, _, accelerator in measured], unlimited)
         self._picked: Recent[bytes, tuple[Facts, Curves]] = Recent(_KEPT)
         self._loads: Recent[Traffic, Loads] = Recent(_KEPT)
         self._capacities: Recent[Shape, Capacities] = Recent(_KEPT)

@@ -111,15 +111,17 @@ class Stock:
                 rows = by_task.setdefault(profile.task, [])
                 rows += [found, *(_under_limits(*found) if board_limits else ())]
         for task, rows in by_task.items():
-            self.shelves[task] = Shelf([it for it, _ in rows])
-            unlimited = 0
+            base = 0
+            bases: list[EnergyProfile] = []
             for number, ((profile, model, accelerator), variant) in enumerate(rows):
                 candidate = Candidate(model, variant, profile, accelerator)
                 if profile.board_limit_watts:
-                    self.limited.setdefault((task, unlimited), []).append((number, candidate))
-                    continue
-                unlimited = number
-                self.candidates.setdefault((*variant.key, task), []).append((number, candidate))
+                    self.limited.setdefault((task, base), []).append((number, candidate))
+                else:
+                    base = number
+                    self.candidates.setdefault((*variant.key, task), []).append((number, candidate))
+                bases.append(rows[base][0][0])
+            self.shelves[task] = Shelf([it for it, _ in rows], bases)
         windows = {model.context_tokens for model in catalogue.models.values() if model.context_tokens > 0}
         self.contexts = sorted(windows)
 

@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from lowbeam.catalog.facts import AcceleratorClass, EnergyProfile
 
 
-def boards_limit_milliwatts(profile: EnergyProfile, accelerator: AcceleratorClass) -> int:
-    """What the boards of one replica may draw together: by their class, or by the power limit of the profile."""
-    each = accelerator.max_milliwatts
+def worst_of_points(profile: EnergyProfile, accelerator: AcceleratorClass, unlimited: EnergyProfile) -> list[int]:
+    """`worst_cases` of a profile, which may be that of boards under a power limit; `unlimited`: the one without.
+
+    A limit never adds to what boards may draw without it, and its own uncertainty is one of throughput: the worst case
+    is that of the same batch without a limit, cut off at the limit. Boards that confirm a limit are charged the same.
+    """
+    boards, each = max(1, profile.accelerators), accelerator.max_milliwatts
     if profile.board_limit_watts:
         each = min(each, profile.board_limit_watts * 1000)
-    return each * max(1, profile.accelerators)
+    worst = worst_cases(unlimited, limit_milliwatts=each * boards, idle_milliwatts=accelerator.idle_milliwatts * boards)
+    if profile is unlimited:
+        return worst
+    return [worst_case_at(unlimited, worst, point.batch) for point in profile.points]
 
 
 def worst_cases(profile: EnergyProfile, *, limit_milliwatts: int, idle_milliwatts: int) -> list[int]:
