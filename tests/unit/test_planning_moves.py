@@ -89,7 +89,16 @@ def test_a_cap_that_may_not_limit_boards_does_so_in_no_company(after: Option) ->
     assert allowed_by(levers_between(NOW, replace(after, board_limit_watts=300)), ALL_LEVERS)
 
 
+def test_a_limit_that_is_lifted_beside_another_lever_is_none_of_its_own() -> None:
+    limited, fewer = replace(NOW, board_limit_watts=300), replace(NOW, replicas=NOW.replicas - 1)
+    assert levers_between(limited, fewer) == {Lever.REPLICAS}
+    assert levers_between(limited, replace(fewer, board_limit_watts=400)) == {Lever.REPLICAS}
+    assert levers_between(limited, replace(fewer, board_limit_watts=200)) == {Lever.REPLICAS, Lever.POWER_LIMIT}
+    assert levers_between(limited, NOW) == {Lever.POWER_LIMIT}, "alone it names the step"
+
+
 def test_a_replacement_that_keeps_or_lifts_the_limit_is_no_new_one() -> None:
     limited = replace(NOW, board_limit_watts=300)
+    assert levers_between(limited, replace(NOW, model="small", board_limit_watts=400)) == {Lever.MODEL}
     assert levers_between(limited, replace(limited, model="small")) == {Lever.MODEL}
     assert levers_between(limited, replace(NOW, model="small")) == {Lever.MODEL}

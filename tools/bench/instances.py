@@ -30,7 +30,7 @@ _TODAY = date(2026, 1, 1)
 _CLASSES = ("h100", "l4", "a100", "b200")
 _PRIORITIES = ((100, 40), (300, 30), (600, 20), (900, 10))
 """(priority, share in percent)."""
-_LEVERS = ("Batch", "Replicas", "Precision", "Model", "Pause")
+_LEVERS = ("Batch", "PowerLimit", "Replicas", "Precision", "Model", "Pause")
 _PLENTY = 4000
 """Accelerators per pool and class: more than any fleet here takes."""
 _RATE_SIGMA = 1.6

@@ -197,7 +197,7 @@ def step_text(before: Option, after: Option) -> str:
     parts = [f"replicas {before.replicas} -> {after.replicas}"] if Lever.REPLICAS in levers else []
     if Lever.BATCH in levers:
         parts.append(f"batch limit {before.batch_limit} -> {after.batch_limit}")
-    if Lever.POWER_LIMIT in levers:
+    if before.board_limit_watts != after.board_limit_watts:
         parts.append(limit_text(before.board_limit_watts, after.board_limit_watts))
     return ", ".join(parts)
 

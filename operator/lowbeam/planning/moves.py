@@ -86,10 +86,12 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
             used.add(Lever.REPLICAS)
         if before.batch_limit != after.batch_limit:
             used.add(Lever.BATCH)
-        if before.board_limit_watts != after.board_limit_watts:
+        # A limit that is lifted beside another lever dims nothing: a cap that may not limit boards may do without it.
+        lifts_only = before.board_limit_watts != after.board_limit_watts and not used
+        if lifts_only or _limits_more(before, after):
             used.add(Lever.POWER_LIMIT)
         return frozenset(used)
-    if after.board_limit_watts not in {0, before.board_limit_watts}:
+    if _limits_more(before, after):
         # The new Deployment brings its own limit as it brings its batch limit, and what it replaces names the step. But
         # where a cap may not limit boards, it may not do so by way of another model either.
         used.add(Lever.POWER_LIMIT)
@@ -110,6 +112,10 @@ def levers_between(before: Option | None, after: Option | None) -> frozenset[Lev
     if after.capacity_millirps < before.capacity_millirps:
         used.add(Lever.REPLICAS)
     return frozenset(used)
+
+
+def _limits_more(before: Option, after: Option) -> bool:
+    return after.board_limit_watts > 0 and not 0 < before.board_limit_watts <= after.board_limit_watts
 
 
 def heaviest(levers: Collection[Lever]) -> Lever:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -47,6 +47,15 @@ def limit_is_pending(option: Option, replica: Replica, sample: Sample | None) ->
     if not option.board_limit_watts:
         return held is not None
     return held is None or held > option.board_limit_watts * 1000 * max(1, replica.accelerators)
+
+
+def sets_limits(agent: Mapping[str, Any]) -> bool:
+    """Whether the pod of a node agent is there and may set limits, as its arguments say: for whoever cannot ask it."""
+    ready = any(
+        it["type"] == "Ready" and it["status"] == "True" for it in agent.get("status", {}).get("conditions", ())
+    )
+    arguments = (arg for container in agent["spec"]["containers"] for arg in container.get("args", ()))
+    return ready and any(arg.startswith("--limit-token-file") for arg in arguments)
 
 
 class Held(NamedTuple):
