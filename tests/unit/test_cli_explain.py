@@ -26,11 +26,11 @@ def test_explain_names_what_was_chosen_and_what_lost(capsys: pytest.CaptureFixtu
     assert "lost" in text
 
 
-def live(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], **spec: Any) -> None:
+def live(monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], *, per_minute: int = 60, **spec: Any) -> None:
     """A cluster with one workload that has a status."""
     read = manifests.Manifests()
     text = GOOD.replace("  task:", "".join(f"  {name}: {value}\n" for name, value in spec.items()) + "  task:")
-    (result,) = read_documents(text)
+    (result,) = read_documents(text.replace("requestsPerMinute: 60,", f"requestsPerMinute: {per_minute},"))
     assert result.object is not None
     read.objects.append(result.object)
     world, _ = manifests.world_of(read, manifests.made_up_nodes({"l4": 8}), [], datetime(2026, 11, 21, tzinfo=UTC))
@@ -77,14 +77,14 @@ def test_explaining_live_plans_with_power_limits_where_somebody_runs_under_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def shown(status: dict[str, Any], *flags: str) -> set[int]:
-        live(monkeypatch, status)
+        live(monkeypatch, status, per_minute=60_000)
         main(["explain", "iw/good", "-n", "support", "-o", "json", *flags])
         data = json.loads(capsys.readouterr().out)
         return {it["option"]["boardLimitWatts"] for it in data["alternatives"]} | {data["option"]["boardLimitWatts"]}
 
     at_50 = {**STATUS, "selected": {**STATUS["selected"], "boardLimitWatts": 50}}
     assert shown(STATUS) == {0}
-    assert shown(at_50) == shown(STATUS, "--board-limits")
+    assert shown(at_50) == shown(STATUS, "--board-limits") != {0}
     live(monkeypatch, at_50)
     assert main(["explain", "iw/good", "-n", "support"]) == 0
     assert "runs roberta-large-sst2 fp32, l4 at 50 W, batch <= 4" in " ".join(capsys.readouterr().out.split())

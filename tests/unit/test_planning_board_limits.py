@@ -14,7 +14,7 @@ from lowbeam.planning.problem import Entry, build, rows_of
 from lowbeam.planning.shed import ShedOrder, choose_sheds
 from lowbeam.planning.words import option_text
 from lowbeam.power.tree import build_cap_tree
-from lowbeam.sizing import Inventory, Option
+from lowbeam.sizing import Inventory, Option, OptionSet
 from tests.builders import ALL_LEVERS, WorkloadBuilder, cap, catalogue_of, option, snapshot, workload
 
 CATALOGUE = load_builtin()
@@ -79,6 +79,19 @@ def test_a_shed_limits_boards_before_it_ends_replicas() -> None:
     assert Lever.POWER_LIMIT in found["c"].move.levers or Lever.BATCH in found["c"].move.levers
 
 
+@pytest.mark.parametrize("lighter", ["batch", "limit"])
+def test_batches_and_limits_go_together_by_what_they_cost(lighter: str) -> None:
+    now = option("m", watts=600, expected=600, batch=64, capacity=20)
+    smaller_batch = replace(now, batch_limit=8, worst_case_milliwatts=500_000, expected_milliwatts=500_000)
+    lower_limit = replace(smaller_batch, batch_limit=64, board_limit_watts=500)
+    cheap, dear = (smaller_batch, lower_limit) if lighter == "batch" else (lower_limit, smaller_batch)
+    found = (cheap, replace(dear, unserved_millirps=1000), now)
+    it = workload("a").rate(20).running(now)
+    shot = snapshot([it], catalogue_of(), [Inventory("pool", "gpu", 8, 8)], cap("cluster", 100))
+    (chosen,) = choose_sheds(shot, [ShedOrder("cluster", 100_000)], {it.needs.key: OptionSet(found, (), now)})
+    assert chosen.option == cheap
+
+
 def test_only_a_limit_frees_what_batches_do_not() -> None:
     shot = running(fleet(100, board_limits=True, levers=("PowerLimit",)), limited=False)
     found = shed(shot, 100)
@@ -134,7 +147,7 @@ def test_of_equals_the_one_without_a_limit_is_taken() -> None:
     [
         (0, 490, "power limit none -> 490 W a board"),
         (595, 490, "power limit 595 W -> 490 W a board"),
-        (490, 0, "power limit 490 W -> none a board"),
+        (490, 0, "power limit 490 W a board -> none"),
     ],
 )
 def test_a_step_says_from_which_limit_to_which(before: int, after: int, text: str) -> None:

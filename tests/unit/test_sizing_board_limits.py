@@ -103,10 +103,18 @@ def costs(option: Option) -> tuple[int, ...]:
     return (option.unserved_millirps, *watts, option.accelerators)
 
 
+def at_rate(per_second: float) -> Requirements:
+    needs = chat()
+    return replace(needs, demand=replace(needs.demand, requests_per_second_milli=round(per_second * 1000)))
+
+
+def test_in_every_pool_boards_without_a_limit_stay_on_offer() -> None:
+    found = Sizer(CATALOGUE, [OPEN, replace(OPEN, pool="other")]).options_for(at_rate(0.01)).options
+    assert {o.pool for o in found if not o.board_limit_watts} == {"open", "other"}
+
+
 def test_who_has_nothing_to_gain_from_a_limit_runs_without() -> None:
-    idle = Sizer(CATALOGUE, [OPEN]).cheapest(
-        replace(chat(), demand=replace(chat().demand, requests_per_second_milli=10))
-    )
+    idle = Sizer(CATALOGUE, [OPEN]).cheapest(at_rate(0.01))
     assert idle is not None
     assert idle.board_limit_watts == 0
 
@@ -115,9 +123,11 @@ def test_only_pools_whose_agents_set_limits_are_offered_with_one() -> None:
     found = options(OPEN, CLOSED)
     assert {o.pool for o in found.options} == {"open", "closed"}
     assert {o.pool for o in limited(found)} == {"open"}
-    cheapest = Sizer(CATALOGUE, [replace(OPEN, accelerators=2), CLOSED]).cheapest(chat(max_replicas=2))
-    assert cheapest is not None
-    assert cheapest.pool == ("open" if cheapest.board_limit_watts else "closed")
+    assert all(o.replicas <= 2 for o in limited(options(replace(OPEN, accelerators=2), CLOSED)))
+    sizer = Sizer(CATALOGUE, [replace(OPEN, accelerators=8), CLOSED])
+    cheapest = [it for rate in range(10, 90, 10) if (it := sizer.cheapest(at_rate(rate)))]
+    assert {bool(it.board_limit_watts) for it in cheapest} == {True, False}
+    assert all(it.pool == ("open" if it.board_limit_watts else "closed") for it in cheapest)
 
 
 @pytest.mark.parametrize("reaches_agents", [True, False])

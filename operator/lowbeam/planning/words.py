@@ -66,9 +66,10 @@ def star_text(task: str, option: Option) -> str:
 
 
 def limit_text(before_watts: int, after_watts: int) -> str:
-    """`power limit none -> 490 W a board`; 0 watts are none."""
-    before, after = (f"{it} W" if it else "none" for it in (before_watts, after_watts))
-    return f"power limit {before} -> {after} a board"
+    """`power limit none -> 490 W a board`, `power limit 490 W a board -> none`; 0 watts are none."""
+    if not after_watts:
+        return f"power limit {before_watts} W a board -> none"
+    return f"power limit {f'{before_watts} W' if before_watts else 'none'} -> {after_watts} W a board"
 
 
 def option_text(option: Option) -> str:
