@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lowbeam.api.wire import MeterMethod, ProfileChange, WorkerState
 from lowbeam.catalog.facts import AcceleratorClass, Basis, EnergyProfile, ProfilePoint, Reasoning, Source
-from lowbeam.emulator.replica import Boards, EmulatedReplica, Pace, StaleGeneration, StillLoading
+from lowbeam.emulator.replica import EmulatedReplica, Pace, StaleGeneration, StillLoading
 from lowbeam.sizing.operating_point import measured_curve
 
 SOURCE = Source("test", "2026-01-01")
@@ -46,9 +46,7 @@ def replica(
     boards: int = 1,
     curve: bool = True,
 ) -> EmulatedReplica:
-    made = EmulatedReplica(
-        "ns", "pod", uid, "m", "bf16", "Off", CURVE if curve else None, Boards(boards, 700.0), pace, started=0.0
-    )
+    made = EmulatedReplica("ns", "pod", uid, "m", "bf16", "Off", CURVE if curve else None, boards, pace, started=0.0)
     made.change(ProfileChange(generation=1, batch_limit=batch), pace.start_seconds)
     made.advance(pace.start_seconds + pace.settle_seconds)
     made.offered_rps = rps
@@ -101,7 +99,7 @@ def test_the_same_change_is_answered_again_and_done_once() -> None:
 
 
 def test_a_worker_that_still_loads_cannot_be_changed() -> None:
-    worker = EmulatedReplica("ns", "p", "u", "m", "bf16", "Off", CURVE, Boards(1, 700.0), Pace(5.0, 2.0), started=0.0)
+    worker = EmulatedReplica("ns", "p", "u", "m", "bf16", "Off", CURVE, 1, Pace(5.0, 2.0), started=0.0)
     with pytest.raises(StillLoading):
         worker.change(ProfileChange(generation=1, batch_limit=8), 4.0)
     assert worker.change(ProfileChange(generation=1, batch_limit=8), 5.0).changed
@@ -124,7 +122,7 @@ def test_a_change_without_a_batch_limit_moves_the_generation_only() -> None:
 
 
 def test_a_starting_worker_draws_watts_serves_nothing_and_takes_no_load() -> None:
-    worker = EmulatedReplica("ns", "p", "u", "m", "bf16", "Off", CURVE, Boards(1, 700.0), Pace(5.0, 2.0), started=0.0)
+    worker = EmulatedReplica("ns", "p", "u", "m", "bf16", "Off", CURVE, 1, Pace(5.0, 2.0), started=0.0)
     worker.offered_rps = 5.0
     sample = worker.telemetry(4.0, 1.0)
     assert sample.state is WorkerState.LOADING
@@ -162,13 +160,6 @@ def test_a_deaf_worker_says_that_it_changed_and_goes_on_drawing() -> None:
     result = worker.change(ProfileChange(generation=2, batch_limit=8), 20.0)
     assert result.profile.batch_limit == 8
     assert watts(worker, 40.0) == pytest.approx(600, rel=QUIET)
-
-
-def test_every_board_reports_its_share_and_its_limit() -> None:
-    sample = replica(8.0, boards=4).telemetry(30.0, 1.0)
-    assert len({device.uuid for device in sample.devices}) == 4
-    assert sum(d.watts or 0 for d in sample.devices) == pytest.approx(sample.watts)
-    assert {d.power_limit_watts for d in sample.devices} == {700.0}
 
 
 def test_the_same_pod_draws_the_same_noise_in_every_run_and_another_pod_another() -> None:

@@ -1,4 +1,4 @@
-"""`lowbeam emulate`: play the workers of KWOK pods, for tests and demos. Nothing that it reports is a measurement."""
+"""`lowbeam emulate`: play the workers and node agents of KWOK pods, for tests and demos. It reports no measurements."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the emulator."""
     pace = Pace()
     parser.description = (
-        "A test and demo part: answers telemetry and control requests on the addresses of worker pods that run on KWOK "
-        "nodes, with watts computed from the catalogue's energy profiles. Its figures are marked as emulated."
+        "A test and demo part: answers telemetry and control requests on the addresses of worker pods and node agents "
+        "that run on KWOK nodes, with watts computed from the catalogue's energy profiles. Its figures are marked as "
+        "emulated."
     )
     parser.add_argument("--kubeconfig", help="path; default: the user's kubeconfig")
     parser.add_argument("--namespace", help="play the workers of this namespace only (default: of all)")
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start-seconds", type=_factor, default=pace.start_seconds, help="a worker loads so long")
     parser.add_argument(
         "--settle-seconds", type=_factor, default=pace.settle_seconds, help="a batch change takes so long"
+    )
+    parser.add_argument(
+        "--agent-token-file",
+        type=Path,
+        metavar="FILE",
+        help="token that the node agents' power limits ask for (default: they set none)",
     )
     parser.add_argument(
         "--admin-port", type=port, help="port on 127.0.0.1 for tests: replicas, load, faults (default: none)"
@@ -59,6 +66,7 @@ async def _play(args: argparse.Namespace, settings: FleetSettings) -> None:
             settings,
             namespace=args.namespace,
             admin_port=args.admin_port,
+            agent_token_file=args.agent_token_file,
         )
         await emulator.run(stop)
 

@@ -6,7 +6,8 @@ emulator (tests and demos only).
     GET /replicas                                              -> what each worker does, with its latency
     PUT /load    {"factor": 1.5}                               factor on every workload's declared load, from now on
     PUT /faults  {"namespace": "a", "pod": "p", "faults": ["Silent"]}   exactly these; [] heals; "workload" instead of
-                                                               "pod" means all its pods, neither means the namespace's
+                                                               "pod" means all its pods, neither means the namespace's;
+                                                               the pod of a node agent takes Silent and IgnoreControl
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def _row(fleet: Fleet, address: str) -> dict[str, Any]:
         "state": sample.state,
         "model": sample.profile.model,
         "batchLimit": sample.profile.batch_limit,
+        "boardLimitWatts": played.limit_watts,
         "watts": sample.watts,
         "offeredRequestsPerSecond": played.replica.offered_rps,
         "requestsRunning": sample.requests_running,

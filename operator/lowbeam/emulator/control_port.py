@@ -11,27 +11,23 @@ import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from lowbeam.api.wire import CONTROL_PORT, ProfileChange
+from lowbeam.api.wire import ProfileChange
 from lowbeam.emulator.faults import Fault
 from lowbeam.emulator.fleet import Fleet, Played
+from lowbeam.emulator.pod_ports import PodPorts, called_address, hang_up
 from lowbeam.emulator.replica import StaleGeneration, StillLoading
 
-log = structlog.get_logger(__name__)
-
-_BACKLOG = 16
 Handler = Callable[[Played, web.Request], Awaitable[web.StreamResponse]]
 
 
-class ControlPorts:
-    """One listening socket per pod address, all with the same routes."""
+class ControlPorts(PodPorts):
+    """The control ports of all workers."""
 
-    def __init__(self, fleet: Fleet, port: int = CONTROL_PORT) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._port = port
         app = web.Application()
         app.add_routes(
             [
@@ -41,58 +37,15 @@ class ControlPorts:
                 web.post("/control/drain", self._to(self._drain)),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
-        self._sites: dict[str, web.TCPSite] = {}
-        self._refused: set[str] = set()
-
-    async def __aenter__(self) -> ControlPorts:
-        await self._runner.setup()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
-        self._sites.clear()
-
-    async def follow(self, addresses: set[str]) -> None:
-        """Listen on exactly these addresses; one that cannot be bound is logged once and tried again each time."""
-        for address in set(self._sites) - addresses:
-            await self._sites.pop(address).stop()
-        self._refused &= addresses
-        for address in sorted(addresses - set(self._sites)):
-            site = web.TCPSite(self._runner, address, self._port, backlog=_BACKLOG)
-            try:
-                await site.start()
-            except OSError as error:
-                # A site registers itself before it binds; without this the next try would be refused.
-                await site.stop()
-                if address not in self._refused:
-                    log.warning(
-                        "cannot listen on a pod's address; the pod stays silent",
-                        address=address,
-                        port=self._port,
-                        error=error.strerror,
-                        advice="make KWOK's pod range local: ip route add local RANGE dev lo",
-                    )
-                self._refused.add(address)
-                continue
-            self._sites[address] = site
-            self._refused.discard(address)
-
-    def listening(self) -> set[str]:
-        """Addresses that are bound."""
-        return set(self._sites)
+        super().__init__(app)
 
     def _to(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Find the worker by the address that was called, check its token, then ask it."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            transport = request.transport
-            if transport is None:
-                raise web.HTTPServiceUnavailable
-            played = self._fleet.at(transport.get_extra_info("sockname")[0])
+            played = self._fleet.at(called_address(request))
             if played is None or Fault.SILENT in played.faults:
-                transport.abort()
-                raise web.HTTPServiceUnavailable
+                raise hang_up(request)
             if not _authorized(request, played.member.token):
                 return _error(HTTPStatus.UNAUTHORIZED, "missing or wrong bearer token")
             return await handler(played, request)

@@ -1,4 +1,4 @@
-"""What can be wrong with an emulated worker, on demand of a test.
+"""What can be wrong with an emulated worker or node agent, on demand of a test.
 
 Decides how a fault changes an answer. Part of the emulator (tests and demos only).
 """
@@ -14,7 +14,7 @@ UNIT_ERROR = 1000
 
 
 class Fault(StrEnum):
-    """One way in which a worker misbehaves."""
+    """One way in which a worker misbehaves; two of them are an agent's too."""
 
     SILENT = "Silent"
     """The connection is dropped without an answer."""
@@ -23,7 +23,10 @@ class Fault(StrEnum):
     FROZEN = "Frozen"
     """Watts and joules stand still while the time stamps go on."""
     IGNORE_CONTROL = "IgnoreControl"
-    """Changes are acknowledged and reported as done, and nothing changes."""
+    """Changes are acknowledged and reported as done, and nothing changes. An agent's boards tell the truth."""
+
+
+AGENT_FAULTS = frozenset({Fault.SILENT, Fault.IGNORE_CONTROL})
 
 
 def in_wrong_unit(sample: WorkerTelemetry) -> WorkerTelemetry:

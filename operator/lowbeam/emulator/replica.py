@@ -10,6 +10,7 @@ How it is played
   functions as sizing uses, with a small seeded noise on top, because meters have one.
 - A new batch limit is reached in a straight line over the settle time: requests that run already are finished.
 - After its start a replica loads for a while: it draws watts like a busy one at batch 1 and serves nothing.
+- Boards under a power limit draw no more than that. The settle time passes before a new limit has its effect.
 
 Invariant: the parts of the energy add up to the counter.
 """
@@ -50,14 +51,6 @@ class Pace:
     settle_seconds: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Boards:
-    """The accelerators of one replica; count 0 = runs on the CPU."""
-
-    count: int
-    limit_watts: float | None
-
-
 class StaleGeneration(Exception):
     """A change with an older generation than the one in force, or another change under the same generation."""
 
@@ -78,7 +71,8 @@ class EmulatedReplica:
     reasoning: str
     curve: Curve | None
     """None: the catalogue has no profile for it; then its meter is unavailable and it serves nothing."""
-    boards: Boards
+    boards: int
+    """Accelerators; 0 = it runs on the CPU."""
     pace: Pace
     started: float
     """Time of the start, on the clock of `now`."""
@@ -90,6 +84,10 @@ class EmulatedReplica:
     deaf: bool = False
     """Fault IgnoreControl: changes are acknowledged and not carried out."""
 
+    _most_watts: float = field(init=False, default=float("inf"))
+    """What its boards let it draw."""
+    _coming: tuple[float, Curve | None, float] | None = field(init=False, default=None)
+    """From when on it has another curve and may draw other watts."""
     _now: float = field(init=False)
     _limit: int = field(init=False, default=1)
     _claimed_limit: int = field(init=False, default=1)
@@ -116,13 +114,20 @@ class EmulatedReplica:
     def advance(self, now: float) -> None:
         """Play until `now` under the load that was offered since the last call."""
         while self._now < now:
+            self._turn()
             seconds = min(STEP_SECONDS, now - self._now, *self._until_a_change())
             self._step(seconds)
             self._now += seconds
 
+    def _turn(self) -> None:
+        if self._coming is not None and self._coming[0] <= self._now:
+            (_, self.curve, self._most_watts), self._coming = self._coming, None
+
     def _until_a_change(self) -> list[float]:
-        """Seconds to the ends of loading and settling: no step spans one."""
-        moments = (self.started + self.pace.start_seconds, self._settle_until)
+        """Seconds to the ends of loading and of settling: no step spans one."""
+        moments = [self.started + self.pace.start_seconds, self._settle_until]
+        if self._coming is not None:
+            moments.append(self._coming[0])
         return [moment - self._now for moment in moments if moment > self._now]
 
     def _step(self, seconds: float) -> None:
@@ -148,7 +153,7 @@ class EmulatedReplica:
 
     def _draw(self, watts: float, part: str, seconds: float) -> None:
         noise = max(-3 * NOISE, min(3 * NOISE, self._random.gauss(0.0, NOISE)))
-        self._watts = watts * (1 + noise)
+        self._watts = min(watts * (1 + noise), self._most_watts)
         self._joules[part] += self._watts * seconds
 
     def _limit_at(self, moment: float) -> float:
@@ -192,30 +197,26 @@ class EmulatedReplica:
             generation=self._generation,
         )
 
-    def telemetry(self, now: float, unix_seconds: float) -> WorkerTelemetry:
-        """One sample at `now`, stamped `unix_seconds`."""
+    def drawn(self, now: float) -> tuple[float, float] | None:
+        """Watts at `now`, and joules since the start; None without a meter."""
+        self.advance(now)
+        return None if self.curve is None else (self._watts, sum(self._joules.values()))
+
+    def telemetry(self, now: float, unix_seconds: float, devices: tuple[DeviceReading, ...] = ()) -> WorkerTelemetry:
+        """One sample at `now`, stamped `unix_seconds`, with the boards as the node tells them."""
         self.advance(now)
         metered = self.curve is not None
         total = sum(self._joules.values())
-        boards = self.boards.count
         return WorkerTelemetry(
             pod=self.pod,
             namespace=self.namespace,
             state=self.state,
             profile=self.profile(),
             method=MeterMethod.EMULATED if metered else MeterMethod.UNAVAILABLE,
-            scope=MeterScope.NONE if not metered else MeterScope.DEVICE if boards else MeterScope.SHARED,
+            scope=MeterScope.NONE if not metered else MeterScope.DEVICE if self.boards else MeterScope.SHARED,
             sampled_at_seconds=unix_seconds,
             watts=self._watts if metered else None,
-            devices=tuple(
-                DeviceReading(
-                    uuid=f"GPU-emulated-{self.uid}-{index}"[:128],
-                    watts=self._watts / boards,
-                    joules_total=total / boards,
-                    power_limit_watts=self.boards.limit_watts,
-                )
-                for index in range(boards if metered else 0)
-            ),
+            devices=devices if metered else (),
             energy_joules=EnergyParts(**self._joules, counter=total) if metered else None,
             requests_running=round(self._running),
             requests_waiting=round(self._queue),
@@ -226,6 +227,11 @@ class EmulatedReplica:
         )
 
     # --- what it is told ---------------------------------------------------------------------------------------------
+
+    def run_on(self, curve: Curve | None, most_watts: float, *, settle: bool) -> None:
+        """Serve by another curve and draw no more than so much; `settle`: after the settle time, else at once."""
+        self._coming = (self._now + (self.pace.settle_seconds if settle else 0.0), curve, most_watts)
+        self._turn()
 
     def change(self, wanted: ProfileChange, now: float) -> ProfileChangeResult:
         """Carry out a change as the worker does.

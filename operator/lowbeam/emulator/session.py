@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import resource
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,13 +20,16 @@ from aiohttp import web
 from lowbeam.api.wire import CONTROL_PORT
 from lowbeam.catalog.facts import Catalogue
 from lowbeam.emulator.admin_port import admin_app
+from lowbeam.emulator.agent_port import AgentPorts
 from lowbeam.emulator.control_port import ControlPorts
 from lowbeam.emulator.fleet import Fleet, FleetSettings
+from lowbeam.emulator.members import is_agent
 from lowbeam.errors import BadInput
 from lowbeam.kube.informer import Informer, keep_only
 from lowbeam.kube.resources import INFERENCE_WORKLOADS, NODES, PODS
 from lowbeam.kube.transport import KubeTransport
 from lowbeam.render import labels
+from lowbeam.runtime.replicas import holds_accelerators
 
 if TYPE_CHECKING:  # the whole operator comes with the package
     from lowbeam.runtime.clock import Clock
@@ -51,14 +55,27 @@ class Emulator:
         namespace: str | None = None,
         admin_port: int | None = None,
         control_port: int = CONTROL_PORT,
+        agent_token_file: Path | None = None,
     ) -> None:
+        """`agent_token_file`: the token that the agents' power limits ask for; None = they set none."""
         self.fleet = Fleet(catalogue, clock, settings)
-        self.ports = ControlPorts(self.fleet, control_port)
+        self.ports = ControlPorts(self.fleet)
+        self.agent_ports = AgentPorts(self.fleet, agent_token_file)
+        self._control_port = control_port
         self._clock = clock
         self._admin_port = admin_port
         self._changed = asyncio.Event()
         self._pods = Informer(transport, PODS, monotonic_ms=clock.monotonic_ms, label_selector=labels.WORKER_SELECTOR)
-        self._nodes = Informer(transport, NODES, monotonic_ms=clock.monotonic_ms, transform=keep_only())
+        self._others = Informer(
+            transport,
+            PODS,
+            monotonic_ms=clock.monotonic_ms,
+            label_selector=labels.OTHERS_SELECTOR,
+            wanted=lambda pod: is_agent(pod) or holds_accelerators(pod),
+        )
+        self._nodes = Informer(
+            transport, NODES, monotonic_ms=clock.monotonic_ms, transform=keep_only("status.allocatable")
+        )
         self._workloads = Informer(
             transport,
             INFERENCE_WORKLOADS,
@@ -70,11 +87,12 @@ class Emulator:
     async def run(self, stop: asyncio.Event) -> None:
         """Play until `stop`. Raises BadInput when the admin port is taken."""
         _allow_many_sockets()
-        informers = (self._pods, self._nodes, self._workloads)
+        informers = (self._pods, self._others, self._nodes, self._workloads)
         for informer in informers:
             informer.on_change(lambda *_: self._changed.set())
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.ports)
+            await stack.enter_async_context(self.agent_ports)
             if self._admin_port is not None:
                 stack.push_async_callback((await _serve(admin_app(self.fleet), self._admin_port)).cleanup)
             tasks = [asyncio.create_task(informer.run()) for informer in informers]
@@ -83,15 +101,19 @@ class Emulator:
             await stop.wait()
 
     async def _play(self) -> None:
-        for informer in (self._pods, self._nodes):
+        for informer in (self._pods, self._others, self._nodes):
             await informer.wait_synced()
         while True:
             self._changed.clear()
-            self.fleet.follow(self._pods.objects(), self._workloads.objects(), self._nodes.objects())
-            before = self.ports.listening()
-            await self.ports.follow(self.fleet.addresses())
+            pods = (*self._pods.objects(), *self._others.objects())
+            self.fleet.follow(pods, self._workloads.objects(), self._nodes.objects())
+            before, agents_before = self.ports.listening(), self.agent_ports.listening()
+            await self.ports.follow(dict.fromkeys(self.fleet.addresses(), self._control_port))
+            await self.agent_ports.follow(self.fleet.nodes.agent_ports())
             if (after := self.ports.listening()) != before:
                 log.info("playing workers", pods=len(after), came=len(after - before), went=len(before - after))
+            if (after := self.agent_ports.listening()) != agents_before:
+                log.info("playing node agents", pods=len(after))
             await self._until_changed()
 
     async def _until_changed(self) -> None:
@@ -101,6 +123,8 @@ class Emulator:
                 await asyncio.wait_for(self._changed.wait(), TICK_SECONDS)
             self.fleet.share_load()
             if self.fleet.addresses() != self.ports.listening():
+                return
+            if set(self.fleet.nodes.agent_ports()) != self.agent_ports.listening():
                 return
         await self._clock.sleep(DEBOUNCE_SECONDS)
 
