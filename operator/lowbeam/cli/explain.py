@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         world = asyncio.run(_live_world(args.kubeconfig, args.context, time_asked(args)))
-        world = with_board_limits(world, None if args.board_limits else _places_with_limits(world))
+        world = with_board_limits(world) if args.board_limits else world
     except Forbidden as error:
         return _explain_status(args, name, error.detail)
     return _explain(args, name, None, world)
@@ -130,12 +130,6 @@ def _status_lines(key: tuple[str, str], spec: Mapping[str, Any], status: Mapping
     for index, advice in enumerate(status.get("recommendations", ())):
         lines += [*([""] if index == 0 else []), *labelled("saves" if index == 0 else "", advice)]
     return lines
-
-
-def _places_with_limits(world: World) -> set[tuple[str, str]]:
-    """(pool, class) in which some workload runs under a power limit: there agents set them. They are not asked."""
-    selected = (raw.get("status", {}).get("selected", {}) for raw in world.raw_workloads.values())
-    return {(it.get("nodePool", ""), it["acceleratorClass"]) for it in selected if "boardLimitWatts" in it}
 
 
 def _usual_namespace(args: argparse.Namespace) -> str:

@@ -105,14 +105,11 @@ def read_input(args: argparse.Namespace) -> Input:
     return Input(world, troubles, notes, prices)
 
 
-def with_board_limits(world: World, places: Collection[tuple[str, str]] | None = None) -> World:
-    """The same nodes, with agents that set power limits on all of them, or on those of some (pool, class)."""
+def with_board_limits(world: World) -> World:
+    """The same nodes, with agents on all of them that set power limits."""
 
     def limited(rows: Iterable[Inventory]) -> tuple[Inventory, ...]:
-        return tuple(
-            replace(row, board_limits=True) if places is None or (row.pool, row.accelerator_class) in places else row
-            for row in rows
-        )
+        return tuple(replace(row, board_limits=True) for row in rows)
 
     requirements = {
         key: needs if needs.reachable is None else replace(needs, reachable=limited(needs.reachable))
