@@ -22,10 +22,28 @@ from lowbeam.api.wire import (
 from lowbeam.planning.committed import Target
 from lowbeam.power.trust import STALE_MS
 from lowbeam.render import Placement
-from lowbeam.runtime.board_limits import GONE_MS, RENEW_MS, BoardLimits, Held, Wishes, limit_is_pending, wishes_of
+from lowbeam.runtime.board_limits import (
+    GONE_MS,
+    RENEW_MS,
+    BoardLimits,
+    Held,
+    Wishes,
+    limit_is_pending,
+    sets_limits,
+    wishes_of,
+)
 from lowbeam.runtime.fleet import Fleet
 from lowbeam.runtime.world import Objects, Parser, World, build_world
-from lowbeam.telemetry import AgentEndpoint, AgentPoller, LimitRefusal, NodeReading, Sample
+from lowbeam.telemetry import (
+    AgentEndpoint,
+    AgentPoller,
+    LimitRefusal,
+    NodeReading,
+    Sample,
+    SampleError,
+    SampleProblem,
+    SampleSource,
+)
 from tests.fakes.clock import VirtualClock, settle
 from tests.fakes.power_fleet import option
 from tests.raw_objects import TODAY, iw, node, replica
@@ -259,6 +277,30 @@ async def test_limits_are_planned_where_every_board_takes_them_and_not_given_up_
     scene.hears(board(0))
     bare = BoardLimits(scene.agents, scene.clock, allowed=False, tick_seconds=2)
     assert bare.nodes() == frozenset(), "without a token"
+
+
+async def test_every_agent_has_been_heard_when_it_answered_or_failed_to(scene: Scene) -> None:
+    assert scene.limits.has_heard()
+    scene.agents.said = {}
+    assert not scene.limits.has_heard()
+    scene.agents._errors["a"] = SampleError("a", SampleSource.AGENT, 0, SampleProblem.UNREACHABLE, "no answer")
+    assert scene.limits.has_heard()
+    del scene.agents._errors["a"]
+    assert BoardLimits(scene.agents, scene.clock, allowed=False, tick_seconds=2).has_heard(), "it does not matter"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ready", "sets"),
+    [
+        (["--limit-token-file=/t"], "True", True),
+        (["--limit-token-file=/t"], "False", False),
+        (["--port=1"], "True", False),
+    ],
+)
+def test_who_cannot_ask_an_agent_reads_its_arguments(arguments: list[str], ready: str, sets: bool) -> None:
+    conditions = [{"type": "Ready", "status": ready}]
+    pod = {"spec": {"containers": [{"name": "agent", "args": arguments}]}, "status": {"conditions": conditions}}
+    assert sets_limits(pod) is sets
 
 
 async def test_the_loop_asks_at_once_when_something_was_decided_and_survives_a_bug(scene: Scene) -> None:

@@ -55,6 +55,9 @@ class MirrorWithABug:
     def unreachable(self) -> bool:
         return False
 
+    def agents(self) -> list[AgentEndpoint]:
+        return []
+
 
 def a_controller(clock: VirtualClock) -> Controller:
     parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
@@ -179,6 +182,25 @@ async def test_a_new_leader_neither_plans_nor_sheds_before_its_workers_had_the_t
     assert controller._input.is_set()
     await controller._plan_once(fleet)
     assert controller._plan is not None
+
+
+async def test_a_new_leader_remembers_what_runs_when_it_knows_where_power_limits_may_be_set() -> None:
+    """Else it would remember limited boards as boards without a limit, and the first plan would dim what fits."""
+    clock = VirtualClock()
+    controller = a_controller(clock)
+    controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
+    limits = controller._board_limits = MagicMock()
+    limits.has_heard.return_value, limits.nodes.return_value = False, frozenset()
+    assert await controller._lead() is None
+    limits.has_heard.return_value, limits.nodes.return_value = True, frozenset({"n1"})
+    assert await controller._lead() is not None
+    assert all(row.board_limits for row in controller._look().inventory)
+
+    controller._step_down()
+    limits.has_heard.return_value = False
+    assert await controller._lead() is None, "and again when it comes to lead again"
+    await clock.advance(LATE_MS / 1000)
+    assert await controller._lead() is not None, "it does not wait for ever"
 
 
 async def test_a_new_leader_writes_no_status_before_its_first_plan_has_been_written() -> None:

@@ -13,7 +13,7 @@ from lowbeam.kube import DEPLOYMENTS, Applier
 from lowbeam.planning.committed import Target
 from lowbeam.planning.plan import sizer_for
 from lowbeam.render import Placement, labels
-from lowbeam.runtime.executor import MOVE_TO_ITS_NODES, Executor
+from lowbeam.runtime.executor import BOARD_LIMITS, MOVE_TO_ITS_NODES, Executor
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
 from lowbeam.runtime.world import Objects, Parser, World, build_world
@@ -136,3 +136,37 @@ async def test_a_batch_limit_rises_only_where_it_may_and_falls_at_once(limit: in
     outcome = await acting.carry_out(seen, KEY, Target(option), {"p0": told}, may_rise=may_rise)
     assert acting._poller.change_profile.called is asked
     assert ("fresh readings" in outcome.waiting_for) is not asked, "its status says so"
+
+
+@pytest.mark.parametrize(
+    ("batch_limit", "pods", "may"),
+    [(8, 2, True), (4, 2, True), (9, 2, False), (None, 2, False), (8, 3, False)],
+    ids=["as decided", "smaller", "a larger batch still runs", "nobody knows", "a pod too many"],
+)
+def test_boards_draw_more_when_nobody_else_does(batch_limit: int | None, pods: int, may: bool) -> None:
+    option = replace(runs(2), batch_limit=8)
+    digest = Placement.of(option).digest("w")
+    seen = replace(world(), replicas={KEY: [replica(uid=f"u{n}", placement_digest=digest) for n in range(pods)]})
+    told: Any = MagicMock(profile=MagicMock(batch_limit=batch_limit))
+    samples = {} if batch_limit is None else {f"u{n}": told for n in range(pods)}
+    assert executor(Written()).may_draw_more(seen, KEY, option, samples) is may
+
+
+@pytest.mark.parametrize(
+    ("told_milliwatts", "running", "asked"),
+    [(None, 1, False), (60_000, 1, False), (50_000, 1, True), (None, 16, True)],
+    ids=["no limit yet", "a higher one", "the limit", "a lower batch does not wait"],
+)
+async def test_a_batch_limit_waits_for_the_power_limit_of_its_boards(
+    told_milliwatts: int | None, running: int, asked: bool
+) -> None:
+    option, written = replace(runs(1), batch_limit=8, board_limit_watts=50), Written()
+    digest = Placement.of(option).digest(KEY[1])
+    seen = replace(world(live(option)), replicas={KEY: [replica(uid="p0", placement_digest=digest)]})
+    profile = MagicMock(batch_limit=running, generation=1)
+    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, limit_milliwatts=told_milliwatts, profile=profile)
+    acting = executor(written)
+    acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
+    outcome = await acting.carry_out(seen, KEY, Target(option), {"p0": told})
+    assert acting._poller.change_profile.called is asked
+    assert (outcome.waiting_for == BOARD_LIMITS) is (told_milliwatts != 50_000), "its status says so"

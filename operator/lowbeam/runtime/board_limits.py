@@ -137,6 +137,11 @@ class BoardLimits:
         """Ask exactly these from now on."""
         self._agents.set_endpoints(endpoints)
 
+    def has_heard(self) -> bool:
+        """Whether every agent has answered or failed to: before that nobody knows which limits there are."""
+        heard = self._agents.answers().keys() | self._agents.errors().keys()
+        return not self._allowed or all(it.pod_uid in heard for it in self._agents.endpoints())
+
     def nodes(self) -> frozenset[str]:
         """Nodes on whose boards power limits may be planned."""
         if not self._allowed:

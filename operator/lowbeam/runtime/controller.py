@@ -34,6 +34,7 @@ from lowbeam.kube.errors import Deposed
 from lowbeam.kube.informer import LONGEST_BACKOFF_SECONDS
 from lowbeam.planning import Plan, Snapshot
 from lowbeam.planning.plan import sizer_for
+from lowbeam.power.trust import LATE_MS
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
 from lowbeam.runtime.board_limits import BoardLimits
@@ -113,6 +114,8 @@ class Controller:
         self._tasks: asyncio.TaskGroup
         self._reporting: asyncio.Task[None] | None = None
         self._cut_off_since_ms: int | None = None
+        self._asks_agents_since_ms: int | None = None
+        """Since when this process, which leads, waits for their first answers."""
         self._edited: set[WorkloadKey] = set()
         """Their spec changed after the last plan: their pods may have to, whatever the plan says."""
         self._templates_changed = False
@@ -215,7 +218,7 @@ class Controller:
             self._step_down()
         elif self._fleet is None:
             async with self._deciding:  # both loops come here, one takes over
-                if self._fleet is None:
+                if self._fleet is None and self._has_heard_agents():
                     await self._take_over()
         return self._fleet
 
@@ -224,7 +227,16 @@ class Controller:
             if self._reporting is not None:
                 self._reporting.cancel()
             self._reporter.forget((), ())  # its series would stand beside the successor's
-        self._fleet = self._world = None
+        self._fleet = self._world = self._asks_agents_since_ms = None
+
+    def _has_heard_agents(self) -> bool:
+        """Whether every node agent has answered, or had the time for it. What runs under power limits is remembered as
+        that only where they may be set: without them the first plan would dim what fits."""
+        self._look_at_agents()
+        now_ms = self._clock.monotonic_ms()
+        if self._asks_agents_since_ms is None:
+            self._asks_agents_since_ms = now_ms
+        return self._board_limits.has_heard() or now_ms - self._asks_agents_since_ms >= LATE_MS
 
     async def _take_over(self) -> None:
         """Remember what runs. In a thread, for a large fleet takes seconds and the Lease is to be renewed meanwhile."""
@@ -383,7 +395,9 @@ class Controller:
             return False
         world, memory = self._look(), self._fleet.of(key)
         option = memory.target.option if memory.target is not None else None
-        return self._sees_enough(world, memory) and not (option and self._executor.surplus(world, key, option))
+        if option is None or not self._sees_enough(world, memory):
+            return False
+        return self._executor.may_draw_more(world, key, option, self._poller.samples())
 
     def _sees_enough(self, world: World, memory: WorkloadMemory) -> bool:
         return not world.caps.caps or self._clock.monotonic_ms() >= memory.rises_from_ms

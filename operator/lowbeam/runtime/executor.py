@@ -89,7 +89,7 @@ class Executor:
         except KubeError as error:
             outcome.error = error
             return outcome
-        if target.option is not None and self.surplus(world, key, target.option):
+        if target.option is not None and self._surplus(world, key, target.option):
             outcome.waiting_for = outcome.waiting_for or "surplus replicas to end before the batch limit may rise"
             return outcome
         if may_rise:
@@ -165,7 +165,18 @@ class Executor:
             and limit_is_pending(option, replica, samples.get(replica.uid))
         ]
 
-    def surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
+    def may_draw_more(self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]) -> bool:
+        """Whether the boards of a workload may get a higher power limit: there are no more pods than decided, and none
+        that runs, or might run, a larger batch."""
+        digest = Placement.of(option).digest(key[1])
+        for replica in world.replicas.get(key, ()):
+            if replica.placement_digest == digest and replica.engine is Engine.NATIVE and replica.started:
+                sample = samples.get(replica.uid)
+                if sample is None or sample.profile is None or sample.profile.batch_limit > option.batch_limit:
+                    return False
+        return not self._surplus(world, key, option)
+
+    def _surplus(self, world: World, key: WorkloadKey, option: Option) -> bool:
         """Whether more pods of the option exist than were decided, or are made again: until they are gone they would
         draw the more too."""
         digest = Placement.of(option).digest(key[1])
