@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,14 @@ def test_an_emulated_worker_counts_the_tokens_that_its_workload_declares() -> No
     assert told.requests_total > 0
     assert told.input_tokens_total == told.requests_total * load["inputTokens"]
     assert told.output_tokens_total == told.requests_total * load["outputTokens"]
+
+
+def test_another_engine_is_played_at_the_batch_limit_that_it_was_started_with() -> None:
+    vllm = replace(PLACEMENT, engine="VLLM", batch_limit=64)
+    stage = Stage([pod("a", "1", option=vllm.to_annotation())], per_minute=4800)
+    stage.wait(30)
+    played = stage.fleet.at("1")
+    assert played is not None
+    told = stage.fleet.telemetry(played)
+    assert told.profile.batch_limit == 64
+    assert told.watts == pytest.approx(600, rel=0.031)

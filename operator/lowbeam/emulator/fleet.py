@@ -120,6 +120,7 @@ class Fleet:
                 boards=self._boards(placement),
                 pace=self._settings.pace,
                 started=self._now(),
+                first_batch_limit=max(1, placement.batch_limit),
             )
             before = Played(member, replica, key)
         elif before.curve_key != key:

@@ -76,6 +76,8 @@ class EmulatedReplica:
     pace: Pace
     started: float
     """Time of the start, on the clock of `now`."""
+    first_batch_limit: int = 1
+    """As it starts: another engine's flag, a worker's 1."""
     offered_rps: float = 0.0
     """Requests per second that arrive; changed by the fleet after `advance`."""
     tokens: tuple[int, int] = (0, 0)
@@ -89,8 +91,8 @@ class EmulatedReplica:
     _coming: tuple[float, Curve | None, float] | None = field(init=False, default=None)
     """From when on it has another curve and may draw other watts."""
     _now: float = field(init=False)
-    _limit: int = field(init=False, default=1)
-    _claimed_limit: int = field(init=False, default=1)
+    _limit: int = field(init=False)
+    _claimed_limit: int = field(init=False)
     _generation: int = field(init=False, default=0)
     _last_change: tuple[ProfileChange, ProfileChangeResult] | None = field(init=False, default=None)
     _settle_from: float = field(init=False, default=1.0)
@@ -105,6 +107,7 @@ class EmulatedReplica:
 
     def __post_init__(self) -> None:
         self._now = self._settle_until = self.started
+        self._limit = self._claimed_limit = self.first_batch_limit
         self._joules = dict.fromkeys(("active", "idle", "load", "reconfigure"), 0.0)
         # Seeded by the pod's uid: the same pod draws the same noise in every run.
         self._random = random.Random(self.uid)  # noqa: S311 - noise of a meter
