@@ -125,7 +125,7 @@ class Process:
 class Operator(Process):
     """One `lowbeam run`."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, lease_namespace: str, identity: str) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, lease_namespace: str, identity: str, *flags: str) -> None:
         self.identity = identity
         self.metrics_port, self.health_port = free_port(), free_port()
         super().__init__(
@@ -134,6 +134,7 @@ class Operator(Process):
             *("run", "--kubeconfig", str(kubeconfig), "--namespace", lease_namespace, "--worker-image", "example/w:1"),
             *("--metrics-port", str(self.metrics_port), "--health-port", str(self.health_port)),
             *("--log-format", "text"),
+            *flags,
             environment={"POD_NAME": identity},
         )
 
@@ -174,8 +175,10 @@ class Operator(Process):
 class Stage:
     """A cluster with an emulator, and the operators that a test starts on it."""
 
-    def __init__(self, cluster: ClusterClient, folder: Path) -> None:
+    def __init__(self, cluster: ClusterClient, folder: Path, agent_token_file: Path | None = None) -> None:
+        """`agent_token_file`: of the node agents' power limits; None = nobody has it."""
         self.cluster, self.folder = cluster, folder
+        self._agent_flags = ("--agent-token-file", str(agent_token_file)) if agent_token_file else ()
         self.api = Api(cluster.kubeconfig, folder)
         self.lease_namespace = f"lowbeam-{uuid.uuid4().hex[:8]}"
         self.operators: list[Operator] = []
@@ -188,6 +191,7 @@ class Stage:
             folder,
             *("emulate", "--kubeconfig", str(cluster.kubeconfig), "--admin-port", str(self.admin_port)),
             *("--start-seconds", "0.5", "--settle-seconds", "0.5"),
+            *self._agent_flags,
         )
 
     @property
@@ -204,7 +208,7 @@ class Stage:
         """
         identity = identity or f"operator-{len(self.operators)}"
         where = namespace or self.lease_namespace
-        operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, where, identity)
+        operator = Operator(kubeconfig or self.cluster.kubeconfig, self.folder, where, identity, *self._agent_flags)
         self.operators.append(operator)
         if wait:
             self.eventually(f"{identity} leads", lambda: "leading" in operator.log.read_text())
@@ -345,6 +349,16 @@ class Stage:
         """Pod name -> batch limit that its worker really runs at."""
         return {row["pod"]: row["batchLimit"] for row in self._played() if row["namespace"] == namespace}
 
+    def board_limits(self, namespace: str) -> dict[str, float | None]:
+        """Pod name -> power limit of each of its boards; None where they have their own."""
+        return {row["pod"]: row["boardLimitWatts"] for row in self._played() if row["namespace"] == namespace}
+
+    def set_faults(self, namespace: str, pod: str, *faults: str) -> None:
+        """Break an emulated worker or node agent in exactly these ways."""
+        body = {"namespace": namespace, "pod": pod, "faults": faults}
+        url = f"http://127.0.0.1:{self.admin_port}/faults"
+        httpx.put(url, json=body, trust_env=False, timeout=ANSWER_SECONDS).raise_for_status()
+
     def _played(self) -> list[Object]:
         url = f"http://127.0.0.1:{self.admin_port}/replicas"
         rows: list[Object] = httpx.get(url, trust_env=False, timeout=ANSWER_SECONDS).json()
@@ -376,9 +390,9 @@ def is_ready(obj: Object) -> bool:
 
 
 @contextmanager
-def staged(cluster: ClusterClient, folder: Path) -> Iterator[Stage]:
+def staged(cluster: ClusterClient, folder: Path, agent_token_file: Path | None = None) -> Iterator[Stage]:
     """A stage without an operator."""
-    stage = Stage(cluster, folder)
+    stage = Stage(cluster, folder, agent_token_file)
     try:
         yield stage
     finally:
