@@ -159,3 +159,23 @@ def test_a_cut_lowers_the_power_limits_of_boards_and_gives_them_back(stage: Stag
     stage.eventually("every board has its own", lambda: set(stage.board_limits(team).values()) == {None})
     assert all(state.watts is None for node in nodes for state in agents.limits(node).limits)
     assert condition(stage.iw(team, "chat"), "Dimmed")["status"] == "False"
+
+
+def test_a_cap_is_kept_by_other_means_when_agents_only_say_that_they_set_limits(
+    stage: Stage, agents: Agents, team: str
+) -> None:
+    stage.apply(power_cap(team, 9000, namespaces=[team]), workload(team, "chat", FULL))
+    stage.ready(team, "chat")
+    stage.eventually("watts above the cut", lambda: stage.watts(team) > 2700)
+    names = [pod["metadata"]["name"] for pod in agents.pods().values()]
+    try:
+        for name in names:
+            stage.set_faults(agents.namespace, name, "IgnoreControl")
+        stage.patch("pcap", team, {"watts": 2700})
+        stage.eventually("under the cap", lambda: 0 < stage.watts(team) <= 2700 * 0.95, 30)
+        assert set(stage.board_limits(team).values()) == {None}, "no board has a limit"
+        stage.stays("under the cap", lambda: stage.watts(team) <= 2700 * 0.95, 10)
+        assert stage.iw(team, "chat")["status"]["energy"]["committedWatts"] <= 2700 * 0.95
+    finally:
+        for name in names:
+            stage.set_faults(agents.namespace, name)
