@@ -245,6 +245,20 @@ async def test_a_board_that_does_not_obey_is_told_and_tried_again(scene: Scene) 
     assert await scene.keep() == [first]
 
 
+async def test_a_board_that_never_shows_what_its_agent_says_is_told(scene: Scene) -> None:
+    await scene.keep()
+    assert scene.limits.problem("n1") == ""
+    await scene.clock.advance(RENEW_MS / 1000)
+    scene.hears(board(0, "w-1", limit=700))
+    await scene.keep()
+    said = "it enforces 700 W where its agent says it has set 490 W"
+    assert scene.limits.problem("n1") == f"board GPU-0 of node n1: {said}"
+    await scene.clock.advance(RENEW_MS / 1000)
+    scene.hears(ours(490, 0, "w-1"))
+    await scene.keep()
+    assert scene.limits.problem("n1") == ""
+
+
 async def test_an_agent_that_is_not_heard_or_may_not_is_not_asked(scene: Scene) -> None:
     await scene.clock.advance((STALE_MS + 1000) / 1000)
     assert await scene.keep() == []

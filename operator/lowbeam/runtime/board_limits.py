@@ -195,7 +195,7 @@ class BoardLimits:
             del self._leases[node]
         await asyncio.gather(
             *(
-                self._ask(endpoints[node], wishes_of(reading, by_node.get(node, {}), rising))
+                self._ask(endpoints[node], reading, wishes_of(reading, by_node.get(node, {}), rising))
                 for node, reading in readings.items()
                 if reading.telemetry.limits_allowed and reading.age_ms(now_ms) <= STALE_MS and node in endpoints
             )
@@ -204,7 +204,7 @@ class BoardLimits:
     def _readings(self) -> dict[str, NodeReading]:
         return {reading.telemetry.node: reading for reading in self._agents.answers().values()}
 
-    async def _ask(self, endpoint: AgentEndpoint, wishes: Wishes) -> None:
+    async def _ask(self, endpoint: AgentEndpoint, reading: NodeReading, wishes: Wishes) -> None:
         """Ask for these, or renew their leases when it is time."""
         node, now_ms = endpoint.node, self._clock.monotonic_ms()
         lease = self._leases.get(node)
@@ -226,7 +226,10 @@ class BoardLimits:
             self._generations[node] = max(lease.generation, answer.generation or 0)
             self._tell(node, answer.message)
             return
-        problems = [f"board {it.uuid} of node {node}: {it.problem}" for it in answer.limits if it.problem]
+        told = {it.uuid: it.problem for it in answer.limits if it.problem}
+        if lease is self._leases.get(node):  # a renewal: what was asked for must show by now
+            told = _disobedient(reading, wishes) | told
+        problems = [f"board {uuid} of node {node}: {problem}" for uuid, problem in told.items()]
         self._leases[node] = lease
         lease.renew_at_ms = now_ms if problems else now_ms + RENEW_MS
         self._tell(node, "; ".join(problems))
@@ -236,6 +239,16 @@ class BoardLimits:
             if problem:
                 log.warning("power limits are not set", node=node, problem=problem)
             self._problems[node] = problem
+
+
+def _disobedient(reading: NodeReading, wishes: Wishes) -> dict[str, str]:
+    """Boards that say something else than what their agent says it has set."""
+    wanted = {it.uuid: it.watts for it in wishes if it.watts is not None}
+    return {
+        board.uuid: f"it enforces {board.power_limit_watts:g} W where its agent says it has set {wanted[board.uuid]:g} W"
+        for board in reading.telemetry.devices
+        if board.uuid in wanted and (board.power_limit_watts or 0) > wanted[board.uuid]
+    }
 
 
 def _able(reading: NodeReading) -> bool:

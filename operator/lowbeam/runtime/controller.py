@@ -327,9 +327,9 @@ class Controller:
             async with self._deciding:
                 self._look_at_agents()
                 world = self._look()
-                books = self._read_meters(world, fleet)
                 endpoints = self._executor.endpoints(world)
                 self._poller.set_endpoints(endpoints)
+                books = self._read_meters(world, fleet)
                 heard = self._observer.has_heard(endpoints, self._poller)
                 changed: set[WorkloadKey] = set()
                 if heard:  # before, worst cases would be taken for an emergency

@@ -37,7 +37,7 @@ from lowbeam.runtime.reporter import Reporter, all_of
 from lowbeam.runtime.status_workload import WorkloadFacts
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
-from lowbeam.telemetry import SampleProblem, Telemetry, WorkerEndpoint
+from lowbeam.telemetry import Sample, SampleProblem, Telemetry, WorkerEndpoint
 
 FIRST_PLAN_MS = 60_000
 """How long statuses wait for a leader's first plan; the largest fleets take a part of it."""
@@ -62,8 +62,8 @@ class Observer:
         """
         if self._clock.monotonic_ms() - self._began_ms >= LATE_MS:
             return True
-        known = poller.samples().keys() | poller.errors().keys()
-        return all(endpoint.pod_uid in known for endpoint in endpoints)
+        samples, errors = poller.samples(), poller.errors()
+        return all(it.pod_uid in errors or _is_heard(it, samples.get(it.pod_uid)) for it in endpoints)
 
     def misses_a_plan(self) -> bool:
         """Whether statuses go on without the first plan. They come after what it writes to Deployments: from these and
@@ -163,6 +163,11 @@ class Observer:
         if memory.held is None:
             return None
         return self._clock.now() + timedelta(milliseconds=memory.held.retry_at_ms - self._clock.monotonic_ms())
+
+
+def _is_heard(endpoint: WorkerEndpoint, sample: Sample | None) -> bool:
+    """Whether the pod itself has answered: a node agent knows its watts before, and not its batch limit."""
+    return sample is not None and (sample.profile is not None or endpoint.engine is not Engine.NATIVE)
 
 
 def _trouble(replicas: Iterable[Replica], children: Iterable[Child]) -> str:
