@@ -244,11 +244,13 @@ class BoardLimits:
 def _disobedient(reading: NodeReading, wishes: Wishes) -> dict[str, str]:
     """Boards that say something else than what their agent says it has set."""
     wanted = {it.uuid: it.watts for it in wishes if it.watts is not None}
-    return {
-        board.uuid: f"it enforces {board.power_limit_watts:g} W where its agent says it has set {wanted[board.uuid]:g} W"
+    higher = {
+        board.uuid: board.power_limit_watts
         for board in reading.telemetry.devices
         if board.uuid in wanted and (board.power_limit_watts or 0) > wanted[board.uuid]
     }
+    said = "it enforces {:g} W where its agent says it has set {:g} W"
+    return {uuid: said.format(watts, wanted[uuid]) for uuid, watts in higher.items()}
 
 
 def _able(reading: NodeReading) -> bool:
