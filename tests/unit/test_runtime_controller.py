@@ -13,7 +13,7 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 from structlog.testing import capture_logs
 
-from lowbeam.api.v1alpha1 import Engine, WorkloadMode
+from lowbeam.api.v1alpha1 import WorkloadMode
 from lowbeam.kube import INFERENCE_WORKLOADS, POWER_CAPS
 from lowbeam.kube.errors import Deposed, Request
 from lowbeam.planning import Plan, Snapshot, plan
@@ -23,7 +23,7 @@ from lowbeam.runtime.controller import RESTORE_WINDOW_MS, Controller
 from lowbeam.runtime.executor import Outcome
 from lowbeam.runtime.fleet import NOT_CARRIED_OUT, Fleet, WorkloadMemory
 from lowbeam.runtime.health import Health
-from lowbeam.runtime.observer import FIRST_PLAN_MS, Observer
+from lowbeam.runtime.observer import FIRST_PLAN_MS
 from lowbeam.runtime.recovery import recover_fleet
 from lowbeam.runtime.replicas import WorkloadKey
 from lowbeam.runtime.settings import OperatorSettings
@@ -182,19 +182,6 @@ async def test_a_new_leader_neither_plans_nor_sheds_before_its_workers_had_the_t
     assert controller._input.is_set()
     await controller._plan_once(fleet)
     assert controller._plan is not None
-
-
-@pytest.mark.parametrize(
-    ("engine", "profile", "heard"), [("Native", None, False), ("Native", 1, True), ("VLLM", None, True)]
-)
-def test_a_worker_is_heard_when_it_has_spoken_itself(engine: str, profile: int | None, heard: bool) -> None:
-    """The agent of its node tells its watts before, and not at which batch limit it draws them."""
-    endpoint = WorkerEndpoint("uid", "team", "pod", "http://10.0.0.1:9465", engine=Engine(engine))
-    poller = MagicMock(samples=MagicMock(return_value={"uid": MagicMock(profile=profile)}), errors=dict)
-    observer = Observer(MagicMock(), VirtualClock())
-    assert observer.has_heard([endpoint], poller) is heard
-    poller.errors = lambda: {"uid": MagicMock()}
-    assert observer.has_heard([endpoint], poller)
 
 
 async def test_a_new_leader_remembers_what_runs_when_it_knows_where_power_limits_may_be_set() -> None:

@@ -29,9 +29,22 @@ def test_a_new_leader_tells_nothing_before_every_worker_was_asked(
     answered: set[str], failed: set[str], tells: bool
 ) -> None:
     poller = MagicMock()
-    poller.samples.return_value = dict.fromkeys(answered)
+    poller.samples.return_value = {uid: MagicMock() for uid in answered}
     poller.errors.return_value = dict.fromkeys(failed)
     assert Observer(MagicMock(), VirtualClock()).has_heard(ENDPOINTS, poller) is tells
+
+
+@pytest.mark.parametrize(
+    ("engine", "profile", "heard"), [("Native", None, False), ("Native", 1, True), ("VLLM", None, True)]
+)
+def test_a_worker_is_heard_when_it_has_spoken_itself(engine: str, profile: int | None, heard: bool) -> None:
+    """The agent of its node tells its watts before, and not at which batch limit it draws them."""
+    endpoint = WorkerEndpoint("uid", "team", "pod", "http://10.0.0.1:9465", engine=Engine(engine))
+    poller = MagicMock(samples=MagicMock(return_value={"uid": MagicMock(profile=profile)}), errors=dict)
+    observer = Observer(MagicMock(), VirtualClock())
+    assert observer.has_heard([endpoint], poller) is heard
+    poller.errors = lambda: {"uid": MagicMock()}
+    assert observer.has_heard([endpoint], poller)
 
 
 @pytest.mark.parametrize(
