@@ -23,6 +23,8 @@ from lowbeam.planning.committed import Target
 from lowbeam.power.trust import STALE_MS
 from lowbeam.render import Placement
 from lowbeam.runtime.board_limits import (
+    ALL_BOARDS,
+    GIVEN_UP_MS,
     GONE_MS,
     RENEW_MS,
     BoardLimits,
@@ -79,7 +81,7 @@ def reading(*boards: BoardReading, at_ms: int = 0, allowed: bool = True) -> Node
 
 def wishes(*boards: BoardReading, pod: Any = POD, target: Any = LIMITED, rising: bool = True) -> Wishes:
     held = Held(KEY, pod, Target(target))
-    return wishes_of(reading(*boards), {("team", "w-1"): held}, lambda _: rising)
+    return wishes_of(reading(*boards), {("team", "w-1"): held}, lambda _: rising)[0]
 
 
 def wish(watts: float | None, number: int = 0) -> LimitWish:
@@ -124,20 +126,21 @@ def test_a_pod_that_goes_keeps_the_limit_it_has(pod: Any) -> None:
     assert wishes(ours(550, 0, "w-1"), target=None) == (wish(550),), "nor is one of a workload that is paused let loose"
 
 
-def sample(limit: int | None) -> Sample:
-    return Sample("pod-1", None, 0, 0, 1, None, None, limit_milliwatts=limit)  # type: ignore[arg-type]
+def sample(limit: int, boards: int = 2) -> Sample:
+    return Sample("pod-1", None, 0, 0, 1, None, None, limit_milliwatts=limit, limited_boards=boards)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("limit_watts", "told", "pending"),
     [
         (490, None, True),
-        (490, sample(None), True),
+        (490, sample(0, 0), True),
+        (490, sample(490_000, 1), True),
         (490, sample(2 * 490_000), False),
         (490, sample(2 * 490_000 + 1), True),
         (0, None, False),
-        (0, sample(None), False),
-        (0, sample(2 * 490_000), True),
+        (0, sample(0, 0), False),
+        (0, sample(490_000, 1), True),
     ],
 )
 def test_a_limit_is_pending_until_the_boards_say_it(limit_watts: int, told: Sample | None, pending: bool) -> None:
@@ -153,14 +156,16 @@ class Agents(AgentPoller):
         self.said: dict[str, NodeReading] = {}
         self.asked: list[LimitChange] = []
         self.answer: Callable[[LimitChange], LimitReport | LimitRefusal] = report
+        self.hangs: asyncio.Event | None = None
         self.set_endpoints([AGENT])
 
     def answers(self) -> dict[str, NodeReading]:
         return self.said
 
     async def set_limits(self, endpoint: AgentEndpoint, change: LimitChange) -> LimitReport | LimitRefusal:
-        assert endpoint == AGENT
         self.asked.append(change)
+        if self.hangs is not None:
+            await self.hangs.wait()
         return self.answer(change)
 
 
@@ -196,7 +201,7 @@ class Scene:
 
     async def keep(self) -> list[LimitChange]:
         self.agents.asked = []
-        await self.limits.keep(self.world, self.fleet, lambda _: True)
+        await asyncio.gather(*self.limits.start(self.world, self.fleet, lambda _: True))
         return self.agents.asked
 
 
@@ -232,10 +237,11 @@ async def test_a_generation_that_the_agent_calls_old_is_passed_by_at_the_next_ti
     scene.agents.answer = lambda _: LimitRefusal("generation is not newer", far)
     (refused,) = await scene.keep()
     assert "is not newer" in scene.limits.problem("n1")
+    assert scene.limits.nodes_in_trouble() == 1
     scene.agents.answer = report
     (again,) = await scene.keep()
     assert (refused.generation < far, again.generation) == (True, far + 1)
-    assert scene.limits.problem("n1") == ""
+    assert (scene.limits.problem("n1"), scene.limits.nodes_in_trouble()) == ("", 0)
 
 
 async def test_a_board_that_does_not_obey_is_told_and_tried_again(scene: Scene) -> None:
@@ -275,22 +281,78 @@ async def test_nothing_is_asked_where_nothing_is_limited(scene: Scene) -> None:
 
 
 async def test_limits_are_planned_where_every_board_takes_them_and_not_given_up_for_a_moment(scene: Scene) -> None:
-    assert scene.limits.nodes() == {"n1"}
+    assert scene.limits.nodes() == {"n1": 1}
     await scene.clock.advance(GONE_MS / 1000)
-    assert scene.limits.nodes() == {"n1"}, "an agent that is updated"
+    assert scene.limits.nodes() == {"n1": 1}, "an agent that is updated"
     await scene.clock.advance(1)
-    assert scene.limits.nodes() == frozenset()
-    scene.hears(board(0, "w-1"))
-    assert scene.limits.nodes() == {"n1"}
-    scene.hears(board(0, "w-1"), allowed=False)
-    assert scene.limits.nodes() == frozenset(), "it says so itself"
-    mute = board(1).model_copy(update={"min_limit_watts": None})
-    for boards in ((board(0), mute), (board(0, "w-1", "x"),), (board(0).model_copy(update={"holders": None}),)):
-        scene.hears(*boards)
-        assert scene.limits.nodes() == frozenset()
-    scene.hears(board(0))
+    assert scene.limits.nodes() == {}
+    scene.hears(board(0, "w-1"), board(1))
+    assert scene.limits.nodes() == {"n1": 2}
     bare = BoardLimits(scene.agents, scene.clock, allowed=False, tick_seconds=2)
-    assert bare.nodes() == frozenset(), "without a token"
+    assert bare.nodes() == {}, "without a token"
+
+
+async def test_an_agent_that_says_no_is_believed_at_once_and_one_that_does_not_know_yet_is_silent(scene: Scene) -> None:
+    mute = board(1).model_copy(update={"min_limit_watts": None})
+    for boards in ((board(0), mute), (board(0).model_copy(update={"holders": None}),)):
+        assert scene.limits.nodes() == {"n1": 1}
+        scene.hears(*boards)
+        assert scene.limits.nodes() == {"n1": 1}, "an agent that has just started"
+    scene.hears(board(0, "w-1", "x"))
+    assert scene.limits.nodes() == {}
+    scene.hears(board(0))
+    assert scene.limits.nodes() == {"n1": 1}
+    scene.hears(board(0), allowed=False)
+    assert scene.limits.nodes() == {}
+
+
+async def test_a_node_with_an_agent_that_is_to_come_is_planned_with_for_a_while(scene: Scene) -> None:
+    """It joins, or its agent is updated while this process comes to lead."""
+    scene.limits.set_agents([AGENT], {"n1", "n2"})
+    assert scene.limits.nodes() == {"n1": 1, "n2": ALL_BOARDS}
+    await scene.clock.advance((GONE_MS + 1000) / 1000)
+    scene.limits.set_agents([AGENT], {"n1", "n2"})
+    assert scene.limits.nodes() == {}, "once"
+
+
+async def test_boards_that_do_not_obey_for_long_are_not_planned_with_until_another_agent_comes(scene: Scene) -> None:
+    scene.agents.answer = lambda _: LimitRefusal("a valid bearer token is needed", 0)
+    for _ in range(GONE_MS // RENEW_MS):
+        assert scene.limits.nodes() == {"n1": 1}
+        assert len(await scene.keep()) == 1
+        await scene.clock.advance(RENEW_MS / 1000)
+        scene.hears(board(0, "w-1"))
+    assert scene.limits.nodes() == {}
+    scene.limits.set_agents([replace(AGENT, pod_uid="b")])
+    scene.agents.said = {"b": scene.agents.said["a"]}
+    assert scene.limits.nodes() == {"n1": 1}, "it may know better"
+    scene.limits.set_agents([AGENT])
+    scene.hears(board(0, "w-1"))
+    assert scene.limits.nodes() == {}
+    await scene.clock.advance(GIVEN_UP_MS / 1000)
+    scene.hears(board(0, "w-1"))
+    assert scene.limits.nodes() == {"n1": 1}
+    await scene.keep()
+    assert scene.limits.nodes() == {"n1": 1}, "and has as long again"
+
+
+async def test_a_limit_below_what_the_board_takes_is_told(scene: Scene) -> None:
+    scene.fleet.of(KEY).target = Target(replace(LIMITED, board_limit_watts=150))
+    (change,) = await scene.keep()
+    assert change.limits == (wish(200),)
+    assert (
+        scene.limits.problem("n1") == "board GPU-0 of node n1: it takes no less than 200 W, and the option names 150 W"
+    )
+
+
+async def test_a_node_that_hangs_is_asked_once_and_holds_up_no_other(scene: Scene) -> None:
+    scene.agents.hangs = asyncio.Event()
+    (hanging,) = scene.limits.start(scene.world, scene.fleet, lambda _: True)
+    await settle()
+    assert scene.limits.start(scene.world, scene.fleet, lambda _: True) == []
+    scene.agents.hangs.set()
+    await hanging
+    assert [change.limits for change in scene.agents.asked] == [(wish(490),)]
 
 
 async def test_every_agent_has_been_heard_when_it_answered_or_failed_to(scene: Scene) -> None:
@@ -318,15 +380,15 @@ def test_who_cannot_ask_an_agent_reads_its_arguments(arguments: list[str], ready
 
 
 async def test_the_loop_asks_at_once_when_something_was_decided_and_survives_a_bug(scene: Scene) -> None:
-    answers: list[Any] = [ValueError("no one thought of this"), None, (scene.world, scene.fleet)]
+    answers: list[Any] = [ValueError("no one thought of this"), None, (scene.world, scene.fleet, lambda _: True)]
 
-    def decided() -> tuple[World, Fleet] | None:
+    def decided() -> Any:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer
 
-    loop = asyncio.create_task(scene.limits.run(decided, lambda _: True))
+    loop = asyncio.create_task(scene.limits.run(decided))
     while answers:
         scene.limits.hurry()
         await settle()

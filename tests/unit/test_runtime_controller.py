@@ -58,6 +58,9 @@ class MirrorWithABug:
     def agents(self) -> list[AgentEndpoint]:
         return []
 
+    def limiting_nodes(self) -> set[str]:
+        return set()
+
 
 def a_controller(clock: VirtualClock) -> Controller:
     parts: dict[str, Any] = {name: MagicMock() for name in ("poller", "executor", "reporter")}
@@ -140,6 +143,9 @@ class MirrorOfOneWorkload:
     def agents(self) -> list[AgentEndpoint]:
         return []
 
+    def limiting_nodes(self) -> set[str]:
+        return set()
+
     def objects(self) -> Objects:
         raw = iw("chat", priority=self.generation)
         raw["metadata"] |= {"generation": self.generation, "resourceVersion": str(self.generation)}
@@ -190,9 +196,9 @@ async def test_a_new_leader_remembers_what_runs_when_it_knows_where_power_limits
     controller = a_controller(clock)
     controller.mirror = MirrorOfOneWorkload()  # type: ignore[assignment]
     limits = controller._board_limits = MagicMock()
-    limits.has_heard.return_value, limits.nodes.return_value = False, frozenset()
+    limits.has_heard.return_value, limits.nodes.return_value = False, {}
     assert await controller._lead() is None
-    limits.has_heard.return_value, limits.nodes.return_value = True, frozenset({"n1"})
+    limits.has_heard.return_value, limits.nodes.return_value = True, {"n1": 4}
     assert await controller._lead() is not None
     assert all(row.board_limits for row in controller._look().inventory)
 

@@ -49,6 +49,14 @@ def executor(written: Written) -> Executor:
     return Executor(Applier(transport), MagicMock(), OperatorSettings("tests"), no_agents())
 
 
+def heard(batch_limit: int, limit_milliwatts: int | None = None) -> Any:
+    """A sample of a worker on one board."""
+    profile = MagicMock(batch_limit=batch_limit, generation=1)
+    limited = int(limit_milliwatts is not None)
+    limits = {"limit_milliwatts": limit_milliwatts or 0, "limited_boards": limited}
+    return MagicMock(state=WorkerState.READY, received_at_ms=1, profile=profile, **limits)
+
+
 def runs(replicas: int) -> Option:
     seen = world()
     sizer = sizer_for(MagicMock(catalogue=seen.catalogue, inventory=seen.inventory))
@@ -117,7 +125,9 @@ async def test_a_batch_limit_rises_when_no_surplus_pod_is_made_again(wanted: int
     digest = Placement.of(option).digest(KEY[1])
     two = [replica(uid=f"p{n}", node="n1", placement_digest=digest) for n in range(2)]
     seen = replace(world(live(replace(option, replicas=wanted))), replicas={KEY: two})
-    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, profile=MagicMock(batch_limit=1, generation=1))
+    told: Any = MagicMock(
+        state=WorkerState.READY, received_at_ms=1, limited_boards=0, profile=MagicMock(batch_limit=1, generation=1)
+    )
     acting = executor(written)
     acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
     await acting.carry_out(seen, KEY, Target(option), {"p0": told, "p1": told})
@@ -130,7 +140,9 @@ async def test_a_batch_limit_rises_only_where_it_may_and_falls_at_once(limit: in
     option, written = replace(runs(1), batch_limit=8), Written()
     digest = Placement.of(option).digest(KEY[1])
     seen = replace(world(live(option)), replicas={KEY: [replica(uid="p0", node="n1", placement_digest=digest)]})
-    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, profile=MagicMock(batch_limit=limit, generation=1))
+    told: Any = MagicMock(
+        state=WorkerState.READY, received_at_ms=1, limited_boards=0, profile=MagicMock(batch_limit=limit, generation=1)
+    )
     acting = executor(written)
     acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
     outcome = await acting.carry_out(seen, KEY, Target(option), {"p0": told}, may_rise=may_rise)
@@ -163,10 +175,20 @@ async def test_a_batch_limit_waits_for_the_power_limit_of_its_boards(
     option, written = replace(runs(1), batch_limit=8, board_limit_watts=50), Written()
     digest = Placement.of(option).digest(KEY[1])
     seen = replace(world(live(option)), replicas={KEY: [replica(uid="p0", placement_digest=digest)]})
-    profile = MagicMock(batch_limit=running, generation=1)
-    told: Any = MagicMock(state=WorkerState.READY, received_at_ms=1, limit_milliwatts=told_milliwatts, profile=profile)
+    told = heard(running, told_milliwatts)
     acting = executor(written)
     acting._poller.change_profile = AsyncMock()  # type: ignore[method-assign]
     outcome = await acting.carry_out(seen, KEY, Target(option), {"p0": told})
     assert acting._poller.change_profile.called is asked
     assert (outcome.waiting_for == BOARD_LIMITS) is (told_milliwatts != 50_000), "its status says so"
+
+
+async def test_a_ready_worker_that_never_said_how_it_runs_is_named() -> None:
+    """The agent of its node tells its watts, and the operator does not reach its control port."""
+    option, written = replace(runs(1), batch_limit=8), Written()
+    digest = Placement.of(option).digest(KEY[1])
+    seen = replace(world(live(option)), replicas={KEY: [replica(uid="p0", placement_digest=digest)]})
+    told: Any = MagicMock(profile=None, limited_boards=0)
+    outcome = await executor(written).carry_out(seen, KEY, Target(option), {"p0": told})
+    assert outcome.waiting_for == "port 9465 of pod w-1 to answer (docs/operations.md)"
+    assert (await executor(written).carry_out(seen, KEY, Target(option), {})).waiting_for == "", "it may come yet"

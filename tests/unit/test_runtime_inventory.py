@@ -42,6 +42,25 @@ def stock(
     return NodeStock(nodes, pools, classes, CATALOGUE, replicas, other_pods=pods)
 
 
+def limits(nodes: list[dict[str, Any]], limitable: Mapping[str, int], *replicas: Replica) -> list[bool]:
+    """Whether power limits are planned, by pool."""
+    names = [n["metadata"]["name"] for n in nodes]
+    pools, classes = {name: name.rstrip("0123456789") for name in names}, dict.fromkeys(names, "l4")
+    made = NodeStock(nodes, pools, classes, CATALOGUE, replicas, limitable=limitable)
+    return [row.board_limits for row in made.inventory()]
+
+
+def test_power_limits_are_planned_where_every_node_that_takes_pods_has_an_agent_of_all_its_boards() -> None:
+    nodes = [node("a1"), node("a2"), node("b1")]
+    assert limits(nodes, {}) == [False, False]
+    assert limits(nodes, {"a1": 4, "b1": 4}) == [False, True]
+    assert limits(nodes, {"a1": 4, "a2": 3, "b1": 4}) == [False, True], "its agent does not see one of its boards"
+    assert limits(nodes, {"a1": 4, "a2": 4, "b1": 4}) == [True, True]
+    gone, holds = [node("a1"), node("a2", ready=False)], replica(node="a2")
+    assert limits(gone, {"a1": 4}, holds) == [True], "no pod comes to stand on a node that is gone"
+    assert limits([node("a1"), node("a2", cordoned=True)], {"a1": 4}, holds) == [False]
+
+
 def count(nodes: list[dict[str, Any]], *replicas: Replica) -> int:
     return sum(row.accelerators for row in stock(nodes, *replicas).inventory())
 

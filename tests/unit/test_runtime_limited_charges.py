@@ -42,8 +42,9 @@ def charge(told: Sample | None, target: Option, **pod: object) -> ReplicaCharge:
     return found
 
 
-def held(milliwatts: int | None, *, batch: int = LARGEST) -> Sample:
-    return replace(sample(20, batch=batch), limit_milliwatts=milliwatts)
+def held(milliwatts: int | None, *, batch: int = LARGEST, boards: int = 1) -> Sample:
+    limited = 0 if milliwatts is None else boards
+    return replace(sample(20, batch=batch), limit_milliwatts=milliwatts or 0, limited_boards=limited)
 
 
 def test_a_limit_counts_when_the_boards_say_it_and_not_when_it_is_decided() -> None:
@@ -57,6 +58,11 @@ def test_a_limit_that_nobody_decided_counts_as_what_it_is() -> None:
     assert charge(held(LIMIT), other).milliwatts == LIMIT
     assert charge(held(LIMIT), replace(other, model="another")).milliwatts == LIMIT, "of a pod that is replaced too"
     assert charge(held(10 * BOARD), other).milliwatts == upper(*PROFILE.points), "a lower one only"
+
+
+def test_boards_that_their_agent_does_not_see_are_not_limited() -> None:
+    assert charge(held(LIMIT), decided(), accelerators=2).milliwatts > 2 * LIMIT
+    assert charge(held(2 * LIMIT, boards=2), decided(), accelerators=2).milliwatts <= 2 * LIMIT
 
 
 def test_what_was_drawn_before_the_limit_does_not_outlive_it() -> None:

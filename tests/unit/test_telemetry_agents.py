@@ -207,7 +207,7 @@ class Scene:
         self.poller, self.agent, self.clock = poller, agent, clock
         self.workers = Workers()
         self.both = AgentFallback(self.workers, poller, monotonic_ms=clock.monotonic_ms)  # type: ignore[arg-type]
-        self.both.set_endpoints([WorkerEndpoint("u", "team", "w-0", "http://unused")])
+        self.both.set_endpoints([WorkerEndpoint("u", "team", "w-0", "http://unused", node="n1")])
 
     async def sample(self, *boards: BoardReading) -> Sample | None:
         self.agent.telemetry = NodeTelemetry(
@@ -229,7 +229,7 @@ async def test_another_engine_gets_the_watts_of_its_boards_and_keeps_its_counts(
     assert (found.milliwatts, found.source, found.method) == (550_500, SampleSource.AGENT, MeterMethod.NVML)
     assert (found.scope, found.requests_running) == (MeterScope.DEVICE, 3)
     assert {device.uuid for device in found.devices} == {"GPU-0", "GPU-1"}
-    assert scene.workers.endpoints == [WorkerEndpoint("u", "team", "w-0", "http://unused")]
+    assert scene.workers.endpoints == [WorkerEndpoint("u", "team", "w-0", "http://unused", node="n1")]
 
 
 async def test_a_worker_without_a_meter_gets_them_too_and_one_with_a_meter_keeps_its_own(scene: Scene) -> None:
@@ -274,25 +274,44 @@ LIMITED = {"power_limit_watts": 490.0, "limit_origin": LimitOrigin.AGENT}
 
 
 @pytest.mark.parametrize(
-    ("boards", "milliwatts"),
+    ("boards", "limit"),
     [
-        ([board(0, 300, "w-0", **LIMITED), board(1, 300, "w-0", **LIMITED)], 980_000),
-        ([board(0, 300, "w-0", **LIMITED), board(1, 300, "w-0", power_limit_watts=490.0)], None),
-        ([board(0, 300, "w-0", **{**LIMITED, "limit_origin": LimitOrigin.OTHER})], None),
-        ([board(0, 300, "w-0", **{**LIMITED, "power_limit_watts": None})], None),
-        ([board(0, 300, "w-0", "x", **LIMITED)], None),
+        ([board(0, 300, "w-0", **LIMITED), board(1, 300, "w-0", **LIMITED)], (980_000, 2)),
+        ([board(0, 300, "w-0", **LIMITED), board(1, 300, "w-0", power_limit_watts=490.0)], (490_000, 1)),
+        ([board(0, 300, "w-0", **{**LIMITED, "limit_origin": LimitOrigin.OTHER})], (0, 0)),
+        ([board(0, 300, "w-0", **{**LIMITED, "power_limit_watts": None})], (0, 0)),
+        ([board(0, 300, "w-0", "x", **LIMITED)], (0, 0)),
     ],
 )
-async def test_a_pod_is_limited_where_the_agent_limits_every_board_of_its_own(
-    scene: Scene, boards: list[BoardReading], milliwatts: int | None
+async def test_the_boards_of_a_pod_are_counted_that_the_agent_has_limited_and_that_are_its_own(
+    scene: Scene, boards: list[BoardReading], limit: tuple[int, int]
 ) -> None:
     scene.workers.said["u"] = own(SampleSource.WORKER, 290_000, scene.clock.monotonic_ms())
     found = await scene.sample(*boards)
     assert found is not None
-    assert (found.limit_milliwatts, found.milliwatts) == (milliwatts, 290_000)
+    assert (found.limit_milliwatts, found.limited_boards, found.milliwatts) == (*limit, 290_000)
 
 
 async def test_an_agent_that_is_not_heard_any_longer_limits_nothing(scene: Scene) -> None:
     assert await scene.sample(board(0, 300, "w-0", **LIMITED)) is not None
     await scene.clock.advance((STALE_MS + 1000) / 1000)
-    assert scene.both.samples()["u"].limit_milliwatts is None
+    assert scene.both.samples()["u"].limited_boards == 0
+
+
+async def test_what_an_agent_says_of_pods_of_another_node_does_not_count(scene: Scene) -> None:
+    scene.both.set_endpoints([WorkerEndpoint("u", "team", "w-0", "http://unused", node="n2")])
+    assert await scene.sample(board(0, 300, "w-0", **LIMITED)) is None
+
+
+async def test_a_board_without_watts_leaves_an_engine_to_whoever_knows_them(scene: Scene) -> None:
+    scene.workers.said["u"] = mine = own(SampleSource.ENGINE, None, scene.clock.monotonic_ms())
+    assert await scene.sample(board(0, None, "w-0")) == mine, "Prometheus is asked about engines"
+
+
+async def test_a_reading_that_no_board_can_have_is_refused(poller: AgentPoller, agent: Agent) -> None:
+    mad = {"uuid": "GPU-0", "watts": 1e308, "holders": []}
+    agent.body = {"node": "n1", "sampledAtSeconds": START.timestamp(), "devices": [mad]}
+    error = await asked(poller, agent)
+    assert error is not None
+    assert error.problem is SampleProblem.BAD_SCHEMA
+    assert "devices.0.watts" in error.message

@@ -65,7 +65,7 @@ class Operator:
 
     async def round(self) -> None:
         await self.agents.poll_now()
-        await self.limits.keep(self.world, self.fleet, lambda _: True)
+        await asyncio.gather(*self.limits.start(self.world, self.fleet, lambda _: True))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
@@ -86,7 +86,7 @@ async def operator(agent: Agent, token: Path) -> AsyncIterator[Operator]:
 async def test_a_decided_limit_reaches_the_driver_and_ends_with_the_pod(
     operator: Operator, agent: Agent, kubelet: FakeKubelet
 ) -> None:
-    await operator.until(lambda: operator.limits.nodes() == {"gpu-1"})
+    await operator.until(lambda: operator.limits.nodes() == {"gpu-1": 2})
     await operator.round()
     assert agent.watts() == [72, 72], "nothing is decided"
 
@@ -105,7 +105,7 @@ async def test_a_decided_limit_reaches_the_driver_and_ends_with_the_pod(
 async def test_the_token_of_somebody_else_sets_nothing_and_is_told(
     operator: Operator, agent: Agent, token: Path
 ) -> None:
-    await operator.until(lambda: operator.limits.nodes() == {"gpu-1"})
+    await operator.until(lambda: operator.limits.nodes() == {"gpu-1": 2})
     operator.agents._token = lambda: "guessed"
     operator.fleet.of(KEY).target = Target(LIMITED)
     await operator.until(lambda: operator.limits.problem("gpu-1") != "")

@@ -40,6 +40,10 @@ Counted = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 """A `Count` of at least one."""
 
 
+BoardWatts = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""A wrong unit fits: the guard judges it."""
+
+
 class WireModel(BaseModel):
     """Base: camelCase on the wire, unknown fields are ignored so that old operators read new workers."""
 
@@ -69,9 +73,9 @@ class DeviceReading(WireModel):
     """One accelerator board. Units: watts, joules."""
 
     uuid: str = Field(min_length=1, max_length=128)
-    watts: float | None = None
+    watts: BoardWatts | None = None
     joules_total: float | None = Field(default=None, description="Monotonic energy counter since driver load")
-    power_limit_watts: float | None = Field(default=None, description="Enforced limit, read back from the device")
+    power_limit_watts: BoardWatts | None = Field(default=None, description="Enforced limit, read back from the device")
 
 
 class EnergyParts(WireModel):
@@ -160,9 +164,9 @@ class BoardReading(DeviceReading):
     holders: tuple[DeviceHolder, ...] | None = Field(
         default=None, description="() = the kubelet says that nobody holds it; None = the kubelet was never heard"
     )
-    min_limit_watts: float | None = None
-    max_limit_watts: float | None = None
-    default_limit_watts: float | None = None
+    min_limit_watts: BoardWatts | None = None
+    max_limit_watts: BoardWatts | None = None
+    default_limit_watts: BoardWatts | None = None
     limit_origin: LimitOrigin | None = None
 
 
@@ -171,7 +175,9 @@ class NodeTelemetry(WireModel):
 
     schema_version: int = Field(default=1, ge=1)
     node: str = Field(min_length=1, description="Node name, from NODE_NAME")
-    sampled_at_seconds: float = Field(gt=0, description="Unix time of the meter reading itself, not of the answer")
+    sampled_at_seconds: float = Field(
+        gt=0, le=1e11, description="Unix time of the meter reading itself, not of the answer"
+    )
     pods_listed_at_seconds: float | None = Field(
         default=None, description="Unix time of the kubelet's answer behind `holders`; a failed list keeps the last one"
     )

@@ -236,7 +236,7 @@ async def _live_world(kubeconfig: str | None, context: str | None, now: datetime
         connect,
     )
     from lowbeam.render import labels
-    from lowbeam.runtime.board_limits import sets_limits
+    from lowbeam.runtime.board_limits import ALL_BOARDS, sets_limits
     from lowbeam.runtime.demand import written_observations
     from lowbeam.runtime.replicas import holds_accelerators
 
@@ -260,5 +260,6 @@ async def _live_world(kubeconfig: str | None, context: str | None, now: datetime
             pods=await listed(PODS, labels.WORKLOAD),
             other_pods=await listed(PODS, labels.OTHERS_SELECTOR, holds_accelerators),
         )
-        limitable = {pod["spec"]["nodeName"] for pod in await listed(PODS, labels.AGENT_SELECTOR, sets_limits)}
+        agents = await listed(PODS, labels.AGENT_SELECTOR, sets_limits)
+    limitable = {pod["spec"]["nodeName"]: ALL_BOARDS for pod in agents}
     return build_world(objects, now, Parser(), written_observations(objects.workloads), limitable)

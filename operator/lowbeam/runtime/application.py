@@ -19,7 +19,7 @@ from lowbeam.runtime.clock import Clock, SystemClock
 from lowbeam.runtime.controller import Controller
 from lowbeam.runtime.executor import Executor
 from lowbeam.runtime.health import Health, start_servers, watch_the_event_loop
-from lowbeam.runtime.metrics import REGISTRY, ApiCalls, other_operators
+from lowbeam.runtime.metrics import REGISTRY, ApiCalls, other_operators, unlimited_nodes
 from lowbeam.runtime.mirror import Mirror
 from lowbeam.runtime.object_metrics import ObjectMetrics
 from lowbeam.runtime.reporter import Reporter
@@ -120,6 +120,7 @@ class Application:
             controller.mirror = mirror
             self.health.unsynced = lambda: [*mirror.unsynced(), *([elector.message] if elector.message else [])]
             other_operators.set_function(lambda: len(elector.rivals))
+            unlimited_nodes.set_function(board_limits.nodes_in_trouble)
             for collector in (ApiCalls(self.transport.calls), ObjectMetrics(mirror.objects)):
                 REGISTRY.register(collector)
                 stack.callback(REGISTRY.unregister, collector)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +37,7 @@ from lowbeam.planning.plan import sizer_for
 from lowbeam.power.trust import LATE_MS
 from lowbeam.render import labels
 from lowbeam.runtime import metrics
-from lowbeam.runtime.board_limits import BoardLimits
+from lowbeam.runtime.board_limits import BoardLimits, Rising
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.demand import LoadWatch, written_observations
 from lowbeam.runtime.executor import Executor
@@ -86,8 +86,8 @@ class Controller:
         self._poller = poller
         self._executor = executor
         self._board_limits = board_limits
-        self._limitable: frozenset[str] = frozenset()
-        """Nodes on whose boards power limits are planned."""
+        self._limitable: Mapping[str, int] = {}
+        """Nodes on whose boards power limits are planned, and how many boards their agents tell of."""
         self._reporter = reporter
         self._health = health
         self._leads = leads
@@ -158,7 +158,7 @@ class Controller:
             group.create_task(self._planner_loop(), name="planner")
             group.create_task(self._guard_loop(), name="guard")
             group.create_task(self._work.run(), name="executor")
-            group.create_task(self._board_limits.run(self._decided, self._may_rise), name="board limits")
+            group.create_task(self._board_limits.run(self._decided), name="board limits")
 
     # ---- loops
 
@@ -383,21 +383,21 @@ class Controller:
         memory.write_error = None if isinstance(outcome.error, Deposed) else outcome.error  # that is nobody's to mend
         return outcome.through
 
-    def _decided(self) -> tuple[World, Fleet] | None:
-        """What the boards are to have, as long as this process may write."""
+    def _decided(self) -> tuple[World, Fleet, Rising] | None:
+        """What the boards are to have, as long as this process may write, and whose limits may rise: as a batch limit
+        might."""
         if self._fleet is None or self._plan is None or not self._leads() or self.mirror.never_seen():
             return None
-        return self._look(), self._fleet
+        world, fleet, samples = self._look(), self._fleet, self._poller.samples()
 
-    def _may_rise(self, key: WorkloadKey) -> bool:
-        """Whether a power limit of the workload's boards may be raised, as a batch limit might."""
-        if self._fleet is None:
-            return False
-        world, memory = self._look(), self._fleet.of(key)
-        option = memory.target.option if memory.target is not None else None
-        if option is None or not self._sees_enough(world, memory):
-            return False
-        return self._executor.may_draw_more(world, key, option, self._poller.samples())
+        def rising(key: WorkloadKey) -> bool:
+            memory = fleet.of(key)
+            option = memory.target.option if memory.target is not None else None
+            if option is None or not self._sees_enough(world, memory):
+                return False
+            return self._executor.may_draw_more(world, key, option, samples)
+
+        return world, fleet, rising
 
     def _sees_enough(self, world: World, memory: WorkloadMemory) -> bool:
         return not world.caps.caps or self._clock.monotonic_ms() >= memory.rises_from_ms
@@ -416,7 +416,7 @@ class Controller:
         return self._world
 
     def _look_at_agents(self) -> None:
-        self._board_limits.set_agents(self.mirror.agents())
+        self._board_limits.set_agents(self.mirror.agents(), self.mirror.limiting_nodes())
         if (limitable := self._board_limits.nodes()) != self._limitable:
             self._limitable, self._world = limitable, None
             self._input.set()

@@ -147,6 +147,7 @@ class LoadWatch:
             option = target.option if target is not None else None
             held = fleet.of(key).dimming is not None or (option is not None and len(replicas) < option.replicas)
             limited = option is not None and option.board_limit_watts > 0
+            limited |= any(it.uid in samples and samples[it.uid].limited_boards > 0 for it in replicas)
             self._look_at(
                 memory,
                 world,

@@ -36,6 +36,7 @@ from lowbeam.telemetry import Sample, SampleError, Telemetry, WorkerEndpoint
 log = structlog.get_logger("lowbeam.executor")
 
 BOARD_LIMITS = "the power limit of its boards"
+CONTROL_PORT_OF = f"port {CONTROL_PORT} of pod"
 MOVE_TO_ITS_NODES = "room on the nodes of its pool, or a move to the pool that its nodes are in now"
 
 
@@ -98,6 +99,8 @@ class Executor:
             outcome.waiting_for = outcome.waiting_for or "fresh readings before the batch limit may rise"
         if refused and not outcome.waiting_for:
             outcome.waiting_for = f"a batch limit to be taken: {refused[0]}"
+        if target.option is not None and (mute := self._mute(world, key, target.option, samples)):
+            outcome.waiting_for = outcome.waiting_for or f"{CONTROL_PORT_OF} {mute.name} to answer (docs/operations.md)"
         if target.option is not None and (unset := self._limits_pending(world, key, target.option, samples)):
             reason = next(filter(None, (self._board_limits.problem(replica.node) for replica in unset)), "")
             outcome.waiting_for = outcome.waiting_for or BOARD_LIMITS + (f": {reason}" if reason else "")
@@ -123,18 +126,19 @@ class Executor:
             and (
                 self._pending(world, key, option, samples)
                 or self._limits_pending(world, key, option, samples)
-                or fleet.of(key).waiting_for.startswith(BOARD_LIMITS)
+                or fleet.of(key).waiting_for.startswith((BOARD_LIMITS, CONTROL_PORT_OF))
             )
         ]
 
     def _endpoint(self, world: World, key: WorkloadKey, replica: Replica) -> WorkerEndpoint:
         if replica.engine is not Engine.NATIVE:
             url = f"http://{replica.host}:{SERVING_PORT}"
-            return WorkerEndpoint(replica.uid, key[0], replica.name, url, engine=replica.engine)
+            return WorkerEndpoint(replica.uid, key[0], replica.name, url, engine=replica.engine, node=replica.node)
         workload = world.workloads.get(key)
         keyed = self._settings.control_key and workload is not None
         token = control_token(self._settings.control_key, workload.metadata.uid) if keyed and workload else None
-        return WorkerEndpoint(replica.uid, key[0], replica.name, f"http://{replica.host}:{CONTROL_PORT}", token)
+        url = f"http://{replica.host}:{CONTROL_PORT}"
+        return WorkerEndpoint(replica.uid, key[0], replica.name, url, token, node=replica.node)
 
     def _pending(
         self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]
@@ -164,6 +168,16 @@ class Executor:
             and not replica.terminating
             and limit_is_pending(option, replica, samples.get(replica.uid))
         ]
+
+    def _mute(self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]) -> Replica | None:
+        """A worker that serves and has never said how: others know its watts, and nobody can raise its batch limit."""
+        digest = Placement.of(option).digest(key[1])
+        for replica in world.replicas.get(key, ()):
+            sample = samples.get(replica.uid)
+            here = replica.placement_digest == digest and replica.engine is Engine.NATIVE and not replica.terminating
+            if here and replica.ready and sample is not None and sample.profile is None:
+                return replica
+        return None
 
     def may_draw_more(self, world: World, key: WorkloadKey, option: Option, samples: Mapping[str, Sample]) -> bool:
         """Whether the boards of a workload may get a higher power limit: there are no more pods than decided, and none

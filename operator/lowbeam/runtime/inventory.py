@@ -8,7 +8,8 @@ requests are taken off: there the scheduler decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lowbeam.api.v1alpha1.pod import Toleration
@@ -22,6 +23,7 @@ from lowbeam.runtime.replicas import Replica, WorkloadKey, accelerators_of, whol
 Raw = Mapping[str, Any]
 Tolerations = tuple[Toleration, ...]
 
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 _KUBERNETES_OWN = "node.kubernetes.io/"
 """Taints that follow from a node's state (cordoned, not ready, under pressure): that is read from the node itself."""
 _DEVICES = Toleration.model_validate(GPU_TOLERATION)
@@ -39,10 +41,10 @@ class NodeStock:
         replicas: Iterable[Replica] = (),
         *,
         other_pods: Iterable[Raw] = (),
-        limitable: Collection[str] = (),
+        limitable: Mapping[str, int] = NO_LIMITS,
     ) -> None:
-        """`replicas`: ours. `other_pods`: those of others that hold accelerators. `limitable`: names of nodes whose
-        agent sets power limits of boards."""
+        """`replicas`: ours. `other_pods`: those of others that hold accelerators. `limitable`: nodes whose agent sets
+        power limits, and of how many boards."""
         self._limitable = limitable
         self._others: Counter[str] = Counter()
         """Boards of others, by node."""
@@ -104,7 +106,7 @@ class NodeStock:
         largest: dict[tuple[str, str], int] = {}
         taken: dict[tuple[str, str], int] = {}
         fixed: set[tuple[str, str]] = set()
-        """Places with a node whose boards keep their limits: a pod may come to stand there."""
+        """Places with a node whose boards keep their limits: a pod may come to stand there, where it is ready."""
         for node, name in nodes:
             node_name = node["metadata"]["name"]
             allocatable = node.get("status", {}).get("allocatable", {})
@@ -122,7 +124,7 @@ class NodeStock:
             total[where] = total.get(where, 0) + count
             largest[where] = max(largest.get(where, 0), count)
             taken[where] = taken.get(where, 0) + others
-            if count and node_name not in self._limitable:
+            if count and boards > self._limitable.get(node_name, 0) and _is_ready(node):
                 fixed.add(where)
         return tuple(
             Inventory(*where, count, largest[where], taken[where], board_limits=where not in fixed)
@@ -156,9 +158,12 @@ def devices_of(node: Raw) -> int:
     return whole(node.get("status", {}).get("allocatable", {}).get(labels.GPU_RESOURCE, 0))
 
 
+def _is_ready(node: Raw) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
+
+
 def _schedulable(node: Raw) -> bool:
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
-    return ready and not node.get("spec", {}).get("unschedulable", False)
+    return _is_ready(node) and not node.get("spec", {}).get("unschedulable", False)
 
 
 def _taints(node: Raw) -> list[Raw]:

@@ -23,7 +23,7 @@ from lowbeam.power.ledger import Reading, ReplicaCharge, ReplicaState
 from lowbeam.power.trust import IMPOSSIBLE_PERCENT, MeterHistory, MeterLimits, Verdict, judge
 from lowbeam.power.trust import Sample as MeterSample
 from lowbeam.render import Placement
-from lowbeam.runtime.board_limits import limit_is_pending
+from lowbeam.runtime.board_limits import held_milliwatts, limit_is_pending
 from lowbeam.runtime.replicas import Replica, WorkloadKey, to_be_made, unmade
 from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
@@ -223,8 +223,8 @@ class Meters:
             confirmed = 1  # as it starts; only a confirmed change raises it
         task = world.workloads[key].spec.task if key in world.workloads else ""
         boards = limits.worst_case_milliwatts
-        if sample is not None and sample.limit_milliwatts is not None:
-            boards = min(boards, sample.limit_milliwatts)
+        if (held := held_milliwatts(replica, sample)) is not None:
+            boards = min(boards, held)
         if placement is None:
             worst = boards
         elif target is not None and placement == Placement.of(target) and _obeys(target, replica, confirmed, sample):

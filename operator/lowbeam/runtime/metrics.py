@@ -70,6 +70,11 @@ passes_given_up = Counter(
     registry=REGISTRY,
 )
 leader = Gauge("lowbeam_leader", "1 while this process holds the Lease", registry=REGISTRY)
+unlimited_nodes = Gauge(
+    "lowbeam_nodes_without_their_power_limits",
+    "Nodes whose boards do not have the power limits that were decided; the log says why",
+    registry=REGISTRY,
+)
 other_operators = Gauge(
     "lowbeam_other_operators",
     "Operators that hold a Lease of this name in other namespaces, as last seen by a leader or a process that waits",

@@ -30,6 +30,7 @@ from lowbeam.kube import (
     keep_only,
 )
 from lowbeam.render import labels
+from lowbeam.runtime.board_limits import may_set_limits
 from lowbeam.runtime.clock import Clock
 from lowbeam.runtime.replicas import holds_accelerators
 from lowbeam.runtime.world import Objects
@@ -158,6 +159,11 @@ class Mirror:
         """The node agents that have an address and are to stay."""
         found = (_agent_of(pod) for pod in self._agents.objects() if "deletionTimestamp" not in pod["metadata"])
         return [agent for agent in found if agent is not None]
+
+    def limiting_nodes(self) -> set[str]:
+        """Nodes with a pod of an agent that is to set power limits, whether or not it runs yet."""
+        pods = (pod for pod in self._agents.objects() if may_set_limits(pod))
+        return {node for pod in pods if (node := pod["spec"].get("nodeName"))}
 
     def _changed(self, resource: Resource, _change: Change, old: KubeObject | None, new: KubeObject | None) -> None:
         if resource in CHILDREN:

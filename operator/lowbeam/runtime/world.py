@@ -9,7 +9,7 @@ Invariant: the same objects give the same World, in whatever order the informers
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
@@ -30,7 +30,7 @@ from lowbeam.power.tree import build_cap_tree, kept_out, overlaps, pool_of_node,
 from lowbeam.render import Placement, labels
 from lowbeam.runtime.cap_counts import Counted, Nodes, counted_by
 from lowbeam.runtime.cap_view import cap_of, pool_caps
-from lowbeam.runtime.inventory import NodeStock, devices_of
+from lowbeam.runtime.inventory import NO_LIMITS, NodeStock, devices_of
 from lowbeam.runtime.replicas import Child, Replica, WorkloadKey, by_workload, child_of, replica_of
 from lowbeam.sizing import Demand, Option, Refusal, Requirements, requirements_of
 from lowbeam.sizing.correction import Correction
@@ -257,10 +257,10 @@ def build_world(
     now: datetime,
     parser: Parser,
     observed: Mapping[WorkloadKey, Observation] = NOTHING_OBSERVED,
-    limitable: Collection[str] = (),
+    limitable: Mapping[str, int] = NO_LIMITS,
 ) -> World:
-    """One World from what the informers hold, the time (UTC), what telemetry said about the workloads, and the nodes on
-    whose boards power limits may be set."""
+    """One World from what the informers hold, the time (UTC), what telemetry said about the workloads, and `limitable`:
+    how many boards of which nodes may be given power limits."""
     # 1. The catalogue: built in, then the cluster's own objects over it.
     catalogue, catalogue_problems = parser.catalogue(objects)
     # 2. Caps and pools.

@@ -37,8 +37,8 @@ class AgentFallback:
         self._agents = agents
         self._monotonic_ms = monotonic_ms
         self._endpoints: dict[str, WorkerEndpoint] = {}
-        self._seen: tuple[NodeReading, ...] = ()
-        self._boards: dict[PodName, tuple[NodeReading, list[BoardReading]]] = {}
+        self._read: dict[str, tuple[NodeReading, Mapping[PodName, Sample]]] = {}
+        """By the agent's pod uid: worked out once for each of its answers, for the loops ask many times between two."""
 
     def set_endpoints(self, endpoints: Iterable[WorkerEndpoint]) -> None:
         """See `Telemetry`."""
@@ -48,10 +48,10 @@ class AgentFallback:
     def samples(self) -> Mapping[str, Sample]:
         """See `Telemetry`."""
         found = dict(self._workers.samples())
-        boards, now_ms = self._boards_by_pod(), self._monotonic_ms()
-        for uid, endpoint in self._endpoints.items() if boards else ():
-            if (held := boards.get((endpoint.namespace, endpoint.pod))) is not None:
-                found[uid] = _together(found.get(uid), _sample(uid, *held), now_ms)
+        nodes, now_ms = self._nodes(), self._monotonic_ms()
+        for uid, endpoint in self._endpoints.items() if nodes else ():
+            if (agent := nodes.get(endpoint.node, {}).get((endpoint.namespace, endpoint.pod))) is not None:
+                found[uid] = _together(uid, found.get(uid), agent, now_ms)
         return found
 
     def errors(self) -> Mapping[str, SampleError]:
@@ -59,10 +59,14 @@ class AgentFallback:
         errors = self._workers.errors()
         if not errors:
             return errors
-        samples, now_ms = self.samples(), self._monotonic_ms()
-        by_agents = (it for it in samples.values() if it.source is SampleSource.AGENT)
-        read = {it.pod_uid for it in by_agents if it.age_ms(now_ms) <= LATE_MS}
-        return {uid: error for uid, error in errors.items() if uid not in read}
+        nodes, now_ms = self._nodes(), self._monotonic_ms()
+
+        def is_read(uid: str) -> bool:
+            endpoint = self._endpoints.get(uid)
+            agent = nodes.get(endpoint.node, {}).get((endpoint.namespace, endpoint.pod)) if endpoint else None
+            return agent is not None and agent.milliwatts is not None and agent.age_ms(now_ms) <= LATE_MS
+
+        return {uid: error for uid, error in errors.items() if not is_read(uid)}
 
     async def change_profile(
         self, endpoint: WorkerEndpoint, change: ProfileChange
@@ -76,15 +80,15 @@ class AgentFallback:
             group.create_task(self._workers.run())
             group.create_task(self._agents.run())
 
-    def _boards_by_pod(self) -> Mapping[PodName, tuple[NodeReading, list[BoardReading]]]:
-        readings = tuple(self._agents.answers().values())
-        if readings != self._seen:  # the same values as long as no agent has answered anew
-            self._seen, self._boards = readings, {}
-            for reading in readings:
-                for board in reading.telemetry.devices:
-                    for pod in pods_on(board):
-                        self._boards.setdefault(pod, (reading, []))[1].append(board)
-        return self._boards
+    def _nodes(self) -> dict[str, Mapping[PodName, Sample]]:
+        """What the agents say of pods, by node."""
+        answers = self._agents.answers()
+        read = {}
+        for uid, reading in answers.items():
+            known = self._read.get(uid)
+            read[uid] = known if known is not None and known[0] is reading else (reading, _samples(reading))
+        self._read = read
+        return {reading.telemetry.node: samples for reading, samples in read.values()}
 
 
 def pods_on(board: BoardReading) -> list[PodName]:
@@ -92,27 +96,44 @@ def pods_on(board: BoardReading) -> list[PodName]:
     return sorted({(holder.namespace, holder.pod) for holder in board.holders or ()})
 
 
-def _together(own: Sample | None, agent: Sample, now_ms: int) -> Sample:
+def _together(uid: str, own: Sample | None, agent: Sample, now_ms: int) -> Sample:
     """What the replica and the agent of its node say together."""
-    limit = agent.limit_milliwatts if agent.age_ms(now_ms) <= STALE_MS else None
+    limited = agent.limited_boards > 0 and agent.age_ms(now_ms) <= STALE_MS
+    limit = (agent.limit_milliwatts, agent.limited_boards) if limited else (0, 0)
+    both = own
     if own is None:
-        return dataclasses.replace(agent, limit_milliwatts=limit)
-    if own.source is not SampleSource.ENGINE and own.milliwatts is not None and own.age_ms(now_ms) <= LATE_MS:
-        return dataclasses.replace(own, limit_milliwatts=limit)
-    answers = own.source is SampleSource.ENGINE or own.milliwatts is None
-    both = metered(own, agent) if answers else newest(own, agent)
-    return dataclasses.replace(both, limit_milliwatts=limit)
+        both = dataclasses.replace(agent, pod_uid=uid)
+    elif own.source is SampleSource.ENGINE or own.milliwatts is None:
+        both = own if agent.milliwatts is None else metered(own, agent)
+    elif own.age_ms(now_ms) > LATE_MS:
+        both = newest(own, dataclasses.replace(agent, pod_uid=uid))
+    assert both is not None  # noqa: S101 - one of the two
+    if (both.limit_milliwatts, both.limited_boards) == limit:
+        return both
+    return dataclasses.replace(both, limit_milliwatts=limit[0], limited_boards=limit[1])
 
 
-def _sample(uid: str, reading: NodeReading, boards: Sequence[BoardReading]) -> Sample:
+def _samples(reading: NodeReading) -> Mapping[PodName, Sample]:
+    """What the agent says of each pod that holds a board; the uids of pods are not among it."""
+    boards: dict[PodName, list[BoardReading]] = {}
+    for board in reading.telemetry.devices:
+        for pod in pods_on(board):
+            boards.setdefault(pod, []).append(board)
+    return {pod: _sample(reading, held) for pod, held in boards.items()}
+
+
+def _sample(reading: NodeReading, boards: Sequence[BoardReading]) -> Sample:
     shared = any(len(pods_on(board)) > 1 for board in boards)
     watts = [None if board.watts is None else board.watts / len(pods_on(board)) for board in boards]
     joules = [board.joules_total for board in boards]
-    limits = [board.power_limit_watts for board in boards]
-    ours = not shared and all(board.limit_origin is LimitOrigin.AGENT for board in boards)
+    limits = [
+        board.power_limit_watts
+        for board in boards
+        if board.limit_origin is LimitOrigin.AGENT and board.power_limit_watts is not None and not shared
+    ]
     milliwatts = None if None in watts else sum(round(it * 1000) for it in watts if it is not None)
     return Sample(
-        pod_uid=uid,
+        pod_uid="",
         source=SampleSource.AGENT,
         sampled_at_ms=reading.sampled_at_ms,
         received_at_ms=reading.received_at_ms,
@@ -124,5 +145,6 @@ def _sample(uid: str, reading: NodeReading, boards: Sequence[BoardReading]) -> S
             DeviceReading(uuid=board.uuid, watts=share, power_limit_watts=board.power_limit_watts)
             for board, share in zip(boards, watts, strict=True)
         ),
-        limit_milliwatts=round(sum(it or 0.0 for it in limits) * 1000) if ours and None not in limits else None,
+        limit_milliwatts=round(sum(limits) * 1000),
+        limited_boards=len(limits),
     )

@@ -33,6 +33,8 @@ class WorkerEndpoint:
     url: str
     token: str | None = None
     engine: Engine = Engine.NATIVE
+    node: str = ""
+    """Where it runs: what the agent of another node says of it does not count."""
 
 
 class ControlClient(PodHttp):

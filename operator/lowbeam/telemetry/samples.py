@@ -57,9 +57,10 @@ class Sample:
     """What the worker runs; None from sources that cannot know."""
     state: WorkerState | None = None
     devices: tuple[DeviceReading, ...] = ()
-    limit_milliwatts: int | None = None
-    """Power limit that all its boards together enforce, where the agent of the node has set it on each of them and
-    they are the pod's alone; None otherwise."""
+    limit_milliwatts: int = 0
+    """Power limit that those of its boards enforce together that the agent of the node has limited."""
+    limited_boards: int = 0
+    """How many these are; 0 where others hold one of its boards too."""
 
     def age_ms(self, now_ms: int) -> int:
         """Age of the reading itself."""
