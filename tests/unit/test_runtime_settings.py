@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lowbeam.errors import BadInput
-from lowbeam.runtime.settings import settings_from_environment
+from lowbeam.runtime.settings import OperatorSettings, settings_from_environment
 
 
 def test_defaults_hold_where_the_environment_says_nothing() -> None:
@@ -67,3 +69,27 @@ def test_what_is_secret_is_not_in_the_settings_as_text(tmp_path: Path) -> None:
     assert settings.prometheus_url == url
     assert "s3cret" not in repr(settings)
     assert "0123456789" not in repr(settings)
+
+
+@pytest.mark.parametrize("content", [None, " \n"])
+def test_an_agent_token_that_nobody_can_use_ends_the_start_and_names_the_file(
+    content: str | None, tmp_path: Path
+) -> None:
+    """Else every agent would refuse every limit, and nobody would look here."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    command = [sys.executable, "-m", "lowbeam", "run", "--agent-token-file", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert f"agent token file {file}: is missing, unreadable or empty" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_agent_token_is_read_anew_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    settings = OperatorSettings("tests", agent_token_file=str(file))
+    assert settings.agent_token() == ""
+    for token in ("let-me-in", "rotated"):
+        file.write_text(f"{token}\n")
+        assert settings.agent_token() == token

@@ -12,6 +12,7 @@ import kopf
 
 import lowbeam.handlers  # noqa: F401  registers the handlers with kopf
 from lowbeam.cli.flags import port
+from lowbeam.errors import BadInput
 from lowbeam.kube.aio_transport import connect
 from lowbeam.runtime.logging import configure_logging
 from lowbeam.runtime.settings import read_control_key, settings_from_environment
@@ -62,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if args.control_key_file:
         given["control_key"] = read_control_key(args.control_key_file)
     settings = dataclasses.replace(settings_from_environment(os.environ), **given)
+    if settings.agent_token_file and not settings.agent_token():
+        what = "is missing, unreadable or empty; mount the Secret of the node agents' token, or leave the flag out"
+        raise BadInput(f"agent token file {settings.agent_token_file}: {what}")
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig
     asyncio.run(_credentials_can_be_read(settings.kubeconfig))

@@ -100,14 +100,14 @@ def _together(uid: str, own: Sample | None, agent: Sample, now_ms: int) -> Sampl
     """What the replica and the agent of its node say together."""
     limited = agent.limited_boards > 0 and agent.age_ms(now_ms) <= STALE_MS
     limit = (agent.limit_milliwatts, agent.limited_boards) if limited else (0, 0)
-    both = own
     if own is None:
         both = dataclasses.replace(agent, pod_uid=uid)
     elif own.source is SampleSource.ENGINE or own.milliwatts is None:
         both = own if agent.milliwatts is None else metered(own, agent)
     elif own.age_ms(now_ms) > LATE_MS:
         both = newest(own, dataclasses.replace(agent, pod_uid=uid))
-    assert both is not None  # noqa: S101 - one of the two
+    else:
+        both = own
     if (both.limit_milliwatts, both.limited_boards) == limit:
         return both
     return dataclasses.replace(both, limit_milliwatts=limit[0], limited_boards=limit[1])
