@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_a_counter_that_goes_back_is_rejected_once_and_then_believed_again() -> 
     before = history(Sample(0, 300.0, 5000.0), Sample(1000, 300.0, 5300.0))
     assert judge(back, before, LIMITS, 2000).reason is Reason.COUNTER_BACK
     assert judge(Sample(3000, 300.0, 310.0), before.append(back), LIMITS, 3000).reason is Reason.TRUSTED
+
+
+def test_counters_of_two_meters_are_not_compared() -> None:
+    """A board counts since its driver was loaded, a worker since it started: neither fell."""
+    agent = [replace(it, meter="agent", joules_total=1e6) for it in steady(10, 300.0, 300.0)]
+    worker = [replace(it, meter="worker", at_ms=it.at_ms + 9_500) for it in steady(40, 300.0, 300.0)]
+    for meters in (agent, worker), (worker, agent):
+        before = history(*meters[0])
+        for sample in meters[1]:
+            assert judge(sample, before, LIMITS, sample.at_ms).reason is Reason.TRUSTED
+            before = before.append(sample)
+    frozen = [*worker, *(replace(it, meter="agent", at_ms=it.at_ms + 50_000) for it in steady(11, 300.0, 0.0))]
+    assert judged(*frozen).reason is Reason.COUNTER_FROZEN, "the one that is heard now is checked as ever"
 
 
 def test_half_of_the_power_is_found_by_the_energy_counter_within_30_s() -> None:

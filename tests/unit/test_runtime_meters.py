@@ -12,7 +12,7 @@ from lowbeam.power.tree import build_cap_tree
 from lowbeam.power.trust import Reason
 from lowbeam.runtime.meters import Meters
 from lowbeam.runtime.replicas import Replica
-from lowbeam.telemetry import Sample
+from lowbeam.telemetry import Sample, SampleSource
 from tests.builders import cap
 from tests.raw_objects import replica
 from tests.unit.test_runtime_charges import BOARD, books, sample, seen
@@ -82,3 +82,12 @@ def test_what_a_board_draws_above_its_class_counts_where_its_limit_was_raised(
     assert under_a_cap(meters, replica(), told, 1500).milliwatts == counts
     silent = replace(told, devices=(), milliwatts=None)
     assert under_a_cap(meters, replica(), silent, 2000).milliwatts == stale
+
+
+def test_a_pod_that_is_heard_by_the_agent_of_its_node_first_and_then_itself_is_believed_both_times() -> None:
+    """A new leader hears the agents first. Were the workers' counters taken for theirs, the guard would see a fleet at
+    its worst case."""
+    meters, own = Meters(), replace(sample(60, at_ms=2000), joules_total=1e3)
+    agent = replace(sample(60, at_ms=1000), joules_total=1e6, source=SampleSource.AGENT, profile=None)
+    for told in agent, own, replace(agent, sampled_at_ms=9000), replace(own, sampled_at_ms=10_000):
+        assert under_a_cap(meters, replica(), told, told.sampled_at_ms + 500).milliwatts == 60_000

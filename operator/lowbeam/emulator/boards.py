@@ -22,6 +22,9 @@ from lowbeam.api.wire import (
 from lowbeam.catalog.facts import AcceleratorClass
 from lowbeam.emulator.members import Guest
 
+COUNTED_JOULES = 1e6
+"""What a board has counted before: since its driver was loaded, and not since a pod came to it."""
+
 Drawn = Callable[[str], tuple[float, float] | None]
 """Watts of each board of a pod, by its uid, and joules of each since it started; None: not known, its boards idle."""
 
@@ -53,7 +56,7 @@ class Board:
     limit_watts: float
     """That it obeys."""
     watts: float = 0.0
-    joules: float = 0.0
+    joules: float = COUNTED_JOULES
     hold: Hold | None = None
     pod_uid: str = ""
     """Of its holder; empty: it is free."""

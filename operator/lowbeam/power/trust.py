@@ -96,11 +96,14 @@ class Sample:
     """False: the worker says that it has no meter (`method: unavailable`)."""
     missing_boards: int = 0
     """Boards of the replica that the claim does not contain."""
+    meter: str = ""
+    """Who read it. Each counts joules from a moment of its own, so those of two are never compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeterHistory:
-    """The samples of one meter that the checks need, oldest first; starts anew when the counter goes back."""
+    """The samples of one meter that the checks need, oldest first; starts anew when the counter goes back and when
+    another meter is read."""
 
     samples: tuple[Sample, ...] = ()
 
@@ -109,6 +112,8 @@ class MeterHistory:
         if not self.samples:
             return MeterHistory((sample,))
         last = self.samples[-1]
+        if sample.meter != last.meter:
+            return MeterHistory((sample,))
         if sample.at_ms <= last.at_ms:
             return self
         if _went_back(last, sample):
@@ -194,9 +199,9 @@ def _rejection(sample: Sample, previous: MeterHistory, limits: MeterLimits) -> t
     out_of_range = _range_rejection(watts, limits)
     if out_of_range is not None:
         return out_of_range
-    if joules is None or not previous.samples:
+    last = previous.samples[-1] if previous.samples else None
+    if joules is None or last is None or last.meter != sample.meter:
         return None
-    last = previous.samples[-1]
     if _went_back(last, sample):
         return Reason.COUNTER_BACK, f"energy counter fell from {last.joules_total:g} to {joules:g} J (driver reloaded?)"
     return _counter_rejection(sample, joules, previous, limits)

@@ -188,6 +188,7 @@ class Meters:
             # A meter that is lost leaves its last watts: it grows stale. Who never had one has none.
             metered=sample.method is not MeterMethod.UNAVAILABLE or sample.milliwatts is not None,
             missing_boards=_missing_boards(sample, replica),
+            meter=sample.source,
         )
         verdict = judge(reading, history, limits, now_ms)
         self._histories[uid] = history.append(reading)
