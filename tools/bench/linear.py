@@ -1,6 +1,6 @@
-"""Linear layers on a CPU as the worker keeps them, against torch's own: CPU per call, and memory that calls leave.
+"""Layers on a CPU as the worker computes them, against torch's own: CPU per call, and memory that calls leave.
 
-Evidence of docs/design/linear-layers-on-a-cpu.md.
+Evidence of docs/design/linear-layers-on-a-cpu.md, and of the attention of a next token (`engines/attention.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from .figures import Section, Table, number
-from .linear_layers import COUNTS, SHAPES, TYPES
+from .linear_layers import COUNTS, HEADS, KEYS, SHAPES, TYPES
 
 
 def measure(say: Callable[[str], None]) -> Section:
     """Each way in a process of its own where memory is what is asked for."""
     say("time")
     times = _child("time")
+    say("attention")
+    attention = _child("attention")
     growth: dict[str, dict[str, float]] = {}
     for name in TYPES:
         for way in ("torch", "prepacked"):
@@ -32,15 +34,25 @@ def measure(say: Callable[[str], None]) -> Section:
         for name in TYPES
         for width, height in SHAPES
     ]
+    attended = [
+        [
+            f"{name}, {heads} heads of {size} on {shared} of keys",
+            *(number(attention[f"{name} {heads} {shared} {size} {keys}"], 2) for keys in KEYS),
+        ]
+        for name in TYPES
+        for heads, shared, size in HEADS
+    ]
     kept = [[name, *(number(growth[name][way], 0) for way in ("torch", "prepacked"))] for name in TYPES]
     return Section(
-        "Linear layers",
+        "Layers on a CPU",
         "CPU time of a call of the worker's prepacked layer as a share of torch's, whose fp32 weights lie transposed, "
         "as the worker keeps those of small layers: medians of 15 alternating turns, one thread. Memory: what a "
         "process grows by when three layers of MiniLM (384 to 384, 384 to 1536, 1536 to 384) meet each number of rows "
-        f"up to 500, twice. torch {version('torch')}.",
+        "up to 500, twice. Attention: the next token of one sequence, against torch's call with `enable_gqa`. "
+        f"torch {version('torch')}.",
         [
             Table(("share of torch's CPU time", *(f"{count} rows" for count in COUNTS)), rows),
+            Table(("share of torch's CPU time", *(f"{keys} keys" for keys in KEYS)), attended),
             Table(("memory", "torch's layers, MiB", "prepacked, MiB"), kept),
         ],
     )

@@ -46,17 +46,31 @@ def attend(
     out = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     borders = kwargs["cu_seq_lens_q"].tolist(), kwargs["cu_seq_lens_k"].tolist()
     for rows, keys in calls(*borders, width=query.shape[1] * query.shape[3]):
-        alone = rows.stop - rows.start == 1  # the new token of one sequence attends to all that is there
+        if rows.stop - rows.start == 1:
+            out[:, rows] = next_token(query[:, :, rows], key[:, :, keys], value[:, :, keys], kwargs.get("scaling"))
+            continue
         answer = torch.nn.functional.scaled_dot_product_attention(
             query[:, :, rows],
             key[:, :, keys],
             value[:, :, keys],
-            attn_mask=None if alone else attention_mask[:, :, rows, keys],
+            attn_mask=attention_mask[:, :, rows, keys],
             scale=kwargs.get("scaling"),
             enable_gqa=key.shape[1] != query.shape[1],
         )
         out[:, rows] = answer.transpose(1, 2)
     return out, None
+
+
+def next_token(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    """The new token of one sequence, which attends to all that is there: [1, 1, heads, size].
+
+    Heads that share their keys are queries of one head here. With `enable_gqa` torch copies the keys for each of them,
+    which takes most of its time in bf16 (`tools.bench linear`).
+    """
+    _, heads, _, size = query.shape
+    queries = query.reshape(1, key.shape[1], -1, size)
+    answer = torch.nn.functional.scaled_dot_product_attention(queries, key, value, scale=scale)
+    return answer.view(1, 1, heads, size)
 
 
 def calls(queries: Sequence[int], keys: Sequence[int], *, width: int) -> Iterator[tuple[slice, slice]]:
