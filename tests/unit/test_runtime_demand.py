@@ -173,6 +173,22 @@ def test_one_absurd_counter_raises_nobodys_figure_and_stops_no_sizing() -> None:
     assert play.demand == known
 
 
+def test_what_a_worker_refused_is_no_load_when_it_is_heard_again_after_prometheus() -> None:
+    """A worker counts all that arrived, its series in Prometheus what it took in."""
+    refused = 50_000
+    play = Play(replica(1))
+    play.received["pod-1"] += refused
+    play.looks(8 * 61, 100)
+    known, changes = play.demand, play.changes
+    assert known is not None
+    play.received["pod-1"] -= refused
+    play.looks(6, 100, source=SampleSource.PROMETHEUS)
+    play.received["pod-1"] += refused
+    play.looks(2 * 61, 100, source=SampleSource.AGENT, counted_by=SampleSource.WORKER)
+    play.looks(2 * 61, 100)
+    assert (play.demand, play.changes) == (known, changes)
+
+
 def test_what_an_earlier_operator_wrote_is_bounded_before_anything_is_sized_for_it() -> None:
     load = {"basis": "Observed", "requestsPerSecond": str(10**17), "inputTokens": 500, "outputTokens": 400}
     written = raw(observedGeneration=1, load=load | {"burstinessPercent": 100})

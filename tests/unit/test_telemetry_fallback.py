@@ -148,6 +148,7 @@ async def test_a_worker_that_lost_its_meter_still_counts_its_requests_itself() -
     read = telemetry.samples()["native"]
     assert (read.milliwatts, read.sampled_at_ms, read.method) == (300, 59_500, MeterMethod.NVML)
     assert (read.requests_received_total, read.requests_running, read.counted_at_ms) == (7, 3, 59_000)
+    assert (read.source, read.counted_by) == (SampleSource.PROMETHEUS, SampleSource.WORKER)
 
 
 async def test_boards_that_were_measured_come_along_with_an_engines_counters() -> None:
@@ -172,9 +173,12 @@ async def test_the_last_word_of_a_silent_worker_stands_where_prometheus_has_only
     assert telemetry.samples() == {"native": once}
 
 
-@pytest.mark.parametrize(("scraped_at_ms", "received", "counted_at_ms"), [(50_000, 100, 50_000), (10, 7, 20)])
+@pytest.mark.parametrize(
+    ("scraped_at_ms", "received", "counted_at_ms", "counted_by"),
+    [(50_000, 100, 50_000, None), (10, 7, 20, SampleSource.ENGINE)],
+)
 async def test_of_a_silent_engine_the_newer_counters_count(
-    scraped_at_ms: int, received: int, counted_at_ms: int
+    scraped_at_ms: int, received: int, counted_at_ms: int, counted_by: SampleSource | None
 ) -> None:
     own = replace(sample("vllm", SampleSource.ENGINE, 0), milliwatts=None, sampled_at_ms=20, counted_at_ms=20)
     own = replace(own, requests_received_total=7)
@@ -186,3 +190,4 @@ async def test_of_a_silent_engine_the_newer_counters_count(
     read = telemetry.samples()["vllm"]
     assert (read.milliwatts, read.sampled_at_ms) == (300, 55_000)
     assert (read.requests_received_total, read.counted_at_ms) == (received, counted_at_ms)
+    assert (read.source, read.counted_by) == (SampleSource.PROMETHEUS, counted_by)

@@ -357,4 +357,5 @@ def _reading(sample: Sample) -> Reading:
         running=sample.requests_running,
         waiting=sample.requests_waiting,
         batch_limit=sample.profile.batch_limit if sample.profile else None,
+        counter=sample.counted_by or sample.source,
     )

@@ -7,8 +7,9 @@ How
   replicas that have something new, times the replicas that are ready, is the rate of the workload until then. Replicas
   that come, go or are silent for a while change nothing but how much of the window was seen.
 - A counter that fell is a restarted process: that interval is left out, neither 0 nor a jump. So is an interval longer
-  than `LONGEST_MS`: it tells of the time before. So is one in which one replica counted more than spec.load may say of
-  the whole workload: that counter is not believed, and what was known stays.
+  than `LONGEST_MS`: it tells of the time before. So is one between the counters of two: a worker counts
+  what it refuses, and the series that Prometheus has of it do not. So is one in which one replica counted more than
+  spec.load may say of the whole workload: that counter is not believed, and what was known stays.
 - A look at which less than `SEEN_PERCENT` of the ready replicas have something new is left out, and a window of which
   less than that share was seen is no window. Missing is not zero.
 - Burstiness is the index of dispersion of the counts of all replicas from look to look: its square root is the
@@ -61,6 +62,8 @@ class Reading:
     running: int | None = None
     waiting: int | None = None
     batch_limit: int | None = None
+    counter: str = ""
+    """Who counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,8 @@ def interval_between(before: Reading, after: Reading) -> Interval | None:
     """What happened between two readings of one replica; None where they do not tell."""
     milliseconds = after.at_ms - before.at_ms
     if before.received is None or after.received is None or not 0 < milliseconds <= LONGEST_MS:
+        return None
+    if before.counter != after.counter:
         return None
     requests = after.received - before.received
     completed = _difference(before.completed, after.completed) or 0

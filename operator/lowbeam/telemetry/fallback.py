@@ -196,4 +196,5 @@ def metered(sample: Sample, power: Sample) -> Sample:
         joules_total=power.joules_total,
         devices=power.devices,
         counted_at_ms=_counted_at_ms(sample),
+        counted_by=sample.counted_by or sample.source,
     )

@@ -51,6 +51,9 @@ class Sample:
     requests_completed_total: int | None = None
     counted_at_ms: int | None = None
     """When the counters of requests and tokens were read, where that is another moment than the meter's."""
+    counted_by: SampleSource | None = None
+    """Who counted requests and tokens, where that is somebody else than `source`. Each counts others: a worker all that
+    arrives, an engine's series what was not refused."""
     input_tokens_total: int | None = None
     output_tokens_total: int | None = None
     profile: RunningProfile | None = None
