@@ -148,7 +148,9 @@ def test_a_cut_lowers_the_power_limits_of_boards_and_gives_them_back(stage: Stag
     stage.eventually("every board has it", lambda: set(stage.board_limits(team).values()) == {limit})
     stage.eventually("watts are below", lambda: 0 < stage.watts(team) <= limit * boards)
     stage.says(lambda: stage.own("powercaps", team), "WithinCap", "True", "WithinCap")
-    assert stage.iw(team, "chat")["status"]["dimming"]["lever"] == "PowerLimit"
+    status = stage.iw(team, "chat")["status"]
+    assert status["dimming"]["lever"] == "PowerLimit"
+    assert (status["energy"]["basis"], set(status["energy"]["stars"])) == ("Modelled", {"*"})
     nodes = {pod["spec"]["nodeName"] for pod in stage.pods(team, "chat")}
     held = [board for node in nodes for board in agents.telemetry(node).devices if board.holders]
     assert {(it.power_limit_watts, it.limit_origin) for it in held} == {(limit, LimitOrigin.AGENT)}

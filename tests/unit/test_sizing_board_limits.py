@@ -10,6 +10,8 @@ from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog import load_builtin
 from lowbeam.catalog.board_limits import limited as under
 from lowbeam.catalog.board_limits import limits_of
+from lowbeam.catalog.facts import Basis
+from lowbeam.catalog.stars import stars
 from lowbeam.sizing import Inventory, Option, OptionSet, Requirements, Sizer
 from lowbeam.sizing.correction import Correction, digest_of, key_of
 from lowbeam.sizing.sieve import Stocks
@@ -53,6 +55,22 @@ def felt_limits(option: Option) -> list[int]:
     found = [watts for watts in limits_of(h100) if under(profile, h100, watts) is not None]
     assert found
     return found
+
+
+def test_a_power_limit_alone_takes_no_stars_away() -> None:
+    task = "text-generation"
+    published = Sizer(CATALOGUE, (OPEN,)).options_for(replace(chat(), pinned_model="qwen3-8b"))
+    rated = limited(published)
+    assert rated
+    for option in rated:
+        most = -(-option.millijoules_per_request * (100 + option.uncertainty_percent) // 100)
+        assert (option.basis, option.unlimited_basis) == (Basis.MODELLED, Basis.PUBLISHED)
+        assert option.rating(task) == stars(task, option.reasoning, most, Basis.PUBLISHED)
+        assert option.rating(task) is not None
+    for option in published.options:
+        if not option.board_limit_watts:
+            assert option.rating(task) == stars(task, option.reasoning, option.millijoules_per_request, option.basis)
+    assert {option.rating(task) for option in limited(options(OPEN))} == {None}, "modelled without a limit, too"
 
 
 def test_without_agents_nothing_is_limited_and_limits_are_not_even_worked_out() -> None:

@@ -109,6 +109,7 @@ def limited(
         source=replace(profile.source, note="; ".join(filter(None, (profile.source.note, note)))),
         uncertainty_percent=round(math.hypot(profile.uncertainty_percent, response.uncertainty_percent)),
         board_limit_watts=limit_watts,
+        unlimited_basis=profile.basis,
     )
 
 

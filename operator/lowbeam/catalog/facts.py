@@ -214,6 +214,8 @@ class EnergyProfile:
     """Not empty, e.g. `ml-energy-v2`: of another engine generation or way to meter, never ranked with the others."""
     board_limit_watts: int = 0
     """Power limit of each board that the points hold for; 0 = as the boards are. Only from `board_limits`."""
+    unlimited_basis: Basis | None = None
+    """Of the figures that the limit was worked out for; None without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ list (`official_stars`), a star here does not move when a model is added: the ba
 What is rated is the joules of a request as it is served: at the batch and the idle share that the load and the latency
 targets give. Longer answers and tighter targets cost energy, and cost stars.
 
-Invariants: only measured and published figures earn stars, a modelled one is unrated (None) whatever it says; every
-first edge says which published measurement it was set by, and a task without any has no bands.
+Invariants: only measured and published figures earn stars, a modelled one is unrated (None) whatever it says (of such
+figures under a power limit: `sizing.Option.rating`); every first edge says which published measurement it was set by,
+and a task without any has no bands.
 """
 
 from __future__ import annotations

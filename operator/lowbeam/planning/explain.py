@@ -12,7 +12,6 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import reasons
 from lowbeam.catalog.facts import Basis
-from lowbeam.catalog.stars import stars
 from lowbeam.planning.plan_types import Choice, Plan
 from lowbeam.planning.words import joules, milliseconds, money, option_text, rate, rating, star_text, watts
 from lowbeam.power.caps import CapTree
@@ -300,7 +299,7 @@ def _option_data(needs: Requirements, option: Option, prices: Prices | None) -> 
         "qualityShortfallCenti": option.quality_shortfall_centi,
         "millijoulesPerRequest": option.millijoules_per_request,
         "latencyP95Ms": option.latency_p95_ms,
-        "stars": stars(needs.task, option.reasoning, option.millijoules_per_request, option.basis),
+        "stars": option.rating(needs.task),
         "basis": option.basis.value,
         "uncertaintyPercent": option.uncertainty_percent,
         "belowFloor": option.below_floor,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from lowbeam.catalog.stars import stars
 from lowbeam.sizing.options import Option
 from lowbeam.sizing.requirements import Requirements
 from lowbeam.sizing.words import centi, joules_text, variant_name
@@ -62,7 +61,7 @@ def money(amount: Decimal) -> str:
 
 def star_text(task: str, option: Option) -> str:
     """`****`; empty where nothing is rated."""
-    return "*" * (stars(task, option.reasoning, option.millijoules_per_request, option.basis) or 0)
+    return "*" * (option.rating(task) or 0)
 
 
 def limit_text(before_watts: int, after_watts: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lowbeam.api.v1alpha1 import Engine, InferenceWorkload, WorkloadMode, reasons
 from lowbeam.api.wire import CONTROL_PORT
-from lowbeam.catalog import official_score, stars
+from lowbeam.catalog import official_score
 from lowbeam.catalog.engines import ENGINES
 from lowbeam.kube import (
     ACCELERATOR_CLASSES,
@@ -153,9 +153,7 @@ class Observer:
             notes=world.requirements[key].notes if key in world.requirements else (),
             load=loads.facts(key, option, self._clock.monotonic_ms()),
             asked_again=self._asked_again(memory),
-            stars=None
-            if option is None or workload is None
-            else stars(workload.spec.task, option.reasoning, option.millijoules_per_request, option.basis),
+            stars=None if option is None or workload is None else option.rating(workload.spec.task),
             official_stars=None if option is None or workload is None else _official_stars(world, workload, option),
         )
 

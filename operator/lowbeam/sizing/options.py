@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lowbeam.catalog.engines import engine_named
 from lowbeam.catalog.facts import Basis, Reasoning
+from lowbeam.catalog.stars import stars
 
 PlacementKey = tuple[str, str, Reasoning, str, int, str, str, int]
 
@@ -49,6 +50,8 @@ class Option:
     end."""
     board_limit_watts: int = 0
     """Power limit of each board, which the node's agent sets; 0: as the boards are."""
+    unlimited_basis: Basis | None = None
+    """Of the figures that the power limit was worked out for; None without one."""
 
     @property
     def id(self) -> str:
@@ -58,6 +61,14 @@ class Option:
             f"{self.model}/{self.precision}/{self.reasoning}/{self.accelerator_class}x{self.accelerators_per_replica}"
             f"/b{self.batch_limit}/r{self.replicas}/{self.pool}/{self.engine}{limit}"
         )
+
+    def rating(self, task: str) -> int | None:
+        """Stars of a request; None: unrated. A power limit alone takes no evidence away: figures that are known without
+        one earn stars by the upper end of what they are worked out to be under it."""
+        if self.unlimited_basis is None:
+            return stars(task, self.reasoning, self.millijoules_per_request, self.basis)
+        most = -(-self.millijoules_per_request * (100 + self.uncertainty_percent) // 100)
+        return stars(task, self.reasoning, most, self.unlimited_basis)
 
     @property
     def placement_key(self) -> PlacementKey:

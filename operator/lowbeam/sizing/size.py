@@ -268,6 +268,7 @@ def _options(
                 below_floor=found.below_floor,
                 uncertainty_percent=profile.uncertainty_percent,
                 board_limit_watts=profile.board_limit_watts,
+                unlimited_basis=profile.unlimited_basis,
             )
         )
     return made

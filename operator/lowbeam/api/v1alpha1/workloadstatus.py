@@ -69,7 +69,8 @@ class EnergyStatus(ApiModel):
 
     stars: Annotated[str, Field(pattern=r"^(\*{1,5}|Unrated)$", max_length=7)] | None = None
     """Energy of a request as it is served, from `*` to `*****` (least), in fixed bands of the task; `Unrated` where the
-    figure is modelled or the task has no bands."""
+    figure is modelled or the task has no bands. Where only the effect of a power limit is modelled, its upper end is
+    rated."""
     official_stars: Annotated[str, Field(pattern=r"^\*{1,5}$", max_length=5)] | None = None
     """What the AI Energy Score published for this very checkpoint (batch 1, one H100): not comparable with `stars`.
     Absent where nothing was published."""
