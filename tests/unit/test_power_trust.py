@@ -85,17 +85,35 @@ def test_a_counter_that_goes_back_is_rejected_once_and_then_believed_again() -> 
     assert judge(Sample(3000, 300.0, 310.0), before.append(back), LIMITS, 3000).reason is Reason.TRUSTED
 
 
-def test_counters_of_two_meters_are_not_compared() -> None:
-    """A board counts since its driver was loaded, a worker since it started: neither fell."""
-    agent = [replace(it, meter="agent", joules_total=1e6) for it in steady(10, 300.0, 300.0)]
-    worker = [replace(it, meter="worker", at_ms=it.at_ms + 9_500) for it in steady(40, 300.0, 300.0)]
-    for meters in (agent, worker), (worker, agent):
-        before = history(*meters[0])
-        for sample in meters[1]:
-            assert judge(sample, before, LIMITS, sample.at_ms).reason is Reason.TRUSTED
-            before = before.append(sample)
-    frozen = [*worker, *(replace(it, meter="agent", at_ms=it.at_ms + 50_000) for it in steady(11, 300.0, 0.0))]
-    assert judged(*frozen).reason is Reason.COUNTER_FROZEN, "the one that is heard now is checked as ever"
+@pytest.mark.parametrize("gap_seconds", [6, 10, 20])
+def test_what_was_drawn_while_nobody_looked_contradicts_nobody(gap_seconds: int) -> None:
+    """600 W until a moment after the last reading before the gap: the counter has them, and no reading."""
+    before = steady(40, 600.0, 600.0)
+    counted, gap_ms = before[-1].joules_total or 0, gap_seconds * 1000
+    after = [
+        Sample(40_000 + gap_ms + t * 1000, 100.0, counted + gap_seconds * 100 + t * 100, busy=True) for t in range(40)
+    ]
+    known, limits = history(*before), MeterLimits(700_000, 100_000)
+    for sample in after:
+        assert judge(sample, known, limits, sample.at_ms).reason is Reason.TRUSTED
+        known = known.append(sample)
+
+
+def test_a_meter_that_is_silent_for_a_third_of_the_time_is_found_out_all_the_same() -> None:
+    heard = [it for it in steady(70, 150.0, 300.0) if it.at_ms // 1000 % 30 < 20]
+    assert judged(*heard).reason is Reason.DISAGREES
+
+
+def test_a_reading_without_all_boards_is_no_evidence_against_later_ones() -> None:
+    samples = steady(60, 300.0, 300.0)
+    samples[30] = replace(samples[30], watts=150.0, joules_total=500.0, missing_boards=1)
+    known = MeterHistory()
+    for sample in samples:
+        wanted = Reason.MISSING if sample.missing_boards else Reason.TRUSTED
+        verdict = judge(sample, known, LIMITS, sample.at_ms)
+        known = known.append(sample)
+        if sample.at_ms != 31_000:  # the next one has a counter that seems to have come back
+            assert verdict.reason is wanted
 
 
 def test_half_of_the_power_is_found_by_the_energy_counter_within_30_s() -> None:

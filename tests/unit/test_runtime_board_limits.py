@@ -265,6 +265,16 @@ async def test_a_board_that_never_shows_what_its_agent_says_is_told(scene: Scene
     assert scene.limits.problem("n1") == ""
 
 
+async def test_a_reading_from_before_a_limit_was_set_says_nothing_against_it(scene: Scene) -> None:
+    await scene.clock.advance(5)
+    scene.hears(board(0, "w-1"))
+    await scene.clock.advance(3)
+    await scene.keep()
+    await scene.clock.advance(RENEW_MS / 1000 + 0.1)
+    await scene.keep()
+    assert scene.limits.problem("n1") == ""
+
+
 async def test_an_agent_that_is_not_heard_or_may_not_is_not_asked(scene: Scene) -> None:
     await scene.clock.advance((STALE_MS + 1000) / 1000)
     assert await scene.keep() == []

@@ -182,11 +182,19 @@ def test_what_a_worker_refused_is_no_load_when_it_is_heard_again_after_prometheu
     known, changes = play.demand, play.changes
     assert known is not None
     play.received["pod-1"] -= refused
-    play.looks(6, 100, source=SampleSource.PROMETHEUS)
+    play.looks(6, 100, source=SampleSource.PROMETHEUS, counted_by=SampleSource.ENGINE)
     play.received["pod-1"] += refused
     play.looks(2 * 61, 100, source=SampleSource.AGENT, counted_by=SampleSource.WORKER)
     play.looks(2 * 61, 100)
     assert (play.demand, play.changes) == (known, changes)
+
+
+def test_a_silent_worker_whose_watts_an_agent_tells_goes_on_where_it_stopped() -> None:
+    play = Play(replica(1))
+    for _ in range(4 * 61):
+        play.looks(1, 100)
+        play.looks(1, 100, source=SampleSource.AGENT, requests_received_total=None, requests_completed_total=None)
+    assert play.rows[reasons.LOAD_OBSERVED] == (True, reasons.OBSERVED)
 
 
 def test_what_an_earlier_operator_wrote_is_bounded_before_anything_is_sized_for_it() -> None:

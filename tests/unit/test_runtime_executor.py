@@ -192,3 +192,25 @@ async def test_a_ready_worker_that_never_said_how_it_runs_is_named() -> None:
     outcome = await executor(written).carry_out(seen, KEY, Target(option), {"p0": told})
     assert outcome.waiting_for == "port 9465 of pod w-1 to answer (docs/operations.md)"
     assert (await executor(written).carry_out(seen, KEY, Target(option), {})).waiting_for == "", "it may come yet"
+
+
+def test_a_pod_is_asked_with_its_own_token_until_it_is_gone() -> None:
+    """Its workload may be deleted while it drains, its spec be refused, or another object have taken its name."""
+    settings = OperatorSettings("tests", control_key=b"0123456789abcdef")
+    asks = Executor(MagicMock(), MagicMock(), settings, no_agents())
+
+    def token(*workloads: dict[str, Any], by: Executor = asks) -> str | None:
+        seen = build_world(Objects(workloads=workloads, nodes=(node("n1"),)), TODAY, Parser())
+        (endpoint,) = by.endpoints(replace(seen, replicas={KEY: [replica()]}))
+        return endpoint.token
+
+    first = iw("w")
+    own = token(first)
+    assert own is not None
+    refused = {**first, "spec": {**first["spec"], "load": {"requestsPerMinute": -5}}}
+    other = {**first, "metadata": {**first["metadata"], "uid": "another"}}
+    assert [token(), token(refused), token(other)] == [own] * 3
+    successor = Executor(MagicMock(), MagicMock(), settings, no_agents())
+    assert token(refused, by=successor) == own
+    asks.endpoints(build_world(Objects(), TODAY, Parser()))
+    assert token(other) not in {None, own}, "another pod"

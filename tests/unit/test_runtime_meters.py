@@ -91,3 +91,21 @@ def test_a_pod_that_is_heard_by_the_agent_of_its_node_first_and_then_itself_is_b
     agent = replace(sample(60, at_ms=1000), joules_total=1e6, source=SampleSource.AGENT, profile=None)
     for told in agent, own, replace(agent, sampled_at_ms=9000), replace(own, sampled_at_ms=10_000):
         assert under_a_cap(meters, replica(), told, told.sampled_at_ms + 500).milliwatts == 60_000
+
+
+def test_a_worker_that_lies_is_found_out_though_another_speaks_for_it_now_and_then() -> None:
+    """60 W, says its meter, and 120 W its counter. For 6 of every 30 s the agent of its node is heard instead."""
+    meters, reasons = Meters(), set()
+    for second in range(0, 120, 2):
+        told = replace(sample(60, at_ms=second * 1000), joules_total=120.0 * second)
+        if second % 30 >= 24:
+            told = replace(told, source=SampleSource.AGENT, joules_total=1e6 + 60 * second, profile=None)
+        verdict = meters.read(seen([replica()]), {("team", "w"): None}, {"pod-1": told}, second * 1000).verdicts[
+            "pod-1"
+        ]
+        reasons.add((told.source, verdict.reason))
+    assert reasons == {
+        (SampleSource.WORKER, Reason.TRUSTED),
+        (SampleSource.WORKER, Reason.DISAGREES),
+        (SampleSource.AGENT, Reason.TRUSTED),
+    }

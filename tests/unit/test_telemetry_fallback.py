@@ -175,7 +175,7 @@ async def test_the_last_word_of_a_silent_worker_stands_where_prometheus_has_only
 
 @pytest.mark.parametrize(
     ("scraped_at_ms", "received", "counted_at_ms", "counted_by"),
-    [(50_000, 100, 50_000, None), (10, 7, 20, SampleSource.ENGINE)],
+    [(50_000, 100, 50_000, SampleSource.ENGINE), (10, 7, 20, SampleSource.ENGINE)],
 )
 async def test_of_a_silent_engine_the_newer_counters_count(
     scraped_at_ms: int, received: int, counted_at_ms: int, counted_by: SampleSource | None

@@ -234,6 +234,24 @@ async def test_request_counters_are_added_per_pod_with_the_age_of_their_scrape(
     assert it.at_ms == source._monotonic_ms() - 12_000
 
 
+async def test_a_pod_that_two_jobs_scrape_is_counted_once(source: PrometheusSource, prometheus: Prometheus) -> None:
+    """Were they added, a job that comes or goes would be a jump of all that was ever counted."""
+    one = {"namespace": "team-a", "pod": "vllm-0", "job": "monitoring/lowbeam", "instance": "10.0.0.1:8000"}
+    two = {**one, "job": "kubernetes-pods"}
+    first, second = (
+        [
+            ({"__name__": "vllm:request_success_total", **target, "finished_reason": "stop"}, "250"),
+            ({"__name__": "vllm:request_success_total", **target, "finished_reason": "length"}, "50"),
+            ({"__name__": "vllm:num_requests_running", **target}, "7"),
+        ]
+        for target in (one, two)
+    )
+    for series in first, second, first + second:
+        prometheus.load = series
+        counts = (await source.pod_load(PODS))[PODS[POD]].counts
+        assert (counts.completed, counts.accepted) == (300, 307)
+
+
 async def test_an_engine_without_counters_has_no_load_and_not_zero(
     source: PrometheusSource, prometheus: Prometheus
 ) -> None:

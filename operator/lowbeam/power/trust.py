@@ -96,14 +96,14 @@ class Sample:
     """False: the worker says that it has no meter (`method: unavailable`)."""
     missing_boards: int = 0
     """Boards of the replica that the claim does not contain."""
-    meter: str = ""
-    """Who read it. Each counts joules from a moment of its own, so those of two are never compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeterHistory:
-    """The samples of one meter that the checks need, oldest first; starts anew when the counter goes back and when
-    another meter is read."""
+    """The samples of one meter that the checks need, oldest first; starts anew when the counter goes back.
+
+    Each meter has its own: a board, a worker and an agent count joules from moments of their own.
+    """
 
     samples: tuple[Sample, ...] = ()
 
@@ -112,8 +112,6 @@ class MeterHistory:
         if not self.samples:
             return MeterHistory((sample,))
         last = self.samples[-1]
-        if sample.meter != last.meter:
-            return MeterHistory((sample,))
         if sample.at_ms <= last.at_ms:
             return self
         if _went_back(last, sample):
@@ -199,9 +197,9 @@ def _rejection(sample: Sample, previous: MeterHistory, limits: MeterLimits) -> t
     out_of_range = _range_rejection(watts, limits)
     if out_of_range is not None:
         return out_of_range
-    last = previous.samples[-1] if previous.samples else None
-    if joules is None or last is None or last.meter != sample.meter:
+    if joules is None or not previous.samples:
         return None
+    last = previous.samples[-1]
     if _went_back(last, sample):
         return Reason.COUNTER_BACK, f"energy counter fell from {last.joules_total:g} to {joules:g} J (driver reloaded?)"
     return _counter_rejection(sample, joules, previous, limits)
@@ -241,10 +239,13 @@ def _counter_rejection(
     begin = max((i for i, s in enumerate(evidence) if s.at_ms <= sample.at_ms - COMPARED_MS), default=None)
     if begin is None:
         return None
-    compared = span[begin:]
-    counted = joules - (compared[0].joules_total or 0.0)
-    seconds = (sample.at_ms - compared[0].at_ms) / 1000
-    summed = sum(((a.watts or 0.0) + (b.watts or 0.0)) / 2 * (b.at_ms - a.at_ms) / 1000 for a, b in pairwise(compared))
+    # What was drawn while nobody looked is in the counter and in no reading.
+    near = [(a, b) for a, b in pairwise(span[begin:]) if b.at_ms - a.at_ms <= LATE_MS]
+    seconds = sum(b.at_ms - a.at_ms for a, b in near) / 1000
+    if seconds * 1000 < FROZEN_MS:
+        return None
+    counted = sum((b.joules_total or 0.0) - (a.joules_total or 0.0) for a, b in near)
+    summed = sum(((a.watts or 0.0) + (b.watts or 0.0)) / 2 * (b.at_ms - a.at_ms) / 1000 for a, b in near)
     if abs(counted - summed) * 100 <= DISAGREEMENT_PERCENT * max(counted, summed):
         return None
     return (
@@ -256,6 +257,8 @@ def _counter_rejection(
 
 def _is_evidence(sample: Sample, limits: MeterLimits) -> bool:
     watts, joules = sample.watts, sample.joules_total
-    if watts is None or joules is None or not math.isfinite(watts) or not math.isfinite(joules):
+    if watts is None or joules is None or sample.missing_boards:
+        return False
+    if not math.isfinite(watts) or not math.isfinite(joules):
         return False
     return _range_rejection(watts, limits) is None

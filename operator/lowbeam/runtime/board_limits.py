@@ -131,6 +131,8 @@ class _Lease:
     wishes: Wishes
     generation: int
     renew_at_ms: int
+    set_at_ms: int
+    """When it was first acknowledged."""
 
 
 @dataclass(slots=True)
@@ -279,7 +281,7 @@ class BoardLimits:
         if lease is None or not renews:
             # The agents remember the largest one, over restarts of the operator too.
             generation = max(self._generations.get(node, 0) + 1, int(self._clock.now().timestamp() * 1000))
-            lease = _Lease(wishes, generation, 0)
+            lease = _Lease(wishes, generation, 0, 0)
             if node not in self._trouble:
                 log.info("power limits", node=node, limits={it.uuid: it.watts for it in wishes})
         self._generations[node] = lease.generation
@@ -292,7 +294,9 @@ class BoardLimits:
             return
         problems |= {it.uuid: it.problem for it in answer.limits if it.problem}
         reading = self._readings().get(node)
-        if renews and reading is not None:  # what was asked for must show by now
+        if not renews:
+            lease.set_at_ms = now_ms
+        elif reading is not None and reading.sampled_at_ms > lease.set_at_ms:  # what was asked for must show by now
             problems = _disobedient(reading, wishes) | problems
         self._leases[node] = lease
         lease.renew_at_ms = now_ms if problems else now_ms + RENEW_MS

@@ -63,6 +63,8 @@ class Executor:
         self._board_limits = board_limits
         self._poller = poller
         self._settings = settings
+        self._tokens: dict[str, str] = {}
+        """Pod uid -> what its worker was started with: its workload may be gone while it drains, or another object."""
         self._asked: dict[str, tuple[int, int]] = {}
         """Pod uid -> (batch limit, time of the sample that asked for it): asked once per sample, then it must show."""
         self._render = RenderSettings(
@@ -110,6 +112,7 @@ class Executor:
         """Where the replicas that have an address tell of themselves: a control port, or an engine's metrics."""
         alive = {replica.uid for replicas in world.replicas.values() for replica in replicas}
         self._asked = {uid: asked for uid, asked in self._asked.items() if uid in alive}
+        self._tokens = {uid: token for uid, token in self._tokens.items() if uid in alive}
         return [
             self._endpoint(world, key, replica)
             for key, replicas in world.replicas.items()
@@ -134,10 +137,12 @@ class Executor:
         if replica.engine is not Engine.NATIVE:
             url = f"http://{replica.host}:{SERVING_PORT}"
             return WorkerEndpoint(replica.uid, key[0], replica.name, url, engine=replica.engine, node=replica.node)
-        workload = world.workloads.get(key)
-        keyed = self._settings.control_key and workload is not None
-        token = control_token(self._settings.control_key, workload.metadata.uid) if keyed and workload else None
-        url = f"http://{replica.host}:{CONTROL_PORT}"
+        url, token = f"http://{replica.host}:{CONTROL_PORT}", None
+        if self._settings.control_key:
+            token = self._tokens.get(replica.uid)
+            if token is None and (workload := world.raw_workloads.get(key)) is not None:
+                token = control_token(self._settings.control_key, workload["metadata"]["uid"])
+                self._tokens[replica.uid] = token
         return WorkerEndpoint(replica.uid, key[0], replica.name, url, token, node=replica.node)
 
     def _pending(

@@ -29,7 +29,7 @@ from lowbeam.runtime.world import World
 from lowbeam.sizing import Option
 from lowbeam.sizing.correction import Correction
 from lowbeam.sizing.worst_case import raised, worst_case_at, worst_cases
-from lowbeam.telemetry import Sample
+from lowbeam.telemetry import Sample, SampleSource
 
 OBSERVED_MS = 900_000
 """The committed ledger remembers the highest draw of a replica for this long (control.md)."""
@@ -56,7 +56,8 @@ class Books:
 class Meters:
     """Histories of the meters, by pod uid."""
 
-    _histories: dict[str, MeterHistory] = field(default_factory=dict)
+    _histories: dict[str, dict[SampleSource, MeterHistory]] = field(default_factory=dict)
+    """One for each who speaks of the pod."""
     _highest: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _confirmed: dict[str, int] = field(default_factory=dict)
     """Batch limit that each worker last said it runs."""
@@ -177,9 +178,10 @@ class Meters:
 
     def _judge(self, replica: Replica, sample: Sample | None, limits: MeterLimits, now_ms: int) -> Verdict:
         uid = replica.uid
-        history = self._histories.get(uid, MeterHistory())
         if sample is None:
-            return judge(None, history, limits, now_ms)
+            return judge(None, MeterHistory(), limits, now_ms)
+        histories = self._histories.setdefault(uid, {})
+        history = histories.get(sample.source, MeterHistory())
         reading = MeterSample(
             at_ms=sample.sampled_at_ms,
             watts=None if sample.milliwatts is None else sample.milliwatts / 1000,
@@ -188,10 +190,9 @@ class Meters:
             # A meter that is lost leaves its last watts: it grows stale. Who never had one has none.
             metered=sample.method is not MeterMethod.UNAVAILABLE or sample.milliwatts is not None,
             missing_boards=_missing_boards(sample, replica),
-            meter=sample.source,
         )
         verdict = judge(reading, history, limits, now_ms)
-        self._histories[uid] = history.append(reading)
+        histories[sample.source] = history.append(reading)
         if sample.profile is not None:
             if sample.profile.batch_limit < self._confirmed.get(uid, 0):
                 # What it drew at the higher limit says nothing any longer, nor what it draws while it settles.

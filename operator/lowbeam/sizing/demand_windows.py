@@ -118,7 +118,8 @@ def look(
     last, intervals = {}, {}
     for reading in readings:
         before = window.last.get(reading.pod_uid)
-        if before is not None and reading.at_ms <= before.at_ms:
+        # Who speaks for a silent replica for a moment may know its watts and not its counts.
+        if before is not None and (reading.at_ms <= before.at_ms or reading.received is None):
             last[reading.pod_uid] = before
             continue
         last[reading.pod_uid] = reading

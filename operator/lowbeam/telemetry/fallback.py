@@ -179,6 +179,7 @@ def _with_load(sample: Sample, load: PodLoad) -> Sample:
         requests_received_total=counts.accepted,
         requests_completed_total=counts.completed,
         counted_at_ms=load.at_ms,
+        counted_by=SampleSource.ENGINE,
         input_tokens_total=counts.input_tokens,
         output_tokens_total=counts.output_tokens,
     )

@@ -48,8 +48,13 @@ LOAD_METRICS = {name: field for series in SERIES.values() for name, field in ser
 REQUEST_COUNTERS = "|".join(name for name, field in LOAD_METRICS.items() if field == "completed")
 """What an engine has completed since it started; one of them per pod."""
 
+TARGET_LABELS = ("job", "instance", "endpoint", "prometheus", "prometheus_replica", "replica")
+"""What scrapes of one pod differ in: those of two jobs, or of two Prometheus behind one query."""
+
 PodName = tuple[str, str]
 """(namespace, name)."""
+Target = tuple[PodName, tuple[str, ...]]
+"""A pod as one job of one Prometheus scrapes it."""
 
 
 class PrometheusUnavailable(Exception):
@@ -140,21 +145,22 @@ class PrometheusSource:
         values = await self._query(f'{{__name__=~"{"|".join(LOAD_METRICS)}"}}')
         stamps = await self._query(f'timestamp({{__name__=~"{REQUEST_COUNTERS}"}})')
         received_at_ms, now_seconds = self._monotonic_ms(), self._now().timestamp()
-        oldest: dict[PodName, float] = {}
+        oldest: dict[Target, float] = {}
         for labels, seconds in stamps:
-            if (pod := _pod_of(labels)) is not None:
-                oldest[pod] = min(seconds, oldest.get(pod, seconds))
-        sums: dict[PodName, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+            if (target := _target_of(labels)) is not None:
+                oldest[target] = min(seconds, oldest.get(target, seconds))
+        sums: dict[Target, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for labels, value in values:
             field = LOAD_METRICS.get(labels.get("__name__", ""))
-            if field is not None and (pod := _pod_of(labels)) is not None:
-                sums[pod][field] += value
-        found = {}
-        for pod, uid in pods.items():
-            if pod in oldest and "completed" in sums[pod]:
+            if field is not None and (target := _target_of(labels)) is not None:
+                sums[target][field] += value
+        found: dict[str, PodLoad] = {}
+        for target in sorted(oldest.keys() & sums.keys()):  # of several, always the same one
+            uid = pods.get(target[0])
+            if uid is not None and uid not in found and "completed" in sums[target]:
                 with contextlib.suppress(ValueError):  # no count: no data
-                    at_ms = received_at_ms - max(0, round((now_seconds - oldest[pod]) * 1000))
-                    found[uid] = PodLoad(at_ms, counts_of(sums[pod]))
+                    at_ms = received_at_ms - max(0, round((now_seconds - oldest[target]) * 1000))
+                    found[uid] = PodLoad(at_ms, counts_of(sums[target]))
         return found
 
     def _pod_sample(
@@ -276,6 +282,11 @@ def _pod_of(labels: Mapping[str, str]) -> PodName | None:
     namespace = labels.get("exported_namespace") or labels.get("namespace")
     pod = labels.get("exported_pod") or labels.get("pod")
     return (namespace, pod) if namespace and pod else None
+
+
+def _target_of(labels: Mapping[str, str]) -> Target | None:
+    pod = _pod_of(labels)
+    return None if pod is None else (pod, tuple(labels.get(name, "") for name in TARGET_LABELS))
 
 
 def _series_key(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
