@@ -87,7 +87,7 @@ def test_a_counter_that_goes_back_is_rejected_once_and_then_believed_again() -> 
 
 @pytest.mark.parametrize("gap_seconds", [6, 10, 20])
 def test_what_was_drawn_while_nobody_looked_contradicts_nobody(gap_seconds: int) -> None:
-    """600 W until a moment after the last reading before the gap: the counter has them, and no reading."""
+    """100 W from the last reading before the gap on: a line between the readings would tell of more than was drawn."""
     before = steady(40, 600.0, 600.0)
     counted, gap_ms = before[-1].joules_total or 0, gap_seconds * 1000
     after = [

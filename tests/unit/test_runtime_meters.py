@@ -100,10 +100,8 @@ def test_a_worker_that_lies_is_found_out_though_another_speaks_for_it_now_and_th
         told = replace(sample(60, at_ms=second * 1000), joules_total=120.0 * second)
         if second % 30 >= 24:
             told = replace(told, source=SampleSource.AGENT, joules_total=1e6 + 60 * second, profile=None)
-        verdict = meters.read(seen([replica()]), {("team", "w"): None}, {"pod-1": told}, second * 1000).verdicts[
-            "pod-1"
-        ]
-        reasons.add((told.source, verdict.reason))
+        book = meters.read(seen([replica()]), {("team", "w"): None}, {"pod-1": told}, second * 1000)
+        reasons.add((told.source, book.verdicts["pod-1"].reason))
     assert reasons == {
         (SampleSource.WORKER, Reason.TRUSTED),
         (SampleSource.WORKER, Reason.DISAGREES),

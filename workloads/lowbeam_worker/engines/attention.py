@@ -70,7 +70,7 @@ def next_token(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scal
     _, heads, _, size = query.shape
     queries = query.reshape(1, key.shape[1], -1, size)
     answer = torch.nn.functional.scaled_dot_product_attention(queries, key, value, scale=scale)
-    return answer.view(1, 1, heads, size)
+    return answer.reshape(1, 1, heads, size)
 
 
 def calls(queries: Sequence[int], keys: Sequence[int], *, width: int) -> Iterator[tuple[slice, slice]]:
